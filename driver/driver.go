@@ -1,0 +1,337 @@
+// Package driver is the contract between the compute service, which speaks
+// Nova's words and owns an instance's life in the control plane, and whatever
+// realises instances on this host.
+//
+// The required core is ComputeDriver. Abilities beyond it are small optional
+// interfaces (Recoverer, Snapshotter, Pauser, ConsoleReader, EventSource);
+// Capabilities must agree with them, and the suite in drivertest checks it.
+//
+// An instance is known by its UUID and by nothing else. The words of the back
+// end (container, layer, cgroup) never leave an implementation. Every method
+// may be called from any goroutine; calls for one instance are serialised by
+// the caller except where a method says otherwise.
+//
+// Errors belong to the classes of internal/errdefs; an error that a tenant may
+// read carries an errdefs.Public text. Allowed imports of ours: driver/objects
+// and internal/errdefs.
+package driver
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/gantry-project/gantry/driver/objects"
+)
+
+// InstanceUUID identifies an instance, in the canonical form of RFC 9562.
+type InstanceUUID string
+
+// ComputeDriver is what every driver must do.
+type ComputeDriver interface {
+	// Spawn makes the instance exist and run.
+	//
+	// On nil the first process runs with its console captured. On error,
+	// cancellation included, the host is as before and the same UUID may be
+	// spawned again. A present instance is errdefs.ErrAlreadyExists.
+	// errdefs.ErrInvalid says that the image or flavor can never boot here,
+	// errdefs.ErrExhausted that this host lacks room.
+	Spawn(ctx context.Context, req SpawnRequest) error
+
+	// Destroy leaves nothing of the instance: process, namespaces, links,
+	// disk, log, record. An absent instance is success. It may run while a
+	// Spawn of the same instance is failing.
+	Destroy(ctx context.Context, uuid InstanceUUID) error
+
+	// Info reports the present state. errdefs.ErrNotFound if absent.
+	Info(ctx context.Context, uuid InstanceUUID) (Info, error)
+
+	// Instances lists all instances that exist on this host, in no order.
+	Instances(ctx context.Context) ([]InstanceUUID, error)
+
+	// PowerOn starts a stopped instance with its disk as it was left. A
+	// running one is success.
+	PowerOn(ctx context.Context, req PowerOnRequest) error
+
+	// PowerOff stops the instance. With a positive Timeout it asks the guest
+	// to stop, repeats that each RetryInterval, and kills it when Timeout has
+	// passed; with zero it kills at once. A stopped instance is success.
+	PowerOff(ctx context.Context, uuid InstanceUUID, opts PowerOffOptions) error
+
+	// Reboot stops and starts the instance; its disk, addresses and network
+	// namespace survive. A soft reboot that the guest ignores becomes hard.
+	Reboot(ctx context.Context, req RebootRequest) error
+
+	// Resources reports what this host has: totals, not free amounts. Equal
+	// hosts give equal values.
+	Resources(ctx context.Context) (Resources, error)
+
+	// Capabilities are constant for the life of the driver.
+	Capabilities() Capabilities
+}
+
+// Recoverer is a driver whose instances outlive the service.
+type Recoverer interface {
+	// Recover adopts what an earlier process left: running instances keep
+	// running, half-made ones are removed, and the result lists what is here
+	// now. Called once, before any other method.
+	Recover(ctx context.Context) ([]InstanceUUID, error)
+	// Plug makes the host's network match vifs for an existing instance. It
+	// is idempotent.
+	Plug(ctx context.Context, uuid InstanceUUID, vifs objects.NetworkInfo) error
+}
+
+// Snapshotter can make an image of an instance.
+type Snapshotter interface {
+	// Snapshot opens a consistent image of the disk of a running, stopped or
+	// paused instance. The instance may be stopped for at most a moment; it is
+	// in its earlier state when Snapshot returns. The caller reads Content to
+	// its end or closes it early; either way Close removes what is temporary.
+	Snapshot(ctx context.Context, uuid InstanceUUID) (SnapshotImage, error)
+}
+
+// SnapshotImage is an image under way to the image service.
+type SnapshotImage struct {
+	// DiskFormat and ContainerFormat in Glance's words ("raw", "docker").
+	DiskFormat, ContainerFormat string
+	// Properties to add to the image.
+	Properties map[string]string
+	// Content streams the image once.
+	Content io.ReadCloser
+}
+
+// Pauser can hold an instance's processes still in memory.
+type Pauser interface {
+	// Pause and Unpause are idempotent. errdefs.ErrConflict if not running.
+	Pause(ctx context.Context, uuid InstanceUUID) error
+	Unpause(ctx context.Context, uuid InstanceUUID) error
+}
+
+// ConsoleReader keeps what instances write to their console.
+type ConsoleReader interface {
+	// ConsoleOutput returns the last lines lines, or all that is kept when
+	// lines is negative. A stopped instance's output stays readable.
+	ConsoleOutput(ctx context.Context, uuid InstanceUUID, lines int) ([]byte, error)
+}
+
+// DiagnosticsReader can describe the use of an instance.
+type DiagnosticsReader interface {
+	Diagnostics(ctx context.Context, uuid InstanceUUID) (Diagnostics, error)
+}
+
+// EventSource tells of changes that nobody asked for, such as a guest that
+// ended. Events may be late or repeated: the receiver asks Info for the truth.
+type EventSource interface {
+	// Events returns one channel for the life of the driver.
+	Events() <-chan LifecycleEvent
+}
+
+// LifecycleEvent says that the power state of an instance may have changed.
+type LifecycleEvent struct {
+	UUID InstanceUUID
+	// Reason is for the log and the fault: "exited with status 3", "killed: out of memory".
+	Reason string
+}
+
+// EventWaiter is the one thing that a driver may ask of its host: to expect
+// events of the control plane now and to wait for them later.
+type EventWaiter interface {
+	// Expect registers the network-vif-plugged events of the given ports
+	// before they are plugged, so that an early event is not missed.
+	Expect(uuid InstanceUUID, portIDs []string) Expectation
+}
+
+// Expectation is a registered wait. One of its methods must be called.
+type Expectation interface {
+	// Wait returns nil when every event has come with status completed, or
+	// when waiting is switched off or not fatal. A failed event, or the
+	// configured time without one, is errdefs.ErrUnavailable.
+	Wait(ctx context.Context) error
+	// Cancel forgets the wait. Safe after Wait.
+	Cancel()
+}
+
+// NetworkSource hands over the network of a build once Neutron has allocated
+// it, so that a driver can prepare the disk meanwhile.
+type NetworkSource interface {
+	// Wait blocks until the ports exist and are bound. Its error is the
+	// allocation's and is to be returned unchanged.
+	Wait(ctx context.Context) (objects.NetworkInfo, error)
+}
+
+// Flavor is the size that an instance was promised.
+type Flavor struct {
+	Name     string
+	MemoryMB int64 // MiB
+	VCPUs    int64
+	RootGB   int64 // GiB; 0 means no limit asked for
+	// EphemeralGB (GiB) and SwapMB (MiB) are extra disks.
+	EphemeralGB, SwapMB int64
+	ExtraSpecs          map[string]string
+}
+
+// Image is what the request says of the image to boot.
+type Image struct {
+	ID              string
+	Name            string
+	DiskFormat      string
+	ContainerFormat string
+	SizeBytes       int64
+	// Checksum is MD5 in hex; HashAlgo and HashValue are Glance's multihash.
+	Checksum, HashAlgo, HashValue string
+	MinDiskGB, MinRAMMB           int64
+	Properties                    map[string]string
+}
+
+// File is a file to put into the disk before the first start.
+type File struct {
+	Path    string
+	Content []byte
+}
+
+// Credentials are what the driver may use to read the image for the user.
+type Credentials struct {
+	// UserToken is the token of the user who asked; it may be empty or expired.
+	UserToken string
+	// RequestID goes along as X-Openstack-Request-Id.
+	RequestID string
+}
+
+// SpawnRequest is everything that a new instance is made from.
+type SpawnRequest struct {
+	UUID InstanceUUID
+	// Name is Nova's internal name (instance-0000002a); Hostname the guest's.
+	Name, Hostname string
+	ProjectID      string
+	Flavor         Flavor
+	Image          Image
+	Credentials    Credentials
+	Network        NetworkSource
+	Events         EventWaiter
+	// PublicKey is the key pair's public half in OpenSSH form, or empty.
+	PublicKey     string
+	AdminPassword string
+	UserData      []byte
+	Metadata      map[string]string
+	Files         []File
+}
+
+// PowerOnRequest starts a stopped instance.
+type PowerOnRequest struct {
+	UUID InstanceUUID
+	// VIFs is the present network; links that are gone are made again.
+	VIFs objects.NetworkInfo
+}
+
+// PowerOffOptions say how patient to be.
+type PowerOffOptions struct {
+	Timeout, RetryInterval time.Duration
+}
+
+// RebootType is Nova's reboot_type.
+type RebootType string
+
+// The two kinds of reboot.
+const (
+	RebootSoft RebootType = "SOFT"
+	RebootHard RebootType = "HARD"
+)
+
+// RebootRequest restarts an instance.
+type RebootRequest struct {
+	UUID InstanceUUID
+	Type RebootType
+	VIFs objects.NetworkInfo
+	// Off bounds the soft part.
+	Off PowerOffOptions
+}
+
+// PowerState is Nova's numeric power state (nova/compute/power_state.py).
+type PowerState int
+
+// The power states that exist on the wire.
+const (
+	PowerNoState   PowerState = 0
+	PowerRunning   PowerState = 1
+	PowerPaused    PowerState = 3
+	PowerShutdown  PowerState = 4
+	PowerCrashed   PowerState = 6
+	PowerSuspended PowerState = 7
+)
+
+// String returns Nova's name of the state.
+func (p PowerState) String() string {
+	switch p {
+	case PowerNoState:
+		return "pending"
+	case PowerRunning:
+		return "running"
+	case PowerPaused:
+		return "paused"
+	case PowerShutdown:
+		return "shutdown"
+	case PowerCrashed:
+		return "crashed"
+	case PowerSuspended:
+		return "suspended"
+	}
+	return "unknown"
+}
+
+// Info is the present state of an instance.
+type Info struct {
+	State PowerState
+	// Reason says why it is not running, for example "exited with status 1".
+	Reason string
+}
+
+// Diagnostics is the use of an instance. Absent numbers are zero.
+type Diagnostics struct {
+	State          PowerState
+	Uptime         time.Duration
+	CPUTime        time.Duration
+	NumCPUs        int64
+	MemoryMaxBytes int64
+	MemoryUsed     int64 // bytes
+	NICs           []NICDiagnostics
+}
+
+// NICDiagnostics counts the traffic of one interface as the guest sees it.
+type NICDiagnostics struct {
+	MAC                                  string
+	RxBytes, RxPackets, RxErrors, RxDrop int64
+	TxBytes, TxPackets, TxErrors, TxDrop int64
+}
+
+// Resources is what the host has, for the compute node record and placement.
+type Resources struct {
+	// Node is the hypervisor host name.
+	Node              string
+	VCPUs             int64
+	MemoryMB          int64 // MiB
+	DiskGB            int64 // GiB of the store
+	DiskFreeGB        int64 // GiB, least that is free now
+	HypervisorType    string
+	HypervisorVersion int64
+	// CPUInfo is a JSON document or empty.
+	CPUInfo string
+	// Supported are triples of architecture, hypervisor type and VM mode.
+	Supported []HVSpec
+	// Traits are standard and CUSTOM_ traits that are true of this host and
+	// follow from the driver, COMPUTE_NODE not among them.
+	Traits []string
+	Uptime time.Duration
+	// LoadAverage over 1, 5 and 15 minutes.
+	LoadAverage [3]float64
+}
+
+// HVSpec is one kind of guest that can run here (nova/objects/hv_spec.py).
+type HVSpec struct {
+	Arch, HVType, VMMode string
+}
+
+// Capabilities say what a driver can do, as data.
+type Capabilities struct {
+	Recover, Snapshot, Pause, Console, Diagnostics, Events bool
+	AttachInterface                                        bool
+}

@@ -1,0 +1,82 @@
+// Package cgroup gives each container its own control group, with limits,
+// statistics, freezing and killing, on cgroup v1, v2 and the hybrid layout.
+//
+// Callers never ask which version runs. It imports no other package of ours
+// except internal/errdefs.
+//
+// Source of file names and units: Linux Documentation/admin-guide/cgroup-v1
+// and cgroup-v2.rst; conversion of cpu shares to weight as in the OCI runtime
+// specification (config-linux.md, Control groups).
+package cgroup
+
+import (
+	"context"
+	"os"
+	"time"
+)
+
+// Tree is the part of the host's control groups that belongs to one engine.
+type Tree interface {
+	// Create makes the group name with the limits. An existing empty group is
+	// taken over; one with processes is errdefs.ErrConflict. A limit that this
+	// kernel cannot enforce is errdefs.ErrUnsupported and names the limit.
+	Create(ctx context.Context, name string, limits Limits) (Group, error)
+	// Open returns an existing group, errdefs.ErrNotFound if there is none.
+	Open(ctx context.Context, name string) (Group, error)
+	// List names the groups that exist under the tree.
+	List(ctx context.Context) ([]string, error)
+	// Describe says which layout and controllers are in use, for the log.
+	Describe() string
+}
+
+// Group is the control group of one container.
+type Group interface {
+	// JoinFiles returns open cgroup.procs files, one for each hierarchy; a
+	// process that writes "0" to each has joined. The caller closes them.
+	JoinFiles() ([]*os.File, error)
+	Update(ctx context.Context, limits Limits) error
+	Stats(ctx context.Context) (Stats, error)
+	// Freeze returns when all processes are frozen; Thaw undoes it. Idempotent.
+	Freeze(ctx context.Context) error
+	Thaw(ctx context.Context) error
+	Frozen(ctx context.Context) (bool, error)
+	// Kill sends SIGKILL to every process, frozen ones included, and returns
+	// when the group is empty or ctx ends.
+	Kill(ctx context.Context) error
+	// Delete removes the empty group. Absent is nil.
+	Delete(ctx context.Context) error
+	// OOMKills counts processes of the group that were killed for memory.
+	OOMKills(ctx context.Context) (int64, error)
+}
+
+// Limits of a group. A zero field sets no limit.
+type Limits struct {
+	MemoryBytes int64
+	// SwapBytes is swap on top of memory. -1 forbids swap.
+	SwapBytes int64
+	// CPUQuota and CPUPeriod in microseconds: quota of cpu time per period.
+	CPUQuota, CPUPeriod int64
+	// CPUShares in v1 terms, 2 to 262144; 1024 is the weight of one vCPU.
+	CPUShares int64
+	Pids      int64
+	CPUSet    string
+	// Devices is an allow list; nil leaves devices alone, an empty list
+	// forbids all.
+	Devices []Device
+}
+
+// Device is one allowed device.
+type Device struct {
+	// Type is 'c' or 'b'. Major and Minor -1 mean any.
+	Type         byte
+	Major, Minor int64
+	// Access is a subset of "rwm".
+	Access string
+}
+
+// Stats of a group.
+type Stats struct {
+	CPUTime     time.Duration
+	MemoryBytes int64
+	Pids        int64
+}

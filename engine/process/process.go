@@ -1,0 +1,145 @@
+// Package process starts, signals and watches isolated process trees.
+//
+// A Spec is plain data: namespaces to join, mounts, files to write, limits of
+// the first process, its command. Runner turns it into a process; the rest of
+// the engine decides nothing here and this package decides nothing of images,
+// networks or control groups. It may import only internal/errdefs and
+// engine/seccomp among ours.
+//
+// The order of set-up steps follows the OCI runtime specification (runtime.md,
+// Lifecycle; config-linux.md). Start compiles a Spec into a list of system
+// calls (Program), which a forked child runs without the Go runtime; a child
+// that fails reports the step and the errno, and nothing of it is left.
+package process
+
+import (
+	"context"
+	"os"
+	"time"
+)
+
+// Runner runs process trees. Implementations: the one in this package whose
+// children belong to the calling process, engine/keeper's client, whose
+// children belong to a small process that outlives its clients, and the fake
+// in processtest. All pass processtest.
+//
+// Methods are safe for concurrent use.
+type Runner interface {
+	// Start returns when the child has replaced itself by the command, or with
+	// the child's own error: errdefs.ErrInvalid when the command cannot be
+	// executed, with a text naming it. On error no process is left. A present,
+	// not yet forgotten id is errdefs.ErrAlreadyExists.
+	Start(ctx context.Context, id string, spec Spec) (Process, error)
+	// Signal sends to the first process, by pidfd. errdefs.ErrNotFound when id
+	// is unknown or has ended.
+	Signal(ctx context.Context, id string, sig int) error
+	// Status reports one process; errdefs.ErrNotFound when id is unknown.
+	Status(ctx context.Context, id string) (Status, error)
+	// List reports all that are known, ended ones included until Forget.
+	List(ctx context.Context) ([]Status, error)
+	// Wait returns when the first process has ended. Many callers may wait.
+	Wait(ctx context.Context, id string) (Exit, error)
+	// Forget drops an ended process. A running one is errdefs.ErrConflict, an
+	// unknown one nil.
+	Forget(ctx context.Context, id string) error
+}
+
+// Process names a running first process beyond pid reuse.
+type Process struct {
+	Pid int `json:"pid"`
+	// StartTime is field 22 of /proc/PID/stat, in clock ticks since boot.
+	StartTime uint64 `json:"start_time"`
+	// BootID is /proc/sys/kernel/random/boot_id.
+	BootID string `json:"boot_id"`
+}
+
+// Status of a process tree.
+type Status struct {
+	ID      string  `json:"id"`
+	Process Process `json:"process"`
+	Running bool    `json:"running"`
+	Exit    Exit    `json:"exit"`
+}
+
+// Exit says how a first process ended.
+type Exit struct {
+	// Code is the exit status, or 128 plus the signal.
+	Code int `json:"code"`
+	// Signal is the signal that ended it, 0 if it exited. The kernel ends the
+	// first process of a pid namespace with SIGHUP when it asks for a reboot
+	// and with SIGINT when it asks for power off (reboot(2)).
+	Signal int       `json:"signal"`
+	Time   time.Time `json:"time"`
+}
+
+// IDMap maps a block of ids of the container to a block of the host.
+type IDMap struct {
+	ContainerID, HostID, Size uint32
+}
+
+// Spec describes a process tree.
+type Spec struct {
+	// Rootfs is a mounted directory on the host that becomes "/".
+	Rootfs string
+	// UserNS and NetNS are pinned namespaces to join (see Namespaces). The
+	// other namespaces (pid, mount, uts, ipc, cgroup) are always new and
+	// belong to UserNS.
+	UserNS, NetNS string
+	// CgroupFiles are opened cgroup.procs files that the child joins first.
+	CgroupFiles []*os.File `json:"-"`
+	Hostname    string
+
+	Args   []string
+	Env    []string
+	Cwd    string
+	UID    uint32
+	GID    uint32
+	Groups []uint32
+
+	// Files are written inside as root of the container before the command
+	// starts. Parents are made (0755). A symbolic link on the way is resolved
+	// inside the root; the file itself is replaced.
+	Files []File
+
+	// Capabilities are the names (CAP_CHOWN …) to keep in the bounding,
+	// permitted and effective sets; inheritable and ambient are empty.
+	Capabilities  []string
+	NoNewPrivs    bool
+	MaskedPaths   []string
+	ReadonlyPaths []string
+	// Seccomp is a compiled filter, nil for none.
+	Seccomp []SockFilter
+	Rlimits []Rlimit
+	Sysctls map[string]string
+	// SysWritable leaves /sys writable (guests that run systemd).
+	SysWritable bool
+
+	// Console is the file that keeps the console's output (engine/conlog); the
+	// command's stdin, stdout and stderr are a terminal whose other end the
+	// runner holds.
+	ConsoleLog string
+	// ConsoleLimit bounds the log, in bytes.
+	ConsoleLimit int64
+}
+
+// File is a file to write inside the container.
+type File struct {
+	Path string
+	Data []byte
+	Mode uint32
+	UID  uint32
+	GID  uint32
+}
+
+// SockFilter is one instruction of classic BPF (linux/filter.h).
+type SockFilter struct {
+	Code   uint16
+	JT, JF uint8
+	K      uint32
+}
+
+// Rlimit is one resource limit, by its name (RLIMIT_NOFILE).
+type Rlimit struct {
+	Name       string
+	Soft, Hard uint64
+}
