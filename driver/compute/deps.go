@@ -1,0 +1,175 @@
+package compute
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+
+	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/driver/objects"
+)
+
+// The interfaces of this file are what the manager needs from its
+// surroundings. Implementations live in driver/conductor, driver/neutron,
+// driver/compute/tracker and glance; internal/daemon puts them together.
+//
+// Everywhere inst is an Instance object that the manager owns: an
+// implementation may set fields of it only where its method says so, and keeps
+// no reference after it returns. Errors are *messaging.RemoteError (conductor)
+// or carry a class of internal/errdefs.
+
+// Conductor is the slice of Nova's conductor that the manager uses. Each
+// method is one RPC in the context rc of the caller of the operation.
+type Conductor interface {
+	// GetInstance is Instance.get_by_uuid with the given expected_attrs
+	// (none: the default joins).
+	GetInstance(ctx context.Context, rc messaging.RequestContext, uuid string, attrs ...string) (*objects.Object, error)
+	// SaveInstance is Instance.save of the changed fields and nothing else.
+	// On nil the answer's updates are merged into inst and its marks cleared.
+	// The remote exceptions InstanceNotFound, UnexpectedTaskStateError and
+	// UnexpectedDeletingTaskStateError are the interesting ones.
+	SaveInstance(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, expect Expect) error
+	// DestroyInstance is Instance.destroy.
+	DestroyInstance(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
+
+	// EventStart is InstanceActionEvent.event_start for this host.
+	EventStart(ctx context.Context, rc messaging.RequestContext, uuid, event string) error
+	// EventFinish is InstanceActionEvent.event_finish_with_failure. An empty
+	// failure means success; otherwise it is the text for exc_val, and trace
+	// goes into exc_tb (never empty on failure: it is what marks an error).
+	EventFinish(ctx context.Context, rc messaging.RequestContext, uuid, event, failure, trace string) error
+	// ActionStart is InstanceAction.action_start, for work that nobody asked
+	// for through the API.
+	ActionStart(ctx context.Context, rc messaging.RequestContext, uuid, action string) error
+	// CreateFault is InstanceFault.create for this host. message has at most
+	// 255 characters.
+	CreateFault(ctx context.Context, rc messaging.RequestContext, uuid string, code int, message, details string) error
+
+	// DeleteVIFs is VirtualInterface.delete_by_instance_uuid.
+	DeleteVIFs(ctx context.Context, rc messaging.RequestContext, uuid string) error
+	// SaveInfoCache is InstanceInfoCache.save of network_info.
+	SaveInfoCache(ctx context.Context, rc messaging.RequestContext, uuid string, info objects.NetworkInfo) error
+	// BlockDevices is BlockDeviceMappingList.get_by_instance_uuid.
+	BlockDevices(ctx context.Context, rc messaging.RequestContext, uuid string) ([]*objects.Object, error)
+	// CleanConsoleAuths is ConsoleAuthToken.clean_console_auths_for_instance.
+	CleanConsoleAuths(ctx context.Context, rc messaging.RequestContext, uuid string) error
+
+	// BuildInstances casts compute_task.build_instances: the reschedule of a
+	// failed build. args are its keyword arguments, complete.
+	BuildInstances(ctx context.Context, rc messaging.RequestContext, args map[string]any) error
+}
+
+// Expect is the compare-and-swap of Instance.save: the states that the stored
+// row must be in. The zero value means no check. The empty string stands for
+// null ("no task").
+type Expect struct {
+	VMState   []string
+	TaskState []string
+}
+
+// ClaimRequest says where a build wants to go.
+type ClaimRequest struct {
+	// Node is the hypervisor host name that the scheduler chose.
+	Node string
+	// Limits is the scheduler's limits argument, null or a dictionary.
+	Limits json.RawMessage
+}
+
+// Tracker is the resource tracker.
+type Tracker interface {
+	// Claim tests that the host has room for inst's flavor (and, where it can
+	// be read, that placement holds an allocation for it) and reserves the
+	// room under the tracker's lock. From nil on the usage counts, also while
+	// the row in the database does not yet name this host; the manager saves
+	// host, node and launched_on itself right after it.
+	//
+	// release gives the room back after a failed build. It is idempotent, is
+	// given a context of its own and deletes no allocation. A claim that is
+	// never released becomes the instance's ordinary usage.
+	//
+	// errdefs.ErrExhausted says no room (ComputeResourcesUnavailable: the
+	// build is rescheduled), errdefs.ErrInvalid an unknown node.
+	Claim(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, req ClaimRequest) (release func(context.Context), err error)
+	// Update recounts an instance whose vm_state or flavor has changed.
+	Update(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
+	// Drop forgets inst's usage and deletes its allocation in placement. An
+	// unknown instance or allocation is success. Called at the end of a
+	// delete and of every failed build.
+	Drop(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
+	// BuildEnded counts consecutive failed builds (stats.failed_builds); a
+	// success sets the counter to 0.
+	BuildEnded(ctx context.Context, node string, failed bool)
+	// SetHostEnabled removes or adds the trait COMPUTE_STATUS_DISABLED of the
+	// host's provider.
+	SetHostEnabled(ctx context.Context, rc messaging.RequestContext, enabled bool) error
+}
+
+// AllocateRequest asks for the ports of a new instance.
+type AllocateRequest struct {
+	// Instance has uuid, project_id, availability_zone, hostname and
+	// security_groups.
+	Instance *objects.Object
+	// Networks is the NetworkRequestList of the build, nil for none given.
+	Networks *objects.Object
+	// SecurityGroups are names or ids.
+	SecurityGroups []string
+	// Rebind says that the ports exist since a try on another host and are to
+	// be bound to this one (system_metadata.network_allocated).
+	Rebind bool
+}
+
+// Ports is the instance's network in Neutron and its rows in Nova
+// (VirtualInterface, InstanceInfoCache), which an implementation keeps in step.
+type Ports interface {
+	// Allocate creates or adopts, binds and records the ports. On error
+	// nothing is left: created ports are deleted, given ones unbound.
+	// errdefs.ErrInvalid, ErrExhausted and ErrForbidden are the request's
+	// fault; all errors end the build without a reschedule.
+	Allocate(ctx context.Context, rc messaging.RequestContext, req AllocateRequest) (objects.NetworkInfo, error)
+	// Deallocate deletes the ports that Nova created for the instance, unbinds
+	// the user's, and empties rows and info cache. Nothing there is success.
+	Deallocate(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, known objects.NetworkInfo) error
+	// Refresh reads the network from Neutron, saves the info cache and returns it.
+	Refresh(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) (objects.NetworkInfo, error)
+}
+
+// ImageStore is where snapshots go.
+type ImageStore interface {
+	// SetFormats sets disk and container format and adds properties. It must
+	// come before Upload.
+	SetFormats(ctx context.Context, cred driver.Credentials, imageID, disk, container string, properties map[string]string) error
+	// Upload stores the content and returns when the image is active.
+	// errdefs.ErrNotFound: the user has deleted the image meanwhile.
+	Upload(ctx context.Context, cred driver.Credentials, imageID string, content io.Reader) error
+	// Delete removes the image. A missing one is success.
+	Delete(ctx context.Context, cred driver.Credentials, imageID string) error
+	// Active reports whether the image is complete. errdefs.ErrNotFound if absent.
+	Active(ctx context.Context, cred driver.Credentials, imageID string) (bool, error)
+}
+
+// Scheduler is told of this host's instances (fan-out on scheduler_fanout,
+// version 4.2). Failures are not reported: the scheduler reads the database
+// when it was not told.
+type Scheduler interface {
+	InstanceUpdated(ctx context.Context, rc messaging.RequestContext, inst *objects.Object)
+	InstanceDeleted(ctx context.Context, rc messaging.RequestContext, uuid string)
+}
+
+// Notifier sends one unversioned notification, for example event
+// compute.instance.create.end with priority INFO. It does not block on the
+// broker and reports no error.
+type Notifier interface {
+	Notify(ctx context.Context, rc messaging.RequestContext, priority, event string, payload map[string]any)
+}
+
+// Deps is everything that New needs. Scheduler, Notifier and Images may be nil.
+type Deps struct {
+	Driver    driver.ComputeDriver
+	Conductor Conductor
+	Tracker   Tracker
+	Ports     Ports
+	Images    ImageStore
+	Scheduler Scheduler
+	Notifier  Notifier
+}
