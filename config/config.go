@@ -1,0 +1,171 @@
+// Package config reads gantry's configuration: files in nova.conf's format,
+// the environment and command line overrides.
+//
+// Config is one plain struct; each field says its key, its default and what it
+// means. Option names, defaults and units are Nova's and oslo's where Nova has
+// the option, so that the nova.conf of the host works as it is; gantry's own
+// options stand in [gantry]. The package imports nothing of ours and is used
+// only by cmd, internal/daemon and functional.
+package config
+
+import "time"
+
+// Config is the whole configuration. Durations are written in seconds.
+type Config struct {
+	Default       Default       `section:"DEFAULT"`
+	Rabbit        Rabbit        `section:"oslo_messaging_rabbit"`
+	Notifications Notifications `section:"oslo_messaging_notifications"`
+	Keystone      Auth          `section:"keystone_authtoken"`
+	ServiceUser   ServiceUser   `section:"service_user"`
+	Placement     Auth          `section:"placement"`
+	Neutron       Neutron       `section:"neutron"`
+	Glance        Glance        `section:"glance"`
+	Compute       Compute       `section:"compute"`
+	Serial        Serial        `section:"serial_console"`
+	Gantry        Gantry        `section:"gantry"`
+}
+
+// Default is [DEFAULT] (nova/conf/base.py, netconf.py, compute.py, rpc.py).
+type Default struct {
+	Host         string `key:"host" doc:"name of this compute service; equals the L2 agent's host; default: the machine's host name"`
+	TransportURL string `key:"transport_url" doc:"message broker of the cell: rabbit://USER:PASS@HOST:PORT[,...]/VHOST" required:"true"`
+	MyIP         string `key:"my_ip" doc:"management address of this host; default: the address of the default route"`
+	StatePath    string `key:"state_path" default:"/var/lib/gantry" doc:"directory for everything that must survive a restart"`
+	Debug        bool   `key:"debug" default:"false" doc:"log at debug level"`
+	LogFile      string `key:"log_file" doc:"log file; default: standard error"`
+
+	RPCResponseTimeout time.Duration `key:"rpc_response_timeout" default:"60" doc:"longest wait for the answer of a call"`
+	ControlExchange    string        `key:"control_exchange" default:"nova" doc:"AMQP exchange of the RPC topics"`
+
+	InstanceNameTemplate string `key:"instance_name_template" default:"instance-%08x" doc:"Nova's internal name of an instance"`
+
+	VIFPluggingTimeout time.Duration `key:"vif_plugging_timeout" default:"300" doc:"longest wait for network-vif-plugged; 0 does not wait"`
+	VIFPluggingIsFatal bool          `key:"vif_plugging_is_fatal" default:"true" doc:"a port that does not come up fails the build"`
+
+	MaxConcurrentBuilds    int `key:"max_concurrent_builds" default:"10" doc:"builds at a time; 0 means no limit"`
+	MaxConcurrentSnapshots int `key:"max_concurrent_snapshots" default:"5" doc:"snapshots at a time; 0 means no limit"`
+
+	ReservedHostCPUs     int64   `key:"reserved_host_cpus" default:"0" doc:"CPUs kept from instances"`
+	ReservedHostMemoryMB int64   `key:"reserved_host_memory_mb" default:"512" doc:"memory kept from instances (MiB)"`
+	ReservedHostDiskMB   int64   `key:"reserved_host_disk_mb" default:"0" doc:"disk kept from instances (MiB)"`
+	CPUAllocationRatio   float64 `key:"cpu_allocation_ratio" default:"0" doc:"0 leaves what placement has"`
+	RAMAllocationRatio   float64 `key:"ram_allocation_ratio" default:"0" doc:"0 leaves what placement has"`
+	DiskAllocationRatio  float64 `key:"disk_allocation_ratio" default:"0" doc:"0 leaves what placement has"`
+	InitialCPURatio      float64 `key:"initial_cpu_allocation_ratio" default:"16.0" doc:"ratio of a new provider"`
+	InitialRAMRatio      float64 `key:"initial_ram_allocation_ratio" default:"1.5" doc:"ratio of a new provider"`
+	InitialDiskRatio     float64 `key:"initial_disk_allocation_ratio" default:"1.0" doc:"ratio of a new provider"`
+
+	ReportInterval              time.Duration `key:"report_interval" default:"10" doc:"time between two reports of being up"`
+	PeriodicFuzzyDelay          time.Duration `key:"periodic_fuzzy_delay" default:"60" doc:"longest random delay of the first periodic run"`
+	UpdateResourcesInterval     time.Duration `key:"update_resources_interval" default:"0" doc:"0 means each minute, negative is off"`
+	SyncPowerStateInterval      time.Duration `key:"sync_power_state_interval" default:"600" doc:"0 means each minute, negative is off"`
+	HealInstanceInfoInterval    time.Duration `key:"heal_instance_info_cache_interval" default:"60" doc:"0 means each minute, negative is off"`
+	RunningDeletedPollInterval  time.Duration `key:"running_deleted_instance_poll_interval" default:"1800" doc:"look for guests whose row is deleted"`
+	InstanceDeleteInterval      time.Duration `key:"instance_delete_interval" default:"300" doc:"remove files of deleted rows"`
+	MaximumDeleteAttempts       int           `key:"maximum_instance_delete_attempts" default:"5" doc:"tries to remove the files of a deleted row"`
+	ReclaimInstanceInterval     time.Duration `key:"reclaim_instance_interval" default:"0" doc:"really delete soft-deleted instances after this; 0 is off"`
+	InstanceBuildTimeout        time.Duration `key:"instance_build_timeout" default:"0" doc:"a build that takes longer becomes an error; 0 is off"`
+	SchedulerInstanceSync       time.Duration `key:"scheduler_instance_sync_interval" default:"120" doc:"tell the scheduler which instances are here"`
+	ShutdownTimeout             time.Duration `key:"shutdown_timeout" default:"60" doc:"time that a guest gets to stop by itself; 0 kills at once"`
+	ResumeGuestsStateOnHostBoot bool          `key:"resume_guests_state_on_host_boot" default:"false" doc:"start instances that ran before a reboot of the host"`
+}
+
+// Rabbit is [oslo_messaging_rabbit] (oslo_messaging/_drivers/impl_rabbit.py, amqp.py).
+type Rabbit struct {
+	SSL                    bool          `key:"ssl" default:"false" doc:"connect with TLS"`
+	SSLCAFile              string        `key:"ssl_ca_file" doc:"certificates that sign the broker's; the broker is verified only with this set"`
+	SSLCertFile            string        `key:"ssl_cert_file" doc:"client certificate"`
+	SSLKeyFile             string        `key:"ssl_key_file" doc:"client key"`
+	DurableQueues          bool          `key:"amqp_durable_queues" default:"false" doc:"durable topic queues"`
+	AutoDelete             bool          `key:"amqp_auto_delete" default:"false" doc:"auto-delete topic queues"`
+	HAQueues               bool          `key:"rabbit_ha_queues" default:"false" doc:"classic mirrored queues"`
+	QuorumQueue            bool          `key:"rabbit_quorum_queue" default:"false" doc:"quorum topic queues"`
+	QuorumDeliveryLimit    int           `key:"rabbit_quorum_delivery_limit" default:"0" doc:"x-delivery-limit of quorum queues"`
+	TransientQueuesTTL     time.Duration `key:"rabbit_transient_queues_ttl" default:"1800" doc:"x-expires of reply and fan-out queues"`
+	TransientQuorumQueue   bool          `key:"rabbit_transient_quorum_queue" default:"false" doc:"reply and fan-out queues as quorum queues"`
+	PrefetchCount          int           `key:"rabbit_qos_prefetch_count" default:"0" doc:"unacknowledged messages; 0 means no limit"`
+	HeartbeatTimeout       time.Duration `key:"heartbeat_timeout_threshold" default:"60" doc:"the broker is gone after this long without a sign"`
+	HeartbeatRate          int           `key:"heartbeat_rate" default:"2" doc:"checks in that time"`
+	RetryInterval          time.Duration `key:"rabbit_retry_interval" default:"1" doc:"first pause between connection tries"`
+	RetryBackoff           time.Duration `key:"rabbit_retry_backoff" default:"2" doc:"growth of that pause"`
+	IntervalMax            time.Duration `key:"rabbit_interval_max" default:"30" doc:"longest pause"`
+	ReconnectDelay         time.Duration `key:"kombu_reconnect_delay" default:"1" doc:"extra pause before a reconnect"`
+	MissingConsumerTimeout time.Duration `key:"kombu_missing_consumer_retry_timeout" default:"60" doc:"how long a reply waits for its queue to come back"`
+}
+
+// Notifications is [oslo_messaging_notifications].
+type Notifications struct {
+	Driver string   `key:"driver" doc:"messaging or messagingv2 to send notifications, empty or noop for none"`
+	Topics []string `key:"topics" default:"notifications" doc:"queues of the notifications"`
+	Format string   `key:"notification_format" section:"notifications" default:"unversioned" doc:"unversioned, versioned or both"`
+}
+
+// Auth is the usual set of keystoneauth options of one section.
+type Auth struct {
+	AuthURL           string        `key:"auth_url" doc:"identity service"`
+	AuthType          string        `key:"auth_type" default:"password" doc:"password, v3password or v3applicationcredential"`
+	Username          string        `key:"username" doc:"service user"`
+	UserID            string        `key:"user_id" doc:"service user by id"`
+	Password          string        `key:"password" secret:"true" doc:"its password"`
+	UserDomainName    string        `key:"user_domain_name" doc:"its domain by name"`
+	UserDomainID      string        `key:"user_domain_id" doc:"its domain by id"`
+	ProjectName       string        `key:"project_name" doc:"its project"`
+	ProjectID         string        `key:"project_id" doc:"its project by id"`
+	ProjectDomainName string        `key:"project_domain_name" doc:"the project's domain by name"`
+	ProjectDomainID   string        `key:"project_domain_id" doc:"the project's domain by id"`
+	AppCredentialID   string        `key:"application_credential_id" doc:"application credential"`
+	AppCredentialKey  string        `key:"application_credential_secret" secret:"true" doc:"its secret"`
+	RegionName        string        `key:"region_name" doc:"region of the endpoint"`
+	ValidInterfaces   []string      `key:"valid_interfaces" default:"internal,public" doc:"kinds of endpoint, best first"`
+	EndpointOverride  string        `key:"endpoint_override" doc:"use this endpoint instead of the catalog's"`
+	CAFile            string        `key:"cafile" doc:"certificates that sign the services'"`
+	CertFile          string        `key:"certfile" doc:"client certificate"`
+	KeyFile           string        `key:"keyfile" doc:"client key"`
+	Insecure          bool          `key:"insecure" default:"false" doc:"do not verify certificates"`
+	Timeout           time.Duration `key:"timeout" default:"60" doc:"longest wait for an answer"`
+	ConnectRetries    int           `key:"connect_retries" default:"2" doc:"tries after a failed connection"`
+}
+
+// ServiceUser is [service_user].
+type ServiceUser struct {
+	Auth
+	SendServiceUserToken bool `key:"send_service_user_token" default:"false" doc:"send our token beside the user's, so that an expired one is accepted"`
+}
+
+// Neutron is [neutron].
+type Neutron struct {
+	Auth
+	OVSBridge             string        `key:"ovs_bridge" default:"br-int" doc:"integration bridge"`
+	ExtensionSyncInterval time.Duration `key:"extension_sync_interval" default:"600" doc:"how long the list of extensions is kept"`
+}
+
+// Glance is [glance].
+type Glance struct {
+	Auth
+	APIServers []string `key:"api_servers" doc:"image service endpoints, when not from the catalog"`
+	NumRetries int      `key:"num_retries" default:"3" doc:"tries after a failed download"`
+}
+
+// Compute is [compute].
+type Compute struct {
+	BuildFailureThreshold int `key:"consecutive_build_service_disable_threshold" default:"10" doc:"0 stops counting failed builds"`
+}
+
+// Serial is [serial_console].
+type Serial struct {
+	Enabled bool `key:"enabled" default:"false" doc:"offer serial consoles"`
+}
+
+// Gantry is [gantry]: what Nova has no option for. An unknown key here is refused.
+type Gantry struct {
+	StorePath       string        `key:"store_path" doc:"images, layers and disks of instances; default: state_path/engine"`
+	CgroupName      string        `key:"cgroup" default:"gantry" doc:"name of the control group of all instances"`
+	ServiceVersion  int           `key:"service_version" default:"0" doc:"Nova service version to report; 0 negotiates"`
+	ConsoleLogBytes int64         `key:"console_log_bytes" default:"1048576" doc:"how much of a console's output is kept (bytes)"`
+	StartGrace      time.Duration `key:"start_grace" default:"0.02" doc:"a first process that fails within this time fails the build"`
+	PidsPerVCPU     int64         `key:"pids_per_vcpu" default:"4096" doc:"processes that an instance may have for each vCPU"`
+	ImageMaxBytes   int64         `key:"image_max_bytes" default:"68719476736" doc:"largest unpacked image (bytes)"`
+	ImageMaxEntries int64         `key:"image_max_entries" default:"4000000" doc:"most files in an image"`
+	DefaultCommand  string        `key:"default_command" doc:"command for root file systems that have neither an init nor a shell; default: none"`
+	Failpoints      string        `key:"failpoints" doc:"for tests only: failures to inject"`
+}
