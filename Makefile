@@ -1,0 +1,58 @@
+# gantry: make help lists the targets.
+SHELL   := /bin/bash
+GO      ?= go
+BIN     := bin/gantry
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+TOOL    := $(GO) tool -modfile=tools/go.mod
+PKGS    := ./...
+FUZZTIME ?= 5s
+STATE   ?= /var/lib/gantry-controlplane
+
+export CGO_ENABLED ?= 0
+
+.PHONY: help build run stop test check fmt lint unit fuzz functional bench-boot install clean deps
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+build: ## build bin/gantry, a static binary
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/gantry
+
+deps: ## install the Debian packages that running and testing need (root)
+	./functional/controlplane/deps
+
+run: build deps ## bring up an OpenStack on the loopback, join it with gantry and boot an instance (root)
+	STATE=$(STATE) ./functional/controlplane/run $(abspath $(BIN))
+
+stop: ## stop what make run started and remove its state (root)
+	STATE=$(STATE) ./functional/controlplane/run --stop $(abspath $(BIN))
+
+test: deps unit fuzz functional ## all tests: unit and root tests, fuzz smoke, functional tests (root)
+
+check: ## format, vet, lint, import rules, known vulnerabilities
+	./tools/check
+
+fmt: ## format the code
+	$(TOOL) gofumpt -w $$(git ls-files '*.go')
+
+lint: ## run the linters
+	$(TOOL) golangci-lint run $(PKGS)
+
+unit: ## unit and root tests with the race detector (root)
+	./tools/unit
+
+fuzz: ## each fuzz target for $(FUZZTIME)
+	FUZZTIME=$(FUZZTIME) ./tools/fuzz
+
+functional: build ## functional tests against a real OpenStack in namespaces of its own (root)
+	./functional/controlplane/functional $(abspath $(BIN))
+
+bench-boot: build deps ## boot and delete, beside a stock nova-compute on one control plane (root)
+	./functional/controlplane/bench-boot $(abspath $(BIN))
+
+install: build ## install the binary and its service unit
+	install -D -m 0755 $(BIN) $(DESTDIR)/usr/local/bin/gantry
+	install -D -m 0644 docs/gantry-compute.service $(DESTDIR)/usr/local/lib/systemd/system/gantry-compute.service
+
+clean: ## remove what was built
+	rm -rf bin
