@@ -158,6 +158,18 @@ base_url = ws://$IP:6083/
 proxyclient_address = $IP
 X
 
+  cat > "$ETC/nova/gantry.conf" <<X
+[DEFAULT]
+host = $AGENT_HOST
+state_path = $STATE/gantry
+shutdown_timeout = 10
+periodic_fuzzy_delay = 1
+[oslo_messaging_notifications]
+driver = messagingv2
+[gantry]
+cgroup = gantry-$(echo "$STATE" | cksum | cut -d' ' -f1)
+X
+
   [ "$WITH_NEUTRON" = 1 ] || return 0
   {
     cat <<X

@@ -86,3 +86,14 @@ daemons() { # in start order
   [ "$WITH_NEUTRON" = 1 ] && echo neutron-server neutron-linuxbridge-agent neutron-dhcp-agent neutron-l3-agent neutron-metadata-agent
   return 0
 }
+install_packages() { # install_packages NAME...: those that are missing, without starting their services
+  local missing policy=/usr/sbin/policy-rc.d made=0
+  missing=$(for p in "$@"; do [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || echo "$p"; done)
+  [ -n "$missing" ] || return 0
+  if [ ! -e $policy ]; then printf '#!/bin/sh\nexit 101\n' > $policy; chmod 755 $policy; made=1; fi
+  apt-get update -qq >> "$LOG/apt.log" 2>&1 || true
+  apt-get install -y -qq --no-install-recommends $missing >> "$LOG/apt.log" 2>&1 ||
+    { sleep 5; apt-get install -y -qq --no-install-recommends $missing >> "$LOG/apt.log" 2>&1; } ||
+    { tail -20 "$LOG/apt.log" >&2; die "apt-get could not install: $missing"; }
+  [ $made = 0 ] || rm -f $policy
+}
