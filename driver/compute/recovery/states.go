@@ -1,0 +1,45 @@
+package recovery
+
+// The VM states that the table reads (nova/compute/vm_states.py).
+const (
+	vmActive      = "active"
+	vmBuilding    = "building"
+	vmPaused      = "paused"
+	vmSuspended   = "suspended"
+	vmStopped     = "stopped"
+	vmDeleted     = "deleted"
+	vmSoftDeleted = "soft-delete"
+	vmError       = "error"
+)
+
+// The task states that the table reads (nova/compute/task_states.py).
+const (
+	taskScheduling         = "scheduling"
+	taskBlockDeviceMapping = "block_device_mapping"
+	taskNetworking         = "networking"
+	taskSpawning           = "spawning"
+
+	taskRebuilding      = "rebuilding"
+	taskRebuildBDM      = "rebuild_block_device_mapping"
+	taskRebuildSpawning = "rebuild_spawning"
+
+	taskSnapshotPending = "image_snapshot_pending"
+	taskSnapshot        = "image_snapshot"
+	taskUploadPending   = "image_pending_upload"
+	taskUploading       = "image_uploading"
+
+	taskResizePrep      = "resize_prep"
+	taskResizeMigrating = "resize_migrating"
+	taskMigrating       = "migrating"
+
+	taskDeleting    = "deleting"
+	taskPoweringOff = "powering-off"
+	taskPoweringOn  = "powering-on"
+	taskPausing     = "pausing"
+	taskUnpausing   = "unpausing"
+
+	taskRebootPending     = "reboot_pending"
+	taskRebootStarted     = "reboot_started"
+	taskRebootPendingHard = "reboot_pending_hard"
+	taskRebootStartedHard = "reboot_started_hard"
+)
