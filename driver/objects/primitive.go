@@ -3,7 +3,9 @@ package objects
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"time"
 
@@ -18,10 +20,21 @@ const (
 	keyChanges = "nova_object.changes"
 
 	timeForm = "2006-01-02T15:04:05Z"
+
+	// maxBytes bounds one value. A list of 500 instances with full user data
+	// is 40 MiB; RabbitMQ 4 refuses messages above 16 MiB by default.
+	maxBytes = 64 << 20
+	// maxDepth bounds nesting. The deepest object of the registry needs 20.
+	maxDepth = 100
 )
 
-// MarshalJSON returns the primitive.
-func (o *Object) MarshalJSON() ([]byte, error) { return json.Marshal(o.primitive()) }
+// MarshalJSON returns the primitive, null for a nil object.
+func (o *Object) MarshalJSON() ([]byte, error) {
+	if o == nil {
+		return []byte("null"), nil
+	}
+	return json.Marshal(o.primitive())
+}
 
 func (o *Object) primitive() map[string]any {
 	fields := o.fields
@@ -49,33 +62,51 @@ func (o *Object) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// Decode reads any JSON value; primitives of objects in it, at any depth,
-// become *Object, numbers become json.Number.
+// Decode reads one JSON value; primitives of objects in it, at any depth,
+// become *Object, numbers become json.Number. Objects of any name and version
+// are read; Check and the views say whether they can be used. Malformed input,
+// text after the value, more than 64 MiB or more than 100 levels are
+// errdefs.ErrInvalid.
 func Decode(raw []byte) (any, error) {
+	if len(raw) > maxBytes {
+		return nil, fmt.Errorf("decode value: %d bytes: %w", len(raw), errdefs.ErrInvalid)
+	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
 	var v any
 	if err := d.Decode(&v); err != nil {
 		return nil, fmt.Errorf("decode value: %w: %w", errdefs.ErrInvalid, err)
 	}
-	return hydrate(v)
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("decode value: text after its end: %w", errdefs.ErrInvalid)
+	}
+	return hydrate(v, 0)
 }
 
-func hydrate(v any) (any, error) {
+// hydrate turns primitives into objects. Keys of metadata, image properties
+// and hints are a tenant's choice and may be any of ours; their values are
+// text. Only a map whose data is a map is therefore an object, and every other
+// map stays what it is.
+func hydrate(v any, depth int) (any, error) {
+	if depth > maxDepth {
+		return nil, fmt.Errorf("decode value: more than %d levels: %w", maxDepth, errdefs.ErrInvalid)
+	}
 	var err error
 	switch t := v.(type) {
 	case []any:
 		for i := range t {
-			if t[i], err = hydrate(t[i]); err != nil {
+			if t[i], err = hydrate(t[i], depth+1); err != nil {
 				return nil, err
 			}
 		}
 	case map[string]any:
-		if _, ok := t[keyName]; ok {
-			return hydrateObject(t)
+		if _, named := t[keyName]; named {
+			if _, ok := t[keyData].(map[string]any); ok {
+				return hydrateObject(t, depth)
+			}
 		}
 		for k := range t {
-			if t[k], err = hydrate(t[k]); err != nil {
+			if t[k], err = hydrate(t[k], depth+1); err != nil {
 				return nil, err
 			}
 		}
@@ -83,7 +114,7 @@ func hydrate(v any) (any, error) {
 	return v, nil
 }
 
-func hydrateObject(p map[string]any) (*Object, error) {
+func hydrateObject(p map[string]any, depth int) (*Object, error) {
 	o := &Object{}
 	o.Name, _ = p[keyName].(string)
 	o.Version, _ = p[keyVersion].(string)
@@ -93,7 +124,7 @@ func hydrateObject(p map[string]any) (*Object, error) {
 		return nil, fmt.Errorf("decode object %q: malformed primitive: %w", o.Name, errdefs.ErrInvalid)
 	}
 	for k := range data {
-		v, err := hydrate(data[k])
+		v, err := hydrate(data[k], depth+2)
 		if err != nil {
 			return nil, fmt.Errorf("%s.%s: %w", o.Name, k, err)
 		}
@@ -120,7 +151,7 @@ func hydrateObject(p map[string]any) (*Object, error) {
 // generic brings a Go value into the form that Object keeps.
 func generic(v any) any {
 	switch t := v.(type) {
-	case nil, bool, string, json.Number, *Object, []any, map[string]any:
+	case nil, bool, string, json.Number:
 		return v
 	case int:
 		return json.Number(strconv.Itoa(t))
@@ -133,32 +164,46 @@ func generic(v any) any {
 			return nil
 		}
 		return t.UTC().Format(timeForm)
-	case []string:
-		out := make([]any, len(t))
-		for i := range t {
-			out[i] = t[i]
+	case *Object:
+		if t == nil {
+			return nil
 		}
-		return out
-	case []*Object:
-		out := make([]any, len(t))
-		for i := range t {
-			out[i] = t[i]
-		}
-		return out
-	case map[string]string:
-		out := make(map[string]any, len(t))
-		for k, s := range t {
-			out[k] = s
-		}
-		return out
+		return t
 	case interface{ Wire() *Object }:
-		return t.Wire()
+		return generic(t.Wire())
+	case []any:
+		return list(t)
+	case []string:
+		return list(t)
+	case []*Object:
+		return list(t)
+	case map[string]any:
+		return dict(t)
+	case map[string]string:
+		return dict(t)
 	}
 	panic(fmt.Sprintf("objects: a %T cannot be a field", v))
 }
 
+func list[T any](in []T) []any {
+	out := make([]any, len(in))
+	for i := range in {
+		out[i] = generic(in[i])
+	}
+	return out
+}
+
+func dict[T any](in map[string]T) map[string]any {
+	out := make(map[string]any, len(in))
+	for k, v := range in {
+		out[k] = generic(v)
+	}
+	return out
+}
+
 func parseTime(s string) time.Time {
-	for _, form := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999", "2006-01-02 15:04:05.999999"} {
+	forms := []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999", "2006-01-02 15:04:05.999999Z07:00", "2006-01-02 15:04:05.999999"}
+	for _, form := range forms {
 		if t, err := time.Parse(form, s); err == nil {
 			return t.UTC()
 		}
