@@ -1,0 +1,74 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+const (
+	earlyPings   = 10
+	earlyTimeout = 10 * time.Second
+	longestPause = 30 * time.Second
+)
+
+// awaitConductor pings until a conductor answers: ten tries of ten seconds,
+// then with the messaging layer's own timeout, until ctx ends.
+func (s *Service) awaitConductor(ctx context.Context) error {
+	for attempt := 0; ; attempt++ {
+		err := s.ping(ctx, attempt)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("wait for nova-conductor: %w", ctx.Err())
+		}
+		if !passing(err) {
+			return fmt.Errorf("ping nova-conductor: %w", err)
+		}
+		event := s.log.Debug()
+		if attempt == 0 || attempt%earlyPings == earlyPings-1 {
+			event = s.log.Warn()
+		}
+		event.Err(err).Int("attempt", attempt+1).Msg("no nova-conductor answers, waiting for one")
+		if errors.Is(err, messaging.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) {
+			continue // it has waited already
+		}
+		if err := pause(ctx, backoff(attempt)); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Service) ping(ctx context.Context, attempt int) error {
+	if attempt < earlyPings {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, earlyTimeout)
+		defer cancel()
+	}
+	return s.conductor.Ping(ctx, messaging.AdminContext())
+}
+
+// isRefusal says that the error is a judgement of ours on the control plane.
+func isRefusal(err error) bool { return errors.Is(err, errdefs.ErrUnsupported) }
+
+// backoff is the pause after the given failed attempt: 1 s, doubled, at most 30 s.
+func backoff(attempt int) time.Duration {
+	return min(time.Second<<min(attempt, 10), longestPause)
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
