@@ -3,6 +3,8 @@ package messaging
 import (
 	"errors"
 	"fmt"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 // RemoteError is an exception that crossed the wire, in either direction
@@ -48,4 +50,14 @@ func IsRemote(err error, classes ...string) bool {
 		}
 	}
 	return false
+}
+
+// RemoteErrorOf finds the remote exception for err: the *RemoteError in its
+// chain, or else a NovaException that shows no more than the text for tenants.
+// ServerOptions.RemoteErrorOf replaces it where errors have better names.
+func RemoteErrorOf(err error) *RemoteError {
+	if re, ok := errors.AsType[*RemoteError](err); ok {
+		return re
+	}
+	return NovaError("NovaException", 500, "%s", errdefs.PublicText(err, "An unknown exception occurred."))
 }
