@@ -78,8 +78,8 @@ def resources():
 
     images = {i.name for i in admin.image.images()}
     for name, path, fmt, props in [
-            ('busybox', f'{STATE}/images/busybox.ext4', 'raw', {}),
-            ('busybox-tar', f'{STATE}/images/busybox.tar', 'raw', {'container_rootfs': 'tar'})]:
+            ('busybox', f'{STATE}/images/busybox.tar', 'raw', {}),
+            ('busybox-disk', f'{STATE}/images/busybox.ext4', 'raw', {})]:
         if name not in images and os.path.exists(path):
             admin.create_image(name, filename=path, disk_format=fmt, container_format='bare',
                                visibility='public', wait=True, use_import=False,
