@@ -1,0 +1,22 @@
+//go:build !linux
+
+package layer
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+// Apply needs Linux.
+func Apply(context.Context, *os.File, io.Reader, Options) (Result, error) {
+	return Result{}, fmt.Errorf("unpack layer: %w", errdefs.ErrUnsupported)
+}
+
+// Diff needs Linux.
+func Diff(context.Context, *os.File, io.Writer) (DiffResult, error) {
+	return DiffResult{}, fmt.Errorf("write layer: %w", errdefs.ErrUnsupported)
+}
