@@ -3,8 +3,19 @@
 //
 // A Plan is the whole network of one instance. Set makes the host match it and
 // may be repeated; an empty plan leaves nothing. Names of devices come from one
-// place (vif.go). The package knows nothing of Neutron, Nova or containers; it
-// imports no other package of ours except internal/errdefs.
+// place (vif.go). The package knows nothing of Neutron, Nova or containers; among
+// ours it imports only internal/errdefs, internal/keylock and its own
+// sub-packages link (netlink) and netns (namespaces).
+//
+// How a Set works: the plan is validated, the host is observed, a pure function
+// (diff.go) turns both into a list of steps, and the steps are applied one
+// after the other. The Linux kernel (apply_linux.go) and the in-memory one of
+// the fake (fake.go) share everything but observation and application.
+//
+// What is ours: host ends carry the alias "gantry:<owner>:<id>"; addresses and
+// routes inside carry our protocol number (link.Proto), so that those the guest
+// added itself stay. Bridges belong to everybody: they are made when missing
+// and never removed (Neutron's linuxbridge agent removes empty ones).
 package netbridge
 
 import (
