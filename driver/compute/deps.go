@@ -46,12 +46,8 @@ type Conductor interface {
 	// 255 characters.
 	CreateFault(ctx context.Context, rc messaging.RequestContext, uuid string, code int, message, details string) error
 
-	// DeleteVIFs is VirtualInterface.delete_by_instance_uuid.
-	DeleteVIFs(ctx context.Context, rc messaging.RequestContext, uuid string) error
-	// SaveInfoCache is InstanceInfoCache.save of network_info.
-	SaveInfoCache(ctx context.Context, rc messaging.RequestContext, uuid string, info objects.NetworkInfo) error
-	// BlockDevices is BlockDeviceMappingList.get_by_instance_uuid.
-	BlockDevices(ctx context.Context, rc messaging.RequestContext, uuid string) ([]*objects.Object, error)
+	// SaveMigration is Migration.save of the changed fields.
+	SaveMigration(ctx context.Context, rc messaging.RequestContext, migration *objects.Object) error
 	// CleanConsoleAuths is ConsoleAuthToken.clean_console_auths_for_instance.
 	CleanConsoleAuths(ctx context.Context, rc messaging.RequestContext, uuid string) error
 
@@ -103,6 +99,13 @@ type Tracker interface {
 	// SetHostEnabled removes or adds the trait COMPUTE_STATUS_DISABLED of the
 	// host's provider.
 	SetHostEnabled(ctx context.Context, rc messaging.RequestContext, enabled bool) error
+}
+
+// MoveReverter is a Tracker that can give a refused move its allocations back:
+// what the migration's consumer holds becomes the instance's again. Without it
+// a refused resize leaves both in placement.
+type MoveReverter interface {
+	RevertMove(ctx context.Context, rc messaging.RequestContext, inst, migration *objects.Object) error
 }
 
 // AllocateRequest asks for the ports of a new instance.

@@ -1,0 +1,127 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+// refuse answers NotImplementedError, Nova's word for what a driver cannot do.
+func refuse(what string) handler {
+	return func(*Manager, context.Context, *op) (any, error) { return nil, notSupported(what) }
+}
+
+func notSupported(what string) error {
+	return messaging.NotImplemented(what + " is not supported by this host.")
+}
+
+// refuseAs answers an exception of Nova's.
+func refuseAs(class string, code int, text string) handler {
+	return func(*Manager, context.Context, *op) (any, error) {
+		return nil, messaging.NovaError(class, code, "%s", text)
+	}
+}
+
+// refuseConsole names the type that was asked for, which must be text.
+func refuseConsole(usual string) handler {
+	return func(_ *Manager, _ context.Context, o *op) (any, error) {
+		kind := usual
+		if err := o.arg("console_type", &kind); err != nil {
+			return nil, err
+		}
+		return nil, messaging.NovaError("ConsoleTypeUnavailable", 400, "Unavailable console type %s.", clip(kind, 64))
+	}
+}
+
+// refuseVolume refuses so that the API tells the user: an attach that is only
+// ignored would look like success.
+func refuseVolume() handler {
+	return refuseAs("InvalidVolume", 400, "Invalid volume: volumes are not supported by this host.")
+}
+
+func refuseLive() handler {
+	return refuseAs("MigrationPreCheckError", 500, "Migration pre-check error: this host does not support the migration of running instances.")
+}
+
+// nothing is done for methods that undo what is never done here.
+func nothing(*Manager, context.Context, *op) (any, error) { return nil, nil }
+
+// refuseRebuild gives the instance the image back that the API has already
+// written into the row. An evacuation has changed nothing.
+func (m *Manager) refuseRebuild(ctx context.Context, o *op) (any, error) {
+	err := notSupported("Rebuilding an instance")
+	var image *string
+	var meta map[string]string
+	var recreate bool
+	for name, v := range map[string]any{"orig_image_ref": &image, "orig_sys_metadata": &meta, "recreate": &recreate} {
+		if e := o.arg(name, v); e != nil {
+			return nil, errors.Join(err, e)
+		}
+	}
+	if recreate || image == nil || meta == nil {
+		return nil, err
+	}
+	before := o.inst.String("task_state")
+	return nil, errors.Join(err, m.save(ctx, o.rc, o.inst,
+		map[string]any{"image_ref": *image, "system_metadata": meta, "task_state": nil},
+		Expect{TaskState: []string{before}}))
+}
+
+// refuseImage removes the image record that the API has made for a backup or
+// for shelving.
+func (m *Manager) refuseImage(ctx context.Context, o *op) (any, error) {
+	err := notSupported("Backup and shelving of instances")
+	var imageID string
+	if e := o.arg("image_id", &imageID); e != nil {
+		return nil, errors.Join(err, e)
+	}
+	return nil, errors.Join(err, m.discardImage(ctx, o, imageID))
+}
+
+// refuseUnshelve frees the allocation that the scheduler has made for this
+// host: an offloaded instance has no other.
+func (m *Manager) refuseUnshelve(ctx context.Context, o *op) (any, error) {
+	err := notSupported("Unshelving an instance")
+	if o.inst.String("vm_state") != vmShelvedOffloaded {
+		return nil, err
+	}
+	return nil, errors.Join(err, m.dep.Tracker.Drop(ctx, o.rc, o.inst))
+}
+
+// refuseMove gives the allocations back that the conductor has moved for a
+// resize.
+func (m *Manager) refuseMove(ctx context.Context, o *op) (any, error) {
+	err := notSupported("Resizing an instance")
+	migration, e := o.migration()
+	if r, ok := m.dep.Tracker.(MoveReverter); ok && e == nil && migration != nil {
+		e = r.RevertMove(ctx, o.rc, o.inst, migration)
+	}
+	return nil, errors.Join(err, e)
+}
+
+// migration is the argument of that name, nil if there is none.
+func (o *op) migration() (*objects.Object, error) {
+	var mig *objects.Object
+	if err := o.arg("migration", &mig); err != nil {
+		return nil, err
+	}
+	if mig != nil && mig.Name != "Migration" {
+		return nil, fmt.Errorf("argument migration of %s: a %s: %w", o.name, mig.Name, errdefs.ErrInvalid)
+	}
+	return mig, nil
+}
+
+// failMigration sets the migration's status to error.
+func (m *Manager) failMigration(ctx context.Context, o *op) error {
+	mig, err := o.migration()
+	if err != nil || mig == nil {
+		return err
+	}
+	mig.ResetChanges()
+	mig.Set("status", "error")
+	return m.dep.Conductor.SaveMigration(ctx, o.rc, mig)
+}
