@@ -1,0 +1,122 @@
+package tracker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/gantry-project/gantry/driver/compute"
+	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/logging"
+)
+
+// Claim implements compute.Tracker.
+func (t *Tracker) Claim(ctx context.Context, _ messaging.RequestContext, inst *objects.Object, req compute.ClaimRequest) (func(context.Context), error) {
+	uuid := inst.String("uuid")
+	if node := t.Node(); req.Node != "" && req.Node != node {
+		return nil, fmt.Errorf("claim for instance %s: node %q is not of this host: %w", uuid, req.Node, errdefs.ErrInvalid)
+	}
+	lim, err := parseLimits(req.Limits)
+	if err != nil {
+		return nil, fmt.Errorf("claim for instance %s: %w", uuid, err)
+	}
+	if err := t.allocated(ctx, uuid); err != nil {
+		return nil, fmt.Errorf("claim for instance %s: %w", uuid, err)
+	}
+	want := usageOf(inst)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	others := sum(t.opts, t.used)
+	if mine, again := t.used[uuid]; again {
+		others.vcpus -= mine.vcpus
+		others.memoryMB -= mine.memoryMB
+		others.diskMB -= mine.diskMB
+	}
+	if err := fit(want, t.resources, others, lim); err != nil {
+		return nil, fmt.Errorf("instance %s: %w", uuid, err)
+	}
+	t.used[uuid] = want
+	t.claims[uuid] = struct{}{}
+	delete(t.dropped, uuid)
+	t.touch()
+	release := sync.OnceFunc(func() { t.forget(uuid) })
+	return func(context.Context) { release() }, nil
+}
+
+// allocated refuses an instance for which placement holds nothing on this host:
+// its message did not come through the scheduler. When placement cannot be
+// asked the instance is let in, for the scheduler could ask.
+func (t *Tracker) allocated(ctx context.Context, uuid string) error {
+	providers, err := t.deps.Reporter.Providers(ctx, uuid)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		t.log.Warn().Err(err).Str(logging.Instance, uuid).Msg("allocation cannot be checked, claim goes on without")
+		return nil
+	}
+	if id := t.NodeUUID(); !slices.Contains(providers, id) {
+		return errdefs.WithPublic(
+			fmt.Errorf("no allocation on provider %s: %w", id, errdefs.ErrExhausted),
+			"Insufficient compute resources: nothing is allocated for the instance on this host.")
+	}
+	return nil
+}
+
+// Update implements compute.Tracker.
+func (t *Tracker) Update(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
+	uuid := inst.String("uuid")
+	if released(inst.String("vm_state")) {
+		t.forget(uuid)
+		return nil
+	}
+	now := usageOf(inst)
+	t.mu.Lock()
+	_, claimed := t.claims[uuid]
+	before, known := t.used[uuid]
+	if inst.Has("host") && inst.String("host") != t.opts.Host && !claimed {
+		t.mu.Unlock()
+		if known {
+			t.forget(uuid)
+		}
+		return nil
+	}
+	t.used[uuid] = now
+	t.mu.Unlock()
+	if !known || before != now {
+		t.touch()
+	}
+	return nil
+}
+
+// Drop implements compute.Tracker. The usage goes first: the host must never
+// count more than placement does.
+func (t *Tracker) Drop(ctx context.Context, _ messaging.RequestContext, inst *objects.Object) error {
+	uuid := inst.String("uuid")
+	t.forget(uuid)
+	err := t.deps.Reporter.DeleteAllocation(ctx, uuid)
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return fmt.Errorf("drop instance %s: %w", uuid, err)
+	}
+	return nil
+}
+
+// forget takes an instance out of the account, also out of a list that is
+// being read at this moment.
+func (t *Tracker) forget(uuid string) {
+	t.mu.Lock()
+	_, known := t.used[uuid]
+	delete(t.used, uuid)
+	delete(t.claims, uuid)
+	if t.dropped != nil {
+		t.dropped[uuid] = struct{}{}
+	}
+	t.mu.Unlock()
+	if known {
+		t.touch()
+	}
+}
