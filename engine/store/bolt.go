@@ -1,0 +1,235 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+// schema is the version of the layout. A store of another version is refused.
+const schema = 1
+
+// lockWait is how long an opener waits for another process to let go.
+const lockWait = 3 * time.Second
+
+var (
+	bucketMeta       = []byte("meta")
+	bucketContainers = []byte("containers")
+	bucketImages     = []byte("images")
+	bucketBlocks     = []byte("blocks")
+	keySchema        = []byte("schema")
+)
+
+// Bolt is a Store in one bbolt file.
+type Bolt struct {
+	db *bolt.DB
+}
+
+// Open opens or makes the store at name. errdefs.ErrConflict says that another
+// process has it, errdefs.ErrUnsupported that it has another schema,
+// errdefs.ErrCorrupt that it is not a store; then nothing has been changed.
+func Open(name string) (*Bolt, error) {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", name, err)
+	}
+	db, err := bolt.Open(name, 0o600, &bolt.Options{Timeout: lockWait})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("open store %s: another gantry uses this state directory: %w", name, errdefs.ErrConflict)
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("open store %s: %w: %w", name, errdefs.ErrCorrupt, err)
+	case err != nil:
+		return nil, fmt.Errorf("open store %s: %w", name, err)
+	}
+	if err := db.Update(prepare); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", name, err), db.Close())
+	}
+	return &Bolt{db: db}, nil
+}
+
+// prepare makes the buckets of a new store and checks an old one's schema.
+func prepare(tx *bolt.Tx) error {
+	if meta := tx.Bucket(bucketMeta); meta != nil {
+		raw := meta.Get(keySchema)
+		if len(raw) != 8 || binary.BigEndian.Uint64(raw) != schema {
+			return fmt.Errorf("schema %x, want %d: %w", raw, schema, errdefs.ErrUnsupported)
+		}
+		return nil
+	}
+	for _, name := range [][]byte{bucketMeta, bucketContainers, bucketImages, bucketBlocks} {
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(bucketMeta).Put(keySchema, binary.BigEndian.AppendUint64(nil, schema))
+}
+
+// Close lets the store go. Later calls fail.
+func (b *Bolt) Close() error { return b.db.Close() }
+
+func (b *Bolt) get(bucket []byte, key string, v any) error {
+	err := b.db.View(func(tx *bolt.Tx) error {
+		raw := tx.Bucket(bucket).Get([]byte(key))
+		if raw == nil {
+			return errdefs.ErrNotFound
+		}
+		if err := json.Unmarshal(raw, v); err != nil {
+			return fmt.Errorf("%w: %w", errdefs.ErrCorrupt, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("record %s of %s: %w", key, bucket, err)
+	}
+	return nil
+}
+
+func (b *Bolt) put(bucket []byte, key string, v any) error {
+	if key == "" {
+		return fmt.Errorf("record of %s without a key: %w", bucket, errdefs.ErrInvalid)
+	}
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("record %s of %s: %w", key, bucket, err)
+	}
+	return b.update(bucket, key, func(tx *bolt.Tx) error { return tx.Bucket(bucket).Put([]byte(key), raw) })
+}
+
+// update runs a transaction; a full disk gets its class.
+func (b *Bolt) update(bucket []byte, key string, fn func(*bolt.Tx) error) error {
+	if err := b.db.Update(fn); err != nil {
+		return fmt.Errorf("record %s of %s: %w", key, bucket, diskError(err))
+	}
+	return nil
+}
+
+// list reads all records of a bucket into T and calls bad with the key of one
+// that cannot be read.
+func list[T any](b *Bolt, bucket []byte, bad func(key string)) ([]T, error) {
+	var out []T
+	err := b.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucket).ForEach(func(k, raw []byte) error {
+			var v T
+			if err := json.Unmarshal(raw, &v); err != nil {
+				bad(string(bucket) + "/" + string(k))
+				return nil //nolint:nilerr // the others are still wanted; Damaged names this one
+			}
+			out = append(out, v)
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", bucket, err)
+	}
+	return out, nil
+}
+
+// Containers implements Store.
+func (b *Bolt) Containers(context.Context) ([]Container, error) {
+	return list[Container](b, bucketContainers, func(string) {})
+}
+
+// Container implements Store.
+func (b *Bolt) Container(_ context.Context, id string) (c Container, err error) {
+	return c, b.get(bucketContainers, id, &c)
+}
+
+// PutContainer implements Store.
+func (b *Bolt) PutContainer(_ context.Context, c Container) error {
+	return b.put(bucketContainers, c.ID, c)
+}
+
+// DeleteContainer implements Store.
+func (b *Bolt) DeleteContainer(_ context.Context, id string) error {
+	return b.update(bucketContainers, id, func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketContainers).Delete([]byte(id))
+	})
+}
+
+// Image implements Store.
+func (b *Bolt) Image(_ context.Context, ref string) (img Image, err error) {
+	return img, b.get(bucketImages, ref, &img)
+}
+
+// Images implements Store.
+func (b *Bolt) Images(context.Context) ([]Image, error) {
+	return list[Image](b, bucketImages, func(string) {})
+}
+
+// PutImage implements Store.
+func (b *Bolt) PutImage(_ context.Context, img Image) error {
+	return b.put(bucketImages, img.Ref, img)
+}
+
+// DeleteImage implements Store.
+func (b *Bolt) DeleteImage(_ context.Context, ref string) error {
+	return b.update(bucketImages, ref, func(tx *bolt.Tx) error {
+		err := tx.Bucket(bucketContainers).ForEach(func(k, raw []byte) error {
+			var c Container
+			if err := json.Unmarshal(raw, &c); err != nil || c.Image == ref {
+				return fmt.Errorf("container %s uses it: %w", k, errdefs.ErrConflict)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketImages).Delete([]byte(ref))
+	})
+}
+
+// AllocateIDs implements Store.
+func (b *Bolt) AllocateIDs(_ context.Context, container string) (base uint32, err error) {
+	return base, b.update(bucketBlocks, container, func(tx *bolt.Tx) error {
+		bucket := tx.Bucket(bucketBlocks)
+		if raw := bucket.Get([]byte(container)); len(raw) == 4 {
+			base = binary.BigEndian.Uint32(raw)
+			return nil
+		}
+		taken := map[string]uint32{}
+		if err := bucket.ForEach(func(k, raw []byte) error {
+			if len(raw) == 4 {
+				taken[string(k)] = binary.BigEndian.Uint32(raw)
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+		var err error
+		if base, err = freeBlock(maps.Values(taken)); err != nil {
+			return err
+		}
+		return bucket.Put([]byte(container), binary.BigEndian.AppendUint32(nil, base))
+	})
+}
+
+// FreeIDs implements Store.
+func (b *Bolt) FreeIDs(_ context.Context, container string) error {
+	return b.update(bucketBlocks, container, func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketBlocks).Delete([]byte(container))
+	})
+}
+
+// Damaged implements Store.
+func (b *Bolt) Damaged(context.Context) ([]string, error) {
+	var bad []string
+	note := func(key string) { bad = append(bad, key) }
+	if _, err := list[Container](b, bucketContainers, note); err != nil {
+		return nil, err
+	}
+	if _, err := list[Image](b, bucketImages, note); err != nil {
+		return nil, err
+	}
+	return bad, nil
+}

@@ -1,0 +1,133 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+// Memory is a Store that ends with the process. The zero value is not ready;
+// use NewMemory.
+type Memory struct {
+	mu         sync.Mutex
+	containers map[string]Container // guarded by mu
+	images     map[string]Image     // guarded by mu
+	blocks     map[string]uint32    // guarded by mu
+}
+
+// NewMemory returns an empty store.
+func NewMemory() *Memory {
+	return &Memory{containers: map[string]Container{}, images: map[string]Image{}, blocks: map[string]uint32{}}
+}
+
+// Containers implements Store.
+func (m *Memory) Containers(context.Context) ([]Container, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.containers), func(a, b Container) int { return cmp.Compare(a.ID, b.ID) }), nil
+}
+
+// Container implements Store.
+func (m *Memory) Container(_ context.Context, id string) (Container, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok := m.containers[id]
+	if !ok {
+		return c, fmt.Errorf("record of container %s: %w", id, errdefs.ErrNotFound)
+	}
+	return c, nil
+}
+
+// PutContainer implements Store.
+func (m *Memory) PutContainer(_ context.Context, c Container) error {
+	if c.ID == "" {
+		return fmt.Errorf("record of a container without id: %w", errdefs.ErrInvalid)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.containers[c.ID] = c
+	return nil
+}
+
+// DeleteContainer implements Store.
+func (m *Memory) DeleteContainer(_ context.Context, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.containers, id)
+	return nil
+}
+
+// Image implements Store.
+func (m *Memory) Image(_ context.Context, ref string) (Image, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	img, ok := m.images[ref]
+	if !ok {
+		return img, fmt.Errorf("record of image %s: %w", ref, errdefs.ErrNotFound)
+	}
+	return img, nil
+}
+
+// Images implements Store.
+func (m *Memory) Images(context.Context) ([]Image, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.images), func(a, b Image) int { return cmp.Compare(a.Ref, b.Ref) }), nil
+}
+
+// PutImage implements Store.
+func (m *Memory) PutImage(_ context.Context, img Image) error {
+	if img.Ref == "" {
+		return fmt.Errorf("record of an image without reference: %w", errdefs.ErrInvalid)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.images[img.Ref] = img
+	return nil
+}
+
+// DeleteImage implements Store.
+func (m *Memory) DeleteImage(_ context.Context, ref string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.containers {
+		if c.Image == ref {
+			return fmt.Errorf("record of image %s: container %s uses it: %w", ref, c.ID, errdefs.ErrConflict)
+		}
+	}
+	delete(m.images, ref)
+	return nil
+}
+
+// AllocateIDs implements Store.
+func (m *Memory) AllocateIDs(_ context.Context, container string) (uint32, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if base, ok := m.blocks[container]; ok {
+		return base, nil
+	}
+	base, err := freeBlock(maps.Values(m.blocks))
+	if err == nil {
+		m.blocks[container] = base
+	}
+	return base, err
+}
+
+// FreeIDs implements Store.
+func (m *Memory) FreeIDs(_ context.Context, container string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.blocks, container)
+	return nil
+}
+
+// Damaged implements Store.
+func (m *Memory) Damaged(context.Context) ([]string, error) { return nil, nil }
+
+// Close implements Store.
+func (m *Memory) Close() error { return nil }

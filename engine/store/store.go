@@ -1,0 +1,111 @@
+// Package store keeps the engine's records: containers, images, blocks of user
+// ids. It is what makes a container survive its engine.
+//
+// A record is written before the thing it describes is made and removed after
+// the thing is gone, so that whatever exists on the host is found by its
+// record; the engine's recovery relies on it. Records are versioned JSON in one
+// bbolt file, durable when a method returns. One process owns a store at a time.
+//
+// Implementations: Bolt and Memory; both pass storetest. All methods are safe
+// for concurrent use. The layout is described in docs/ondisk.md.
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/gantry-project/gantry/engine/cgroup"
+)
+
+// FirstID is the first host id that is given to a container, and IDBlock the
+// size of a block. Ids below are left to the host and to others.
+const (
+	FirstID uint32 = 1_000_000
+	IDBlock uint32 = 65536
+)
+
+// Store is all records of one engine.
+type Store interface {
+	// Containers returns all container records, in the order of their ids. A
+	// record that cannot be read is left out, reported by Damaged, and kept.
+	Containers(ctx context.Context) ([]Container, error)
+	// Container returns one, errdefs.ErrNotFound if there is none,
+	// errdefs.ErrCorrupt if it cannot be read.
+	Container(ctx context.Context, id string) (Container, error)
+	// PutContainer writes or replaces a record.
+	PutContainer(ctx context.Context, c Container) error
+	// DeleteContainer removes a record. Absent is nil.
+	DeleteContainer(ctx context.Context, id string) error
+
+	// Image returns the image record, errdefs.ErrNotFound if there is none.
+	Image(ctx context.Context, ref string) (Image, error)
+	Images(ctx context.Context) ([]Image, error)
+	PutImage(ctx context.Context, img Image) error
+	// DeleteImage removes a record. Absent is nil. An image that a container
+	// record names is errdefs.ErrConflict.
+	DeleteImage(ctx context.Context, ref string) error
+
+	// AllocateIDs gives the container a block of IDBlock host ids that no
+	// other has, and returns its first. Asked again for the same container it
+	// returns the same block. errdefs.ErrExhausted when none is left.
+	AllocateIDs(ctx context.Context, container string) (uint32, error)
+	// FreeIDs gives the block back. None is nil.
+	FreeIDs(ctx context.Context, container string) error
+
+	// Damaged lists the keys of records that cannot be read.
+	Damaged(ctx context.Context) ([]string, error)
+	Close() error
+}
+
+// Container is the record of one container.
+type Container struct {
+	ID     string            `json:"id"`
+	Image  string            `json:"image"`
+	Chain  []string          `json:"chain"` // chain ids of the layers, lowest first
+	IDBase uint32            `json:"id_base"`
+	Labels map[string]string `json:"labels,omitempty"`
+	Limits cgroup.Limits     `json:"limits"`
+
+	Created time.Time `json:"created"`
+	// Started is the last start; zero if it never ran.
+	Started time.Time `json:"started"`
+	// Pid, StartTime and BootID name the running first process (process.Process);
+	// Pid is 0 when none runs.
+	Pid       int    `json:"pid,omitempty"`
+	StartTime uint64 `json:"start_time,omitempty"`
+	BootID    string `json:"boot_id,omitempty"`
+	// How the last process ended.
+	Exited     time.Time `json:"exited"`
+	ExitKnown  bool      `json:"exit_known,omitempty"`
+	ExitCode   int       `json:"exit_code,omitempty"`
+	ExitSignal int       `json:"exit_signal,omitempty"`
+	ExitOOM    bool      `json:"exit_oom,omitempty"`
+}
+
+// Image is the record of one imported image.
+type Image struct {
+	Ref string `json:"ref"`
+	// Chain are the chain ids of the layers, lowest first (OCI image-spec
+	// config.md, Layer ChainID), as the snapshotter knows them.
+	Chain []string `json:"chain"`
+	// DiffIDs are the digests of the uncompressed layers, lowest first.
+	DiffIDs []string `json:"diff_ids"`
+	Config  Config   `json:"config"`
+	// RootFS marks a bare root file system.
+	RootFS bool `json:"rootfs,omitempty"`
+	// SizeBytes is the unpacked size.
+	SizeBytes int64     `json:"size_bytes"`
+	Imported  time.Time `json:"imported"`
+	LastUsed  time.Time `json:"last_used"`
+}
+
+// Config is the allow-listed part of an image configuration (OCI image-spec
+// config.md); nothing else of it is ever used.
+type Config struct {
+	Env        []string `json:"env,omitempty"`
+	Entrypoint []string `json:"entrypoint,omitempty"`
+	Cmd        []string `json:"cmd,omitempty"`
+	WorkingDir string   `json:"working_dir,omitempty"`
+	User       string   `json:"user,omitempty"`
+	StopSignal string   `json:"stop_signal,omitempty"`
+}
