@@ -74,8 +74,8 @@ type Subscription interface {
 
 // Message is what a transport carries.
 type Message struct {
-	// Body is the encoded envelope. The transport does not change it and
-	// keeps no reference after the method that took it has returned.
+	// Body is the encoded envelope. Nobody changes it any more: the transport
+	// may still hold it after a method has returned early.
 	Body []byte
 	// Expiration is how long the message may wait in a queue before it is
 	// thrown away; 0 means for ever. Rounded up to milliseconds.
