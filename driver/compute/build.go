@@ -112,7 +112,7 @@ func (b *build) attempt(ctx context.Context) (err error) {
 			err = judged(v, fmt.Errorf("%w; clean-up: %w", err, left))
 		}
 	}()
-	b.m.notify(ctx, b.rc, b.inst, "INFO", "create.start", map[string]any{"image_name": b.args.image.Name})
+	b.m.notify(ctx, b.rc, b.inst, messaging.PriorityInfo, "create.start", map[string]any{"image_name": b.args.image.Name})
 	if _, err := b.m.dep.Driver.Info(ctx, driver.InstanceUUID(b.uuid())); err == nil {
 		return judged(abort, fmt.Errorf("build %s: its guest is here: %w", b.uuid(), errdefs.ErrAlreadyExists))
 	}
@@ -189,7 +189,7 @@ func (b *build) settle(ctx context.Context, err error) {
 	ctx = context.WithoutCancel(ctx)
 	if err == nil {
 		b.m.dep.Tracker.BuildEnded(ctx, b.args.node, false)
-		b.m.notify(ctx, b.rc, b.inst, "INFO", "create.end", map[string]any{"message": "Success", "fixed_ips": fixedIPs(b.vifs)})
+		b.m.notify(ctx, b.rc, b.inst, messaging.PriorityInfo, "create.end", map[string]any{"message": "Success", "fixed_ips": fixedIPs(b.vifs)})
 		return
 	}
 	v := judge(err)
@@ -214,7 +214,7 @@ func (b *build) settle(ctx context.Context, err error) {
 	if v != silent {
 		b.m.dep.Tracker.BuildEnded(ctx, b.args.node, true)
 	}
-	b.m.notify(ctx, b.rc, b.inst, "ERROR", "create.error", map[string]any{"message": tenantText(err)})
+	b.m.notify(ctx, b.rc, b.inst, messaging.PriorityError, "create.error", map[string]any{"message": tenantText(err)})
 }
 
 // giveUp is the end of a build whose instance is going away. A delete that

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/driver/conductor"
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/driver/objects"
 )
@@ -57,12 +58,8 @@ type Conductor interface {
 }
 
 // Expect is the compare-and-swap of Instance.save: the states that the stored
-// row must be in. The zero value means no check. The empty string stands for
-// null ("no task").
-type Expect struct {
-	VMState   []string
-	TaskState []string
-}
+// row must be in, the empty string for null. The zero value means no check.
+type Expect = conductor.Expect
 
 // ClaimRequest says where a build wants to go.
 type ClaimRequest struct {
@@ -159,12 +156,20 @@ type Scheduler interface {
 	InstanceDeleted(ctx context.Context, rc messaging.RequestContext, uuid string)
 }
 
-// Notifier sends one unversioned notification, for example event
-// compute.instance.create.end with priority INFO. It does not block on the
-// broker and reports no error.
+// Notifier sends unversioned notifications, for example the event
+// compute.instance.create.end; messaging.Notifier is one.
 type Notifier interface {
-	Notify(ctx context.Context, rc messaging.RequestContext, priority, event string, payload map[string]any)
+	// Enabled reports whether Notify sends anything.
+	Enabled() bool
+	// Notify returns when the broker has the event.
+	Notify(ctx context.Context, rc messaging.RequestContext, p messaging.Priority, event string, payload any) error
 }
+
+var (
+	_ Conductor = (*conductor.Client)(nil)
+	_ Scheduler = (*conductor.Scheduler)(nil)
+	_ Notifier  = (*messaging.Notifier)(nil)
+)
 
 // Deps is everything that New needs. Scheduler, Notifier and Images may be nil.
 type Deps struct {

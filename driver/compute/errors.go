@@ -62,8 +62,8 @@ func tenantText(err error) string {
 		return text
 	}
 	e := translate(err)
-	if e.Message == "" {
-		return e.Class
+	if e.Message == "" || e.Module != "nova.exception" && e.Module != "builtins" {
+		return e.Class // as nova-compute: foreign exceptions may tell anything
 	}
 	return e.Message
 }

@@ -44,7 +44,7 @@ func (m *Manager) lifecycle(ctx context.Context, ev driver.LifecycleEvent) {
 	if err != nil {
 		return
 	}
-	row, err := m.dep.Conductor.GetInstance(ctx, rc, uuid)
+	row, err := m.row(ctx, rc, uuid)
 	unlock()
 	switch {
 	case gone(err):
@@ -77,7 +77,7 @@ func (m *Manager) SyncPowerState(ctx context.Context, inst *objects.Object) erro
 	if real == driver.PowerState(inst.Int("power_state")) && m.decide(inst, real) == syncNothing {
 		return nil
 	}
-	row, err := m.dep.Conductor.GetInstance(ctx, messaging.AdminContext(), inst.String("uuid"))
+	row, err := m.row(ctx, messaging.AdminContext(), inst.String("uuid"))
 	if gone(err) {
 		return nil
 	}
@@ -85,6 +85,11 @@ func (m *Manager) SyncPowerState(ctx context.Context, inst *objects.Object) erro
 		return err
 	}
 	return m.sync(ctx, row, "")
+}
+
+// row reads what the verbs need of an instance.
+func (m *Manager) row(ctx context.Context, rc messaging.RequestContext, uuid string) (*objects.Object, error) {
+	return m.dep.Conductor.GetInstance(ctx, rc, uuid, "metadata", "system_metadata", "info_cache", "flavor")
 }
 
 // real is the guest's power state and the reason for it; an absent guest has

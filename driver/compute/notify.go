@@ -7,12 +7,13 @@ import (
 
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/internal/logging"
 )
 
 // notify sends the unversioned notification compute.instance.<event>. An
 // instance that came without its flavor gets it first, as Nova's payload names it.
-func (m *Manager) notify(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, priority, event string, more map[string]any) {
-	if m.dep.Notifier == nil {
+func (m *Manager) notify(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, p messaging.Priority, event string, more map[string]any) {
+	if !m.notifies() {
 		return
 	}
 	if !inst.Has("flavor") {
@@ -22,19 +23,26 @@ func (m *Manager) notify(ctx context.Context, rc messaging.RequestContext, inst 
 	}
 	payload := instancePayload(inst)
 	maps.Copy(payload, more)
-	m.dep.Notifier.Notify(ctx, rc, priority, "compute.instance."+event, payload)
+	if err := m.dep.Notifier.Notify(ctx, rc, p, "compute.instance."+event, payload); err != nil {
+		m.log.Warn().Err(err).Str(logging.Instance, inst.String("uuid")).Str(logging.Step, event).Msg("notification lost")
+	}
 }
+
+func (m *Manager) notifies() bool { return m.dep.Notifier != nil && m.dep.Notifier.Enabled() }
 
 // notifyException tells of an operation that failed (nova/exception_wrapper.py).
 func (m *Manager) notifyException(ctx context.Context, o *op, err error) {
-	if m.dep.Notifier == nil {
+	if !m.notifies() {
 		return
 	}
 	args := map[string]any{}
 	if o.inst != nil {
 		args["instance_uuid"] = o.uuid()
 	}
-	m.dep.Notifier.Notify(ctx, o.rc, "ERROR", o.name, map[string]any{"exception": tenantText(err), "args": args})
+	payload := map[string]any{"exception": tenantText(err), "args": args}
+	if err := m.dep.Notifier.Notify(ctx, o.rc, messaging.PriorityError, o.name, payload); err != nil {
+		o.log.Warn().Err(err).Msg("notification lost")
+	}
 }
 
 // instancePayload is info_from_instance of nova/notifications/base.py.

@@ -29,13 +29,13 @@ func (m *Manager) hold(ctx context.Context, o *op, name string, v verb, do func(
 	if !ok {
 		return fmt.Errorf("%s %s: %w", name, o.uuid(), errdefs.ErrUnsupported)
 	}
-	m.notify(ctx, o.rc, o.inst, "INFO", name+".start", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, name+".start", nil)
 	if err := do(p, ctx, driver.InstanceUUID(o.uuid())); err != nil {
 		return fmt.Errorf("%s %s: %w", name, o.uuid(), err)
 	}
 	if err := m.arrive(ctx, o, transitionOf(v), nil); err != nil {
 		return err
 	}
-	m.notify(ctx, o.rc, o.inst, "INFO", name+".end", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, name+".end", nil)
 	return nil
 }

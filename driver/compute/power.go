@@ -36,50 +36,50 @@ func (m *Manager) stopInstance(ctx context.Context, o *op) (any, error) {
 	if s, err := m.power(ctx, o); err == nil && s != driver.PowerRunning && s != driver.PowerPaused {
 		t.expect = append(t.expect, noTask) // it is down already
 	}
-	m.notify(ctx, o.rc, o.inst, "INFO", "power_off.start", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "power_off.start", nil)
 	if err := m.dep.Driver.PowerOff(ctx, driver.InstanceUUID(o.uuid()), m.patience(o.inst, clean)); err != nil {
 		return nil, fmt.Errorf("stop %s: %w", o.uuid(), err)
 	}
 	if err := m.arrive(ctx, o, t, nil); err != nil {
 		return nil, err
 	}
-	m.notify(ctx, o.rc, o.inst, "INFO", "power_off.end", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "power_off.end", nil)
 	return nil, nil
 }
 
 func (m *Manager) startInstance(ctx context.Context, o *op) (any, error) {
-	m.notify(ctx, o.rc, o.inst, "INFO", "power_on.start", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "power_on.start", nil)
 	if err := m.powerOn(ctx, o); err != nil {
 		return nil, err
 	}
 	if err := m.arrive(ctx, o, transitionOf(verbStart), nil); err != nil {
 		return nil, err
 	}
-	m.notify(ctx, o.rc, o.inst, "INFO", "power_on.end", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "power_on.end", nil)
 	return nil, nil
 }
 
 func (m *Manager) softDeleteInstance(ctx context.Context, o *op) (any, error) {
-	m.notify(ctx, o.rc, o.inst, "INFO", "soft_delete.start", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "soft_delete.start", nil)
 	if err := m.dep.Driver.PowerOff(ctx, driver.InstanceUUID(o.uuid()), driver.PowerOffOptions{}); err != nil {
 		return nil, fmt.Errorf("soft delete %s: %w", o.uuid(), err)
 	}
 	if err := m.arrive(ctx, o, transitionOf(verbSoftDelete), nil); err != nil {
 		return nil, err
 	}
-	m.notify(ctx, o.rc, o.inst, "INFO", "soft_delete.end", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "soft_delete.end", nil)
 	return nil, nil
 }
 
 func (m *Manager) restoreInstance(ctx context.Context, o *op) (any, error) {
-	m.notify(ctx, o.rc, o.inst, "INFO", "restore.start", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "restore.start", nil)
 	if err := m.powerOn(ctx, o); err != nil {
 		return nil, err
 	}
 	if err := m.arrive(ctx, o, transitionOf(verbRestore), nil); err != nil {
 		return nil, err
 	}
-	m.notify(ctx, o.rc, o.inst, "INFO", "restore.end", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "restore.end", nil)
 	return nil, nil
 }
 

@@ -37,7 +37,7 @@ func (m *Manager) reboot(ctx context.Context, o *op, kind driver.RebootType) err
 	if o.inst.String("vm_state") == vmRescued {
 		t.to = vmRescued
 	}
-	m.notify(ctx, o.rc, o.inst, "INFO", "reboot.start", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "reboot.start", nil)
 	vifs, err := m.network(ctx, o)
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func (m *Manager) reboot(ctx context.Context, o *op, kind driver.RebootType) err
 	if err := m.arrive(ctx, o, t, nil); err != nil {
 		return err
 	}
-	m.notify(ctx, o.rc, o.inst, "INFO", "reboot.end", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "reboot.end", nil)
 	return nil
 }
 
@@ -76,7 +76,7 @@ func (m *Manager) rebootFailed(ctx context.Context, o *op, err error) error {
 	}
 	if state, e := m.power(ctx, o); e == nil && state == driver.PowerRunning {
 		o.log.Warn().Err(err).Msg("reboot failed, the guest runs on")
-		m.notify(ctx, o.rc, o.inst, "ERROR", "reboot.error", nil)
+		m.notify(ctx, o.rc, o.inst, messaging.PriorityError, "reboot.error", nil)
 		return m.fault(ctx, o.rc, o.uuid(), err)
 	}
 	return errors.Join(err, m.setError(ctx, o))

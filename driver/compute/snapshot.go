@@ -7,6 +7,7 @@ import (
 	"maps"
 
 	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
@@ -27,11 +28,11 @@ func (m *Manager) snapshotInstance(ctx context.Context, o *op) (any, error) {
 		return nil, fmt.Errorf("snapshot %s: another one is under way: %w", o.uuid(), errdefs.ErrConflict)
 	}
 	defer end()
-	m.notify(ctx, o.rc, o.inst, "INFO", "snapshot.start", nil)
+	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "snapshot.start", nil)
 	err = because(work, m.snapshot(work, o, imageID))
 	switch {
 	case err == nil:
-		m.notify(ctx, o.rc, o.inst, "INFO", "snapshot.end", nil)
+		m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "snapshot.end", nil)
 		return nil, nil
 	case errors.Is(err, errImageGone):
 		// The user has deleted the image: nothing to complain about.

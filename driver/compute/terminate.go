@@ -48,15 +48,15 @@ func (m *Manager) terminateInstance(ctx context.Context, o *op) (any, error) {
 // terminate is a straight list; each step is idempotent.
 func (m *Manager) terminate(ctx context.Context, o *op) error {
 	inst, rc := o.inst, o.rc
-	m.notify(ctx, rc, inst, "INFO", "delete.start", nil)
-	m.notify(ctx, rc, inst, "INFO", "shutdown.start", nil)
+	m.notify(ctx, rc, inst, messaging.PriorityInfo, "delete.start", nil)
+	m.notify(ctx, rc, inst, messaging.PriorityInfo, "shutdown.start", nil)
 	if err := m.dep.Driver.Destroy(ctx, driver.InstanceUUID(o.uuid())); err != nil {
 		return fmt.Errorf("destroy %s: %w", o.uuid(), err)
 	}
 	if err := m.dep.Ports.Deallocate(ctx, rc, inst, cachedNetwork(inst)); err != nil && !gone(err) {
 		return fmt.Errorf("free the network of %s: %w", o.uuid(), err)
 	}
-	m.notify(ctx, rc, inst, "INFO", "shutdown.end", nil)
+	m.notify(ctx, rc, inst, messaging.PriorityInfo, "shutdown.end", nil)
 	// cleaned says that no files are left, which spares the periodic task a
 	// look at every deleted instance.
 	saved := m.save(ctx, rc, inst, map[string]any{
@@ -82,7 +82,7 @@ func (m *Manager) terminate(ctx context.Context, o *op) error {
 	if err := m.dep.Conductor.DestroyInstance(ctx, rc, inst); err != nil {
 		return fmt.Errorf("destroy row of %s: %w", o.uuid(), err)
 	}
-	m.notify(ctx, rc, inst, "INFO", "delete.end", nil)
+	m.notify(ctx, rc, inst, messaging.PriorityInfo, "delete.end", nil)
 	return nil
 }
 

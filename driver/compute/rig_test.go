@@ -1,0 +1,461 @@
+package compute_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/driver/compute"
+	"github.com/gantry-project/gantry/driver/conductor"
+	"github.com/gantry-project/gantry/driver/conductor/conductortest"
+	"github.com/gantry-project/gantry/driver/fake"
+	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/driver/messaging/inproc"
+	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+const (
+	host = "cmp1"
+	node = "cmp1-node"
+)
+
+// rig is a compute host on a bus with a conductor and an API client.
+type rig struct {
+	t       *testing.T
+	db      *conductortest.Conductor
+	drv     *fake.Driver
+	m       *compute.Manager
+	tracker *tracker
+	ports   *ports
+	images  *images
+	api     *messaging.Client
+	opt     compute.Options
+}
+
+// newRig starts everything; the test's end stops it and looks for leaks.
+func newRig(t *testing.T, set ...func(*compute.Options)) *rig {
+	t.Helper()
+	r := &rig{
+		t: t, db: conductortest.New(), drv: fake.New(), tracker: &tracker{claims: map[string]bool{}, allocations: map[string]bool{}},
+		ports: &ports{made: map[string]string{}}, images: &images{m: map[string]*image{}}, opt: compute.DefaultOptions(host),
+	}
+	for _, f := range set {
+		f(&r.opt)
+	}
+	broker := inproc.NewBroker()
+	client := func() *messaging.Client {
+		c := messaging.NewClient(inproc.New(broker), messaging.ClientOptions{Log: zerolog.Nop()})
+		t.Cleanup(func() { _ = c.Close(context.Background()) })
+		return c
+	}
+	serve := func(topic, name string, eps []messaging.Endpoint) {
+		s, err := messaging.NewServer(inproc.New(broker), messaging.ServerOptions{
+			Topics: []string{topic}, Host: name, Endpoints: eps, Log: zerolog.Nop(), Grace: 10 * time.Second,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- s.Serve(ctx) }()
+		<-s.Ready()
+		t.Cleanup(func() { cancel(); <-done })
+	}
+	serve("conductor", "controller", r.db.Endpoints())
+	serve("scheduler", "controller", r.db.SchedulerEndpoints())
+	caller := client()
+	cond := conductor.New(caller, host)
+	r.m = compute.New(compute.Deps{
+		Driver: r.drv, Conductor: cond, Tracker: r.tracker, Ports: r.ports, Images: r.images,
+		Scheduler: conductor.NewScheduler(caller, host, zerolog.Nop()),
+	}, r.opt, zerolog.Nop())
+	t.Cleanup(func() {
+		if err := r.m.Close(context.Background()); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	serve("compute", host, r.m.Endpoints())
+	r.api = client()
+	return r
+}
+
+// context is that of a user's request, with an action recorded as the API does.
+func (r *rig) context(uuidOf, action string) messaging.RequestContext {
+	rc := messaging.NewRequestContext(map[string]json.RawMessage{
+		"request_id": json.RawMessage(`"req-` + uuid.NewString() + `"`), "project_id": json.RawMessage(`"p1"`),
+		"user_id": json.RawMessage(`"u1"`), "is_admin": json.RawMessage(`false`), "roles": json.RawMessage(`["member","reader"]`),
+		"auth_token": json.RawMessage(`"token"`), "read_deleted": json.RawMessage(`"no"`),
+	})
+	r.db.AddAction(uuidOf, action, rc.RequestID())
+	return rc
+}
+
+func target() messaging.Target {
+	return messaging.Target{Topic: "compute", Server: host, Version: "6.0"}
+}
+
+// instance stores a new row as the API and the scheduler leave it.
+func (r *rig) instance() *objects.Object {
+	flavor := objects.New("Flavor")
+	for k, v := range map[string]any{
+		"id": 1, "name": "c1.tiny", "memory_mb": 64, "vcpus": 1, "root_gb": 1, "ephemeral_gb": 0, "swap": 0,
+		"flavorid": "1", "rxtx_factor": 1.0, "disabled": false, "is_public": true, "extra_specs": map[string]string{},
+	} {
+		flavor.SetClean(k, v)
+	}
+	inst := objects.New("Instance")
+	for k, v := range map[string]any{
+		"project_id": "p1", "user_id": "u1", "image_ref": "img", "hostname": "web", "display_name": "web",
+		"vm_state": "building", "task_state": "scheduling", "power_state": 0, "memory_mb": 64, "vcpus": 1, "root_gb": 1,
+		"ephemeral_gb": 0, "flavor": flavor, "key_data": "ssh-ed25519 AAAA", "user_data": "IyEvYmluL3NoCg==",
+		"availability_zone": "nova", "system_metadata": map[string]string{"image_os_shutdown_timeout": "1"},
+		"metadata": map[string]string{"k": "v"}, "shutdown_terminate": false,
+	} {
+		inst.SetClean(k, v)
+	}
+	inst = r.db.AddInstance(inst)
+	r.tracker.allocate(inst.String("uuid"))
+	return inst
+}
+
+// buildArgs are the arguments of a build of inst.
+func buildArgs(inst *objects.Object) map[string]any {
+	return map[string]any{
+		"instance": inst,
+		"image": map[string]any{
+			"id": "img", "name": "busybox", "disk_format": "raw", "container_format": "bare", "size": 7, "min_ram": 0,
+			"min_disk": 0, "properties": map[string]any{"os_command_line": "/bin/true", "hw_vif_multiqueue_enabled": true},
+		},
+		"request_spec":      map[string]any{},
+		"filter_properties": map[string]any{"limits": map[string]any{}, "retry": map[string]any{"num_attempts": 1, "hosts": [][]string{{host, node}}}},
+		"admin_password":    "secret", "injected_files": [][]string{{"/etc/motd", "aGVsbG8K"}},
+		"requested_networks": nil, "security_groups": []string{"default"}, "block_device_mapping": nil,
+		"node": node, "limits": map[string]any{}, "host_list": []any{}, "accel_uuids": []string{},
+	}
+}
+
+func (r *rig) cast(rc messaging.RequestContext, method string, args map[string]any) {
+	r.t.Helper()
+	if err := r.api.Cast(r.t.Context(), rc, target(), method, args); err != nil {
+		r.t.Fatalf("cast %s: %v", method, err)
+	}
+}
+
+func (r *rig) call(rc messaging.RequestContext, method string, args map[string]any, out any) error {
+	r.t.Helper()
+	return r.api.Call(r.t.Context(), rc, target(), method, args, out)
+}
+
+// row is the present row of the instance.
+func (r *rig) row(inst *objects.Object) *objects.Object { return r.db.Instance(inst.String("uuid")) }
+
+// wait polls until ok.
+func (r *rig) wait(what string, ok func() bool) {
+	r.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			r.t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// waitState waits for a vm state without a task and for the end of the event.
+func (r *rig) waitState(inst *objects.Object, state string) *objects.Object {
+	r.t.Helper()
+	r.wait("vm state "+state, func() bool {
+		row := r.row(inst)
+		return row.String("vm_state") == state && row.IsNull("task_state")
+	})
+	r.settled(inst)
+	return r.row(inst)
+}
+
+// settled waits until no event of the instance is open and nothing runs.
+func (r *rig) settled(inst *objects.Object) {
+	r.t.Helper()
+	r.wait("events to close", func() bool {
+		return !r.m.Busy(inst.String("uuid")) && !slices.ContainsFunc(r.db.Events(inst.String("uuid")), func(e conductortest.Event) bool { return e.Result == "" })
+	})
+}
+
+// active returns a running instance.
+func (r *rig) active() *objects.Object {
+	r.t.Helper()
+	inst := r.instance()
+	r.cast(r.context(inst.String("uuid"), "create"), "build_and_run_instance", buildArgs(inst))
+	return r.waitState(inst, "active")
+}
+
+// ask sets the task as the API does and casts the method.
+func (r *rig) ask(inst *objects.Object, action, task, method string, more map[string]any) {
+	r.t.Helper()
+	uuidOf := inst.String("uuid")
+	rc := r.context(uuidOf, action)
+	r.db.Update(uuidOf, func(row objects.Instance) { row.Set("task_state", task) })
+	args := map[string]any{"instance": r.row(inst)}
+	for k, v := range more {
+		args[k] = v
+	}
+	r.cast(rc, method, args)
+}
+
+// nothingLeft fails the test when a host or service holds something.
+func (r *rig) nothingLeft() {
+	r.t.Helper()
+	if left := r.drv.Host().Residue(); len(left) != 0 {
+		r.t.Errorf("left on the host: %q", left)
+	}
+	if n := r.ports.count(); n != 0 {
+		r.t.Errorf("%d ports left", n)
+	}
+	if c := r.tracker.claimed(); len(c) != 0 {
+		r.t.Errorf("claims left: %v", c)
+	}
+}
+
+// tracker is a resource tracker that knows who holds what.
+type tracker struct {
+	mu          sync.Mutex
+	claims      map[string]bool
+	allocations map[string]bool
+	err         error
+	failed      []bool
+	enabled     bool
+}
+
+func (x *tracker) allocate(uuidOf string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.allocations[uuidOf] = true
+}
+
+func (x *tracker) claimed() []string { return x.keys(x.claims) }
+
+func (x *tracker) allocated() []string { return x.keys(x.allocations) }
+
+func (x *tracker) keys(m map[string]bool) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var out []string
+	for k := range m {
+		out = append(out, k)
+	}
+	return out
+}
+
+func (x *tracker) Claim(_ context.Context, _ messaging.RequestContext, inst *objects.Object, req compute.ClaimRequest) (func(context.Context), error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if err := x.err; err != nil {
+		x.err = nil
+		return nil, err
+	}
+	if req.Node != node {
+		return nil, fmt.Errorf("node %s: %w", req.Node, errdefs.ErrInvalid)
+	}
+	id := inst.String("uuid")
+	x.claims[id] = true
+	return func(context.Context) {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		delete(x.claims, id)
+	}, nil
+}
+
+func (x *tracker) Update(context.Context, messaging.RequestContext, *objects.Object) error {
+	return nil
+}
+
+func (x *tracker) Drop(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.claims, inst.String("uuid"))
+	delete(x.allocations, inst.String("uuid"))
+	return nil
+}
+
+func (x *tracker) BuildEnded(_ context.Context, _ string, failed bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.failed = append(x.failed, failed)
+}
+
+func (x *tracker) ended() []bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.failed)
+}
+
+func (x *tracker) SetHostEnabled(_ context.Context, _ messaging.RequestContext, enabled bool) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.enabled = enabled
+	return nil
+}
+
+// ports is a network service with one port for each instance.
+type ports struct {
+	mu        sync.Mutex
+	made      map[string]string // port by instance
+	err       error
+	refreshed int
+	stall     chan struct{}
+}
+
+func (p *ports) count() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.made)
+}
+
+func (p *ports) refreshes() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refreshed
+}
+
+func (p *ports) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.err = err
+}
+
+func (p *ports) take() error {
+	err := p.err
+	p.err = nil
+	return err
+}
+
+func portOf(uuidOf string) string { return "port-" + uuidOf[:8] }
+
+func (p *ports) vifs(uuidOf string) objects.NetworkInfo {
+	if p.made[uuidOf] == "" {
+		return nil
+	}
+	return objects.NetworkInfo{{ID: p.made[uuidOf], Address: "fa:16:3e:00:00:01", Type: "bridge"}}
+}
+
+func (p *ports) Allocate(ctx context.Context, _ messaging.RequestContext, req compute.AllocateRequest) (objects.NetworkInfo, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stall != nil {
+		select {
+		case <-p.stall:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if err := p.take(); err != nil {
+		return nil, err
+	}
+	id := req.Instance.String("uuid")
+	p.made[id] = portOf(id)
+	return p.vifs(id), nil
+}
+
+func (p *ports) Deallocate(_ context.Context, _ messaging.RequestContext, inst *objects.Object, _ objects.NetworkInfo) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.take(); err != nil {
+		return err
+	}
+	delete(p.made, inst.String("uuid"))
+	return nil
+}
+
+func (p *ports) Refresh(_ context.Context, _ messaging.RequestContext, inst *objects.Object) (objects.NetworkInfo, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refreshed++
+	if err := p.take(); err != nil {
+		return nil, err
+	}
+	return p.vifs(inst.String("uuid")), nil
+}
+
+// image is a record in Glance.
+type image struct {
+	disk, container string
+	properties      map[string]string
+	content         []byte
+	active          bool
+}
+
+// images is an image service.
+type images struct {
+	mu  sync.Mutex
+	m   map[string]*image
+	err error
+}
+
+func (s *images) add(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m[id] = &image{}
+}
+
+func (s *images) get(id string) *image {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.m[id]
+}
+
+func (s *images) SetFormats(_ context.Context, _ driver.Credentials, id, disk, container string, properties map[string]string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m[id] == nil {
+		return fmt.Errorf("image %s: %w", id, errdefs.ErrNotFound)
+	}
+	s.m[id].disk, s.m[id].container, s.m[id].properties = disk, container, properties
+	return nil
+}
+
+func (s *images) Upload(_ context.Context, _ driver.Credentials, id string, content io.Reader) error {
+	data, err := io.ReadAll(content)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+		return fmt.Errorf("upload %s: %w", id, err)
+	case s.err != nil:
+		return s.err
+	case s.m[id] == nil:
+		return fmt.Errorf("image %s: %w", id, errdefs.ErrNotFound)
+	case s.m[id].disk == "":
+		return errors.New("formats are not set")
+	}
+	s.m[id].content, s.m[id].active = data, true
+	return nil
+}
+
+func (s *images) Delete(_ context.Context, _ driver.Credentials, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.m, id)
+	return nil
+}
+
+func (s *images) Active(_ context.Context, _ driver.Credentials, id string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m[id] == nil {
+		return false, fmt.Errorf("image %s: %w", id, errdefs.ErrNotFound)
+	}
+	return s.m[id].active, nil
+}
