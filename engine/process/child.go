@@ -1,0 +1,127 @@
+package process
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
+	"golang.org/x/sys/unix"
+)
+
+// A birth is a program on its way: the child that launch started and what it
+// has said on its status socket.
+type birth struct {
+	prog   *Program
+	child  *os.Process
+	status *os.File
+
+	pid    int      // of the first process, 0 until reported
+	pidfd  *os.File // of pid
+	master *os.File // of the console, nil if none was sent
+	ready  bool     // the command was about to be executed
+	failed error    // of the step that failed
+}
+
+// killGrace is how long a killed child may take to let go of its socket.
+const killGrace = 5 * time.Second
+
+// await reads messages until the child has replaced itself (or is gone, or ctx
+// has ended), reaps the forking child, and returns nil if the command runs.
+// On error nothing of the child is left.
+func (b *birth) await(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = b.status.SetReadDeadline(time.Now()) })
+	err := b.read(false)
+	if !stop() && ctx.Err() != nil && err != nil {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), errdefs.ErrAborted)
+	}
+	if err != nil {
+		b.kill()
+		return err
+	}
+	_, _ = b.child.Wait()
+	switch {
+	case b.failed != nil:
+		err = b.failed
+	case b.pid == 0 || !b.ready || b.pidfd == nil:
+		err = errors.New("set-up process was killed")
+	}
+	if err != nil {
+		b.kill()
+	}
+	return err
+}
+
+// read takes messages until the socket is closed by its last holder or, if
+// ready is set, until the child says that it is ready.
+func (b *birth) read(untilReady bool) error {
+	buf := make([]byte, recordSize)
+	for {
+		n, files, err := linux.RecvFiles(b.status, buf, 1)
+		if err != nil {
+			return fmt.Errorf("read set-up status: %w", err)
+		}
+		if n == 0 {
+			return nil
+		}
+		if n != recordSize {
+			linux.CloseAll(files)
+			return fmt.Errorf("read set-up status: message of %d bytes", n)
+		}
+		if err := b.take(buf, files); err != nil {
+			return err
+		}
+		if untilReady && b.ready {
+			return nil
+		}
+	}
+}
+
+func (b *birth) take(record []byte, files []*os.File) error {
+	le := binary.LittleEndian
+	kind, index, val := le.Uint32(record), le.Uint32(record[4:]), le.Uint64(record[8:])
+	if kind == recordConsole && len(files) == 1 && b.master == nil {
+		b.master = files[0]
+		return nil
+	}
+	linux.CloseAll(files)
+	switch kind {
+	case recordPid:
+		b.pid = int(val)
+		var err error
+		b.pidfd, err = linux.PidfdOpen(b.pid)
+		return err
+	case recordReady:
+		b.ready = true
+		return nil
+	case recordFailed:
+		b.failed = b.prog.failure(int(index), unix.Errno(val))
+		return nil
+	}
+	return fmt.Errorf("read set-up status: unknown message %d", kind)
+}
+
+// kill ends and reaps whatever of the birth still lives and closes its files.
+func (b *birth) kill() {
+	_ = b.child.Kill()
+	if b.pidfd != nil {
+		_ = linux.PidfdSignal(b.pidfd, int(unix.SIGKILL))
+	}
+	// The pid may be under way still.
+	_ = b.status.SetReadDeadline(time.Now().Add(killGrace))
+	known := b.pidfd != nil
+	_ = b.read(false)
+	if !known && b.pidfd != nil {
+		_ = linux.PidfdSignal(b.pidfd, int(unix.SIGKILL))
+	}
+	_, _ = b.child.Wait()
+	if b.pid != 0 {
+		_, _ = linux.RetryEINTR(func() (int, error) { return unix.Wait4(b.pid, nil, 0, nil) })
+	}
+	linux.CloseAll([]*os.File{b.pidfd, b.master})
+	b.pidfd, b.master = nil, nil
+}

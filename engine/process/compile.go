@@ -1,0 +1,169 @@
+package process
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// facts are what compile has to know of the host. They are read once by New.
+type facts struct {
+	// unifiedCgroups: a cgroup v2 file system can be shown inside.
+	unifiedCgroups bool
+	// hardLimits are the runner's own hard limits by resource number; a limit
+	// above one is lowered to it when the kernel refuses.
+	hardLimits map[int]uint64
+}
+
+// Messages of the child on its status socket: kind and step (32 bits each),
+// then a value of 64 bits.
+const (
+	recordPid     = 1 // value: pid of the first process, in the runner's terms
+	recordFailed  = 2 // value: errno of the step
+	recordReady   = 3 // the next step is the command
+	recordConsole = 4 // carries the master of the console
+	recordSize    = 16
+)
+
+// Files of launch for a compiled Spec, as descriptors of the child.
+const (
+	userFD   = firstFD + iota
+	netFD    //nolint:unused // documents the order
+	rootFD   //nolint:unused // documents the order
+	cgroupFD // the first of Spec.CgroupFiles
+)
+
+// compiler holds the places that several parts of a program refer to.
+type compiler struct {
+	*Program
+	spec  *Spec
+	facts facts
+	// root is the new root directory; every path of the image is resolved
+	// below it. proc, sys and dev are the roots of fresh mounts of our own.
+	root, proc, sys, dev value
+	// slave is the terminal of the command.
+	slave value
+	// dirs are the directories below root that are open, by cleaned path.
+	dirs map[string]value
+}
+
+// compile turns a valid Spec into a program. It does no I/O: equal input gives
+// an equal program.
+//
+// The order, and why:
+//
+//  1. in the host's namespaces, as the host's root: limits and control groups,
+//     which need its rights; the root directory becomes the working directory,
+//     because the path to it is closed to the instance's user and because
+//     unshare carries the working directory over to the copied mounts;
+//  2. join the user and network namespaces, make the others in it, become root
+//     of the user namespace;
+//  3. fork into the pid namespace. The child is a child of the runner
+//     (CLONE_PARENT); the parent reports its pid and ends;
+//  4. files of the Spec, before anything of the kernel is mounted below the
+//     root that a symbolic link of the image could lead to;
+//  5. mounts, sysctls, masks, all through descriptors; pivot_root;
+//  6. working directory, terminal, capabilities, filter, command.
+func compile(spec *Spec, facts facts) (*Program, error) {
+	if err := spec.validate(); err != nil {
+		return nil, err
+	}
+	c := &compiler{Program: newProgram(), spec: spec, facts: facts, dirs: map[string]value{}}
+	c.hostSteps()
+	c.enterNamespaces()
+	c.fork()
+	c.takeRoot()
+	for _, f := range spec.Files {
+		c.writeFile(f)
+	}
+	c.closeDirs()
+	c.mounts()
+	c.sysctls()
+	c.maskPaths()
+	c.readonlyPaths()
+	c.pivot()
+	c.workDirectory()
+	c.terminal()
+	c.credentials()
+	c.command()
+	return c.Program, nil
+}
+
+func (c *compiler) close(name string, fd value) { c.call(name, unix.SYS_CLOSE, fd) }
+
+func (c *compiler) hostSteps() {
+	c.call("close on exec", unix.SYS_CLOSE_RANGE, num(statusFD), num(uint64(^uint32(0))), num(unix.CLOSE_RANGE_CLOEXEC))
+	c.close("close program", num(selfFD))
+	c.call("set umask", unix.SYS_UMASK, num(0o022))
+	c.rlimits()
+	// The runner may be protected from the out-of-memory killer; instances are
+	// not. Raising the value needs no right.
+	adj := c.slot("oom")
+	c.call("open oom_score_adj", unix.SYS_OPENAT, atCwd(), c.str("/proc/self/oom_score_adj"), num(unix.O_WRONLY|unix.O_CLOEXEC)).to(adj)
+	c.call("write oom_score_adj", unix.SYS_WRITE, adj, c.str("0"), num(1)).ignore(unix.EACCES, unix.EPERM)
+	c.close("close oom_score_adj", adj)
+	for i := range c.spec.CgroupFiles {
+		c.call("join control group", unix.SYS_WRITE, num(cgroupFD+i), c.str("0"), num(1))
+	}
+	for i := range c.spec.CgroupFiles {
+		c.close("close control group", num(cgroupFD+i))
+	}
+	// Nobody in the instance's user namespace may trace the set-up.
+	c.call("forbid tracing", unix.SYS_PRCTL, num(unix.PR_SET_DUMPABLE), num(0))
+	c.call("enter root", unix.SYS_FCHDIR, num(rootFD))
+}
+
+func (c *compiler) enterNamespaces() {
+	c.call("join network namespace", unix.SYS_SETNS, num(netFD), num(unix.CLONE_NEWNET))
+	c.call("join user namespace", unix.SYS_SETNS, num(userFD), num(unix.CLONE_NEWUSER))
+	c.call("close namespaces", unix.SYS_CLOSE_RANGE, num(userFD), num(rootFD), num(0))
+	c.call("make namespaces", unix.SYS_UNSHARE,
+		num(unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC|unix.CLONE_NEWCGROUP|unix.CLONE_NEWPID))
+	c.call("become root: groups", unix.SYS_SETGROUPS, num(0), num(0))
+	c.call("become root: gid", unix.SYS_SETRESGID, num(0), num(0), num(0))
+	c.call("become root: uid", unix.SYS_SETRESUID, num(0), num(0), num(0))
+}
+
+// record makes a message for the status socket; its value is a slot too.
+func (c *compiler) record(kind uint32, text string) (msg value, slot value) {
+	b := binary.LittleEndian.AppendUint32(nil, kind)
+	b = append(b, make([]byte, recordSize-len(b))...)
+	msg = c.buf(b, text)
+	return msg, c.slotAt(msg.off+8, text)
+}
+
+func (c *compiler) fork() {
+	msg, pid := c.record(recordPid, "pid")
+	c.call("fork", unix.SYS_CLONE, num(unix.CLONE_PARENT|int(unix.SIGCHLD)), num(0), num(0), num(0), num(0)).to(pid)
+	child := c.jumpZero()
+	c.call("report pid", unix.SYS_WRITE, num(statusFD), msg, num(recordSize))
+	c.call("end of parent", unix.SYS_EXIT_GROUP, num(0))
+	c.land(child)
+	c.call("new session", unix.SYS_SETSID)
+	// A kernel without key rings has none to share.
+	c.call("new session key ring", unix.SYS_KEYCTL, num(unix.KEYCTL_JOIN_SESSION_KEYRING), num(0)).ignore(unix.ENOSYS)
+}
+
+// rlimits asks for each limit and then, if the host's root may not raise its
+// own, for the nearest that it may set.
+func (c *compiler) rlimits() {
+	for _, l := range c.spec.Rlimits {
+		n := rlimitNumbers[l.Name]
+		pair := func(soft, hard uint64) value {
+			b := binary.LittleEndian.AppendUint64(nil, soft)
+			b = binary.LittleEndian.AppendUint64(b, hard)
+			return c.buf(b, fmt.Sprintf("{%d %d}", soft, hard))
+		}
+		name := "set limit " + l.Name
+		own, known := c.facts.hardLimits[n]
+		if !known || l.Hard <= own {
+			c.call(name, unix.SYS_PRLIMIT64, num(0), num(n), pair(l.Soft, l.Hard), num(0))
+			continue
+		}
+		c.call(name, unix.SYS_PRLIMIT64, num(0), num(n), pair(l.Soft, l.Hard), num(0)).ignore(unix.EPERM)
+		raised := c.jumpZero()
+		c.call(name, unix.SYS_PRLIMIT64, num(0), num(n), pair(min(l.Soft, own), own), num(0))
+		c.land(raised)
+	}
+}

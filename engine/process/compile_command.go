@@ -1,0 +1,162 @@
+package process
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// terminal makes the console the controlling terminal and the only thing that
+// descriptors 0 to 2 and thus the command know.
+func (c *compiler) terminal() {
+	c.call("take terminal", unix.SYS_IOCTL, c.slave, num(unix.TIOCSCTTY), num(0))
+	for fd := range 3 {
+		c.call("connect terminal", unix.SYS_DUP3, c.slave, num(fd), num(0))
+	}
+	c.call("close files", unix.SYS_CLOSE_RANGE, num(statusFD+1), num(uint64(^uint32(0))), num(0))
+}
+
+// credentials drops rights, then loads the filter as late as its kind allows:
+// without no_new_privs it takes the capabilities that are dropped behind it.
+func (c *compiler) credentials() {
+	keep := capabilitySet(c.spec.Capabilities)
+	c.call("clear ambient capabilities", unix.SYS_PRCTL, num(unix.PR_CAP_AMBIENT), num(unix.PR_CAP_AMBIENT_CLEAR_ALL), num(0), num(0), num(0))
+	for n := range 64 {
+		if keep>>n&1 == 0 {
+			// EINVAL: this kernel does not know so many.
+			c.call("drop from bounding set", unix.SYS_PRCTL, num(unix.PR_CAPBSET_DROP), num(n), num(0), num(0), num(0)).ignore(unix.EINVAL)
+		}
+	}
+	if c.spec.NoNewPrivs {
+		c.call("set no_new_privs", unix.SYS_PRCTL, num(unix.PR_SET_NO_NEW_PRIVS), num(1), num(0), num(0), num(0))
+	} else {
+		c.filter()
+	}
+	// The user may be other than root: keep the rights until capset.
+	c.call("keep capabilities", unix.SYS_PRCTL, num(unix.PR_SET_KEEPCAPS), num(1), num(0), num(0), num(0))
+	groups := []byte{}
+	for _, g := range c.spec.Groups {
+		groups = binary.LittleEndian.AppendUint32(groups, g)
+	}
+	c.call("set groups", unix.SYS_SETGROUPS, num(len(c.spec.Groups)), c.buf(groups, fmt.Sprint(c.spec.Groups))).faults(idFault)
+	c.call("set gid", unix.SYS_SETRESGID, num(c.spec.GID), num(c.spec.GID), num(c.spec.GID)).faults(idFault)
+	c.call("set uid", unix.SYS_SETRESUID, num(c.spec.UID), num(c.spec.UID), num(c.spec.UID)).faults(idFault)
+
+	// struct __user_cap_header_struct and two of __user_cap_data_struct.
+	head := binary.LittleEndian.AppendUint32(nil, unix.LINUX_CAPABILITY_VERSION_3)
+	var sets []byte
+	for _, half := range []uint32{uint32(keep), uint32(keep >> 32)} {
+		sets = binary.LittleEndian.AppendUint32(sets, half) // effective
+		sets = binary.LittleEndian.AppendUint32(sets, half) // permitted
+		sets = binary.LittleEndian.AppendUint32(sets, 0)    // inheritable
+	}
+	c.call("set capabilities", unix.SYS_CAPSET, c.buf(append(head, 0, 0, 0, 0), "{v3}"), c.buf(sets, fmt.Sprintf("{%#x}", keep)))
+	if c.spec.NoNewPrivs {
+		c.filter()
+	}
+}
+
+// idFault: the kernel refuses ids that the user namespace does not map.
+func idFault(errno unix.Errno) error {
+	if errno != unix.EINVAL {
+		return nil
+	}
+	return errdefs.WithPublic(fmt.Errorf("%w: %w", errno, errdefs.ErrInvalid), "the user or a group is outside of the instance's ids")
+}
+
+func (c *compiler) filter() {
+	if len(c.spec.Seccomp) == 0 {
+		return
+	}
+	var code []byte
+	for _, f := range c.spec.Seccomp {
+		code = binary.LittleEndian.AppendUint16(code, f.Code)
+		code = append(code, f.JT, f.JF)
+		code = binary.LittleEndian.AppendUint32(code, f.K)
+	}
+	text := c.buf(code, "")
+	prog := binary.LittleEndian.AppendUint64(nil, uint64(len(c.spec.Seccomp))) // struct sock_fprog
+	fprog := c.buf(append(prog, make([]byte, 8)...), fmt.Sprintf("{%d instructions}", len(c.spec.Seccomp)))
+	c.relocs = append(c.relocs, reloc{fprog.off + 8, text.off})
+	c.call("load system call filter", unix.SYS_SECCOMP, num(unix.SECCOMP_SET_MODE_FILTER), num(0), fprog)
+}
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// command replaces the child by the command. Each candidate of the search is
+// tried inside the new root; a second round tells "not found" from "found, but
+// may not be executed".
+func (c *compiler) command() {
+	// A runner that ignores a signal must not make the command ignore it.
+	action := c.buf(make([]byte, 32), "{default}")
+	for sig := 1; sig <= 64; sig++ {
+		if sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) {
+			c.call("reset signals", unix.SYS_RT_SIGACTION, num(sig), action, num(0), num(8))
+		}
+	}
+	c.call("unblock signals", unix.SYS_RT_SIGPROCMASK, num(2), c.buf(make([]byte, 8), "{}"), num(0), num(8)) // SIG_SETMASK
+
+	argv, envp := c.pointers(c.spec.Args, "argv"), c.pointers(c.spec.Env, "envp")
+	ready, _ := c.record(recordReady, "ready")
+	c.call("report ready", unix.SYS_WRITE, num(statusFD), ready, num(recordSize))
+	fault := commandFault(c.spec.Args[0])
+	candidates := searchPath(c.spec.Args[0], c.spec.Env)
+	for _, file := range candidates {
+		c.call("execute command", unix.SYS_EXECVE, c.str(file), argv, envp).
+			ignore(unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ELOOP).faults(fault)
+	}
+	for _, file := range candidates {
+		c.call("execute command", unix.SYS_EXECVE, c.str(file), argv, envp).
+			ignore(unix.ENOENT, unix.ENOTDIR, unix.ELOOP).faults(fault)
+	}
+	c.call("execute command", nrFail, num(int(unix.ENOENT))).faults(fault)
+}
+
+// searchPath lists the files that a command without a slash may mean.
+// Elements of PATH that are not absolute are left out.
+func searchPath(command string, env []string) []string {
+	if strings.Contains(command, "/") {
+		return []string{command}
+	}
+	list := defaultPath
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			list = v
+		}
+	}
+	var files []string
+	for dir := range strings.SplitSeq(list, ":") {
+		if path.IsAbs(dir) {
+			files = append(files, path.Join(dir, command))
+		}
+	}
+	return files
+}
+
+func commandFault(command string) func(unix.Errno) error {
+	const shown = 128
+	if len(command) > shown {
+		command = command[:shown] + "…"
+	}
+	return func(errno unix.Errno) error {
+		text := fmt.Sprintf("command %q cannot be executed", command)
+		switch {
+		case errors.Is(errno, unix.ENOMEM):
+			return nil
+		case errors.Is(errno, unix.ENOENT), errors.Is(errno, unix.ENOTDIR), errors.Is(errno, unix.ELOOP):
+			text = fmt.Sprintf("command %q not found in the image", command)
+		case errors.Is(errno, unix.EACCES), errors.Is(errno, unix.EPERM):
+			text = fmt.Sprintf("command %q of the image may not be executed", command)
+		case errors.Is(errno, unix.ENOEXEC):
+			text = fmt.Sprintf("command %q of the image has no executable format of this host", command)
+		case errors.Is(errno, unix.E2BIG):
+			text = fmt.Sprintf("arguments and environment of command %q are too long", command)
+		}
+		return errdefs.WithPublic(fmt.Errorf("%w: %w", errno, errdefs.ErrInvalid), text)
+	}
+}

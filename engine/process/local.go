@@ -1,0 +1,334 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gantry-project/gantry/engine/conlog"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
+	"github.com/gantry-project/gantry/internal/logging"
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+)
+
+// Options of a Local runner.
+type Options struct {
+	Log zerolog.Logger
+}
+
+// Local is the Runner whose processes are children of the calling process.
+// When that process dies its instances run on, but nobody learns how they end
+// and their consoles are cut off; engine/keeper exists for that.
+//
+// It needs root in the user namespace that it runs in.
+type Local struct {
+	log    zerolog.Logger
+	facts  facts
+	bootID string
+	null   *os.File
+	pool   buffers
+	tasks  sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool             // guarded by mu
+	procs  map[string]*proc // guarded by mu
+}
+
+var _ Runner = (*Local)(nil)
+
+// proc is one known process tree. Fields without a remark do not change after
+// started.
+type proc struct {
+	id      string
+	process Process
+	pidfd   *os.File
+	console *console
+	log     *conlog.Writer
+
+	started bool          // guarded by Local.mu: Start has returned
+	exit    Exit          // valid once ended is closed
+	ended   chan struct{} // closed at the end
+}
+
+// New returns a runner without processes. Close it when done.
+func New(o Options) (*Local, error) {
+	bootID, err := linux.BootID()
+	if err != nil {
+		return nil, fmt.Errorf("make process runner: %w", err)
+	}
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make process runner: %w", err)
+	}
+	return &Local{
+		log:    o.Log,
+		facts:  facts{unifiedCgroups: linux.UnifiedCgroups(), hardLimits: hardLimits()},
+		bootID: bootID,
+		null:   null,
+		procs:  map[string]*proc{},
+	}, nil
+}
+
+// Close stops watching and ends the goroutines of the runner. It leaves the
+// processes alone; their consoles are cut off.
+func (l *Local) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	for _, p := range l.procs {
+		if p.started {
+			_ = p.pidfd.SetReadDeadline(time.Now())
+		}
+	}
+	l.mu.Unlock()
+	l.tasks.Wait()
+	return l.null.Close()
+}
+
+// Start implements Runner.
+func (l *Local) Start(ctx context.Context, id string, spec Spec) (Process, error) {
+	p := &proc{id: id, ended: make(chan struct{})}
+	if err := l.reserve(id, p); err != nil {
+		return Process{}, err
+	}
+	err := l.start(ctx, p, spec)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		delete(l.procs, id)
+		return Process{}, fmt.Errorf("start process %s: %w", id, err)
+	}
+	p.started = true
+	if l.closed {
+		_ = p.pidfd.SetReadDeadline(time.Now())
+	}
+	l.tasks.Go(func() { l.watch(p) })
+	return p.process, nil
+}
+
+func (l *Local) reserve(id string, p *proc) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return fmt.Errorf("start process %s: runner is closed: %w", id, errdefs.ErrUnavailable)
+	}
+	if id == "" {
+		return invalid("empty id")
+	}
+	if _, ok := l.procs[id]; ok {
+		return fmt.Errorf("start process %s: %w", id, errdefs.ErrAlreadyExists)
+	}
+	l.procs[id] = p
+	return nil
+}
+
+func (l *Local) start(ctx context.Context, p *proc, spec Spec) error {
+	prog, err := compile(&spec, l.facts)
+	if err != nil {
+		return err
+	}
+	files, err := openPlaces(&spec)
+	if err != nil {
+		return err
+	}
+	defer linux.CloseAll(files)
+	if spec.ConsoleLog != "" {
+		if p.log, err = conlog.NewWriter(spec.ConsoleLog, spec.ConsoleLimit); err != nil {
+			return err
+		}
+	}
+	if err := l.bear(ctx, p, prog, append(files, spec.CgroupFiles...)); err != nil {
+		if p.log != nil {
+			_ = p.log.Close()
+		}
+		return err
+	}
+	return nil
+}
+
+// openPlaces opens the namespaces and the root directory, in launch's order.
+func openPlaces(spec *Spec) ([]*os.File, error) {
+	var files []*os.File
+	for _, place := range []struct {
+		what, path string
+		flags      int
+	}{
+		{"user namespace", spec.UserNS, unix.O_RDONLY},
+		{"network namespace", spec.NetNS, unix.O_RDONLY},
+		{"root directory", spec.Rootfs, unix.O_PATH | unix.O_DIRECTORY},
+	} {
+		fd, err := linux.RetryEINTR(func() (int, error) {
+			return unix.Open(place.path, place.flags|unix.O_CLOEXEC, 0)
+		})
+		if err != nil {
+			linux.CloseAll(files)
+			return nil, fmt.Errorf("open %s %s: %w", place.what, place.path, err)
+		}
+		files = append(files, os.NewFile(uintptr(fd), place.path))
+	}
+	return files, nil
+}
+
+// bear runs the program and fills in p.
+func (l *Local) bear(ctx context.Context, p *proc, prog *Program, files []*os.File) error {
+	child, status, err := launch(prog, l.null, files)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = status.Close() }()
+	b := &birth{prog: prog, child: child, status: status}
+	if err := b.await(ctx); err != nil {
+		return err
+	}
+	if err := l.adopt(p, b); err != nil {
+		b.kill()
+		return err
+	}
+	return nil
+}
+
+func (l *Local) adopt(p *proc, b *birth) error {
+	started, err := linux.StartTime(b.pid)
+	if err != nil {
+		return err
+	}
+	if b.master == nil {
+		return errors.New("set-up process sent no console")
+	}
+	p.console, err = newConsole(b.master)
+	b.master = nil
+	if err != nil {
+		return err
+	}
+	p.pidfd = b.pidfd
+	p.process = Process{Pid: b.pid, StartTime: started, BootID: l.bootID}
+	return nil
+}
+
+// watch owns a running process until its end.
+func (l *Local) watch(p *proc) {
+	log := l.log.With().Str(logging.Container, p.id).Logger()
+	sink := io.Discard
+	if p.log != nil {
+		sink = p.log
+		defer func() { _ = p.log.Close() }()
+	}
+	l.tasks.Go(func() { p.console.copy(sink, &l.pool, log) })
+	if err := linux.AwaitPidfd(p.pidfd); err != nil {
+		p.console.abandon() // Close was called
+		_ = p.pidfd.Close()
+		return
+	}
+	var ws unix.WaitStatus
+	_, err := linux.RetryEINTR(func() (int, error) { return unix.Wait4(p.process.Pid, &ws, 0, nil) })
+	p.exit = Exit{Code: ws.ExitStatus(), Time: time.Now()}
+	switch {
+	case err != nil:
+		p.exit.Code = 255
+		log.Error().Err(err).Msg("exit status is lost")
+	case ws.Signaled():
+		p.exit.Signal = int(ws.Signal())
+		p.exit.Code = 128 + p.exit.Signal
+	}
+	p.console.finish()
+	close(p.ended)
+	_ = p.pidfd.Close()
+}
+
+// find returns a started process.
+func (l *Local) find(id string) (*proc, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p, ok := l.procs[id]
+	if !ok || !p.started {
+		return nil, fmt.Errorf("process %s: %w", id, errdefs.ErrNotFound)
+	}
+	return p, nil
+}
+
+func (p *proc) status() Status {
+	s := Status{ID: p.id, Process: p.process}
+	select {
+	case <-p.ended:
+		s.Exit = p.exit
+	default:
+		s.Running = true
+	}
+	return s
+}
+
+// Signal implements Runner.
+func (l *Local) Signal(_ context.Context, id string, sig int) error {
+	if sig < 0 || sig > 64 {
+		return fmt.Errorf("signal process %s: signal %d: %w", id, sig, errdefs.ErrInvalid)
+	}
+	p, err := l.find(id)
+	if err != nil {
+		return err
+	}
+	if err := linux.PidfdSignal(p.pidfd, sig); err != nil {
+		if errors.Is(err, unix.ESRCH) || !p.status().Running {
+			err = errdefs.ErrNotFound
+		}
+		return fmt.Errorf("signal process %s: %w", id, err)
+	}
+	return nil
+}
+
+// Status implements Runner.
+func (l *Local) Status(_ context.Context, id string) (Status, error) {
+	p, err := l.find(id)
+	if err != nil {
+		return Status{}, err
+	}
+	return p.status(), nil
+}
+
+// List implements Runner. The order is that of the ids.
+func (l *Local) List(context.Context) ([]Status, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []Status
+	for _, id := range slices.Sorted(maps.Keys(l.procs)) {
+		if p := l.procs[id]; p.started {
+			list = append(list, p.status())
+		}
+	}
+	return list, nil
+}
+
+// Wait implements Runner.
+func (l *Local) Wait(ctx context.Context, id string) (Exit, error) {
+	p, err := l.find(id)
+	if err != nil {
+		return Exit{}, err
+	}
+	select {
+	case <-p.ended:
+		return p.exit, nil
+	case <-ctx.Done():
+		return Exit{}, fmt.Errorf("wait for process %s: %w", id, context.Cause(ctx))
+	}
+}
+
+// Forget implements Runner.
+func (l *Local) Forget(_ context.Context, id string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p, ok := l.procs[id]
+	if !ok {
+		return nil
+	}
+	if !p.started || p.status().Running {
+		return fmt.Errorf("forget process %s: it runs: %w", id, errdefs.ErrConflict)
+	}
+	delete(l.procs, id)
+	return nil
+}

@@ -1,0 +1,178 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Names of the pinned namespaces in the directory of CreateNamespaces.
+const (
+	userPin = "user"
+	netPin  = "net"
+)
+
+// CreateNamespaces makes a user namespace with the given maps and a network
+// namespace that belongs to it, and pins both by bind mounts on files of the
+// directory dir, made with mode 0700 if absent. The paths are for Spec.UserNS
+// and Spec.NetNS. Its loopback device is down: networks are netbridge's.
+//
+// Namespaces that dir holds already are errdefs.ErrAlreadyExists; what an
+// interrupted call left is replaced. On error nothing is left.
+func CreateNamespaces(ctx context.Context, dir string, uidMap, gidMap []IDMap) (userPath, netPath string, err error) {
+	uids, err := mapText(uidMap)
+	if err != nil {
+		return "", "", err
+	}
+	gids, err := mapText(gidMap)
+	if err != nil {
+		return "", "", err
+	}
+	userPath, netPath = filepath.Join(dir, userPin), filepath.Join(dir, netPin)
+	if pinned(userPath) && pinned(netPath) {
+		return "", "", fmt.Errorf("make namespaces in %s: %w", dir, errdefs.ErrAlreadyExists)
+	}
+	if err := RemoveNamespaces(dir); err != nil {
+		return "", "", err
+	}
+	if err := createNamespaces(ctx, dir, uids, gids); err != nil {
+		return "", "", errors.Join(fmt.Errorf("make namespaces in %s: %w", dir, err), RemoveNamespaces(dir))
+	}
+	return userPath, netPath, nil
+}
+
+func createNamespaces(ctx context.Context, dir, uids, gids string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = null.Close() }()
+	prog := namespaceProgram()
+	child, status, err := launch(prog, null, nil)
+	if err != nil {
+		return err
+	}
+	b := &birth{prog: prog, child: child, status: status}
+	defer func() {
+		_ = status.Close() // lets the child go
+		_ = child.Kill()
+		_, _ = child.Wait()
+	}()
+	stop := context.AfterFunc(ctx, func() { _ = status.SetReadDeadline(time.Now()) })
+	defer stop()
+	if err := b.read(true); err != nil {
+		return err
+	}
+	if b.failed != nil {
+		return b.failed
+	}
+	if !b.ready {
+		return errors.New("set-up process was killed")
+	}
+	proc := fmt.Sprintf("/proc/%d", child.Pid)
+	for _, m := range [][2]string{{"uid_map", uids}, {"gid_map", gids}} {
+		if err := writeMap(filepath.Join(proc, m[0]), m[1]); err != nil {
+			return err
+		}
+	}
+	for _, pin := range []string{userPin, netPin} {
+		if err := pinNamespace(filepath.Join(proc, "ns", pin), filepath.Join(dir, pin)); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// namespaceProgram makes the namespaces, says so, and ends with its socket.
+func namespaceProgram() *Program {
+	p := newProgram()
+	c := &compiler{Program: p}
+	p.call("close on exec", unix.SYS_CLOSE_RANGE, num(statusFD), num(uint64(^uint32(0))), num(unix.CLOSE_RANGE_CLOEXEC))
+	p.call("make user and network namespace", unix.SYS_UNSHARE, num(unix.CLONE_NEWUSER|unix.CLONE_NEWNET))
+	ready, _ := c.record(recordReady, "ready")
+	p.call("report ready", unix.SYS_WRITE, num(statusFD), ready, num(recordSize))
+	p.call("wait", unix.SYS_READ, num(statusFD), p.buf(make([]byte, 8), "buffer"), num(8))
+	p.call("end", unix.SYS_EXIT_GROUP, num(0))
+	return p
+}
+
+// writeMap writes a whole map at once, as user_namespaces(7) demands.
+func writeMap(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+func pinNamespace(from, to string) error {
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("pin %s: %w", to, err)
+	}
+	return nil
+}
+
+// pinned reports whether path is a pinned namespace.
+func pinned(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
+}
+
+// RemoveNamespaces undoes CreateNamespaces and removes dir if it is empty
+// then. The namespaces live on while processes are in them. Absent is nil.
+func RemoveNamespaces(dir string) error {
+	var errs []error
+	for _, pin := range []string{userPin, netPin} {
+		path := filepath.Join(dir, pin)
+		for pinned(path) {
+			if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+				errs = append(errs, fmt.Errorf("unpin %s: %w", path, err))
+				break
+			}
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	err := os.Remove(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// mapText is the form of /proc/PID/uid_map.
+func mapText(maps []IDMap) (string, error) {
+	if len(maps) == 0 {
+		return "", invalid("empty id map")
+	}
+	var b strings.Builder
+	for _, m := range maps {
+		if m.Size == 0 || uint64(m.ContainerID)+uint64(m.Size) > maxID || uint64(m.HostID)+uint64(m.Size) > 1<<32-1 {
+			return "", invalid("id map %d %d %d", m.ContainerID, m.HostID, m.Size)
+		}
+		if m.HostID == 0 {
+			return "", invalid("id map of the host's root")
+		}
+		fmt.Fprintf(&b, "%d %d %d\n", m.ContainerID, m.HostID, m.Size)
+	}
+	return b.String(), nil
+}
