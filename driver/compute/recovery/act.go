@@ -19,11 +19,10 @@ const (
 	faultRebuild = "The operation was interrupted by a restart of the compute service."
 	faultNetwork = "The network of the instance could not be restored after a restart of the compute service."
 	faultResume  = "The instance could not be started again after a restart of the host."
-	faultDelete  = "The deletion was interrupted by a restart of the compute service and could not be completed."
 )
 
 // act does what was decided.
-func (r *Recovery) act(ctx context.Context, inst *objects.Object, f Found, d Decision, present bool) error {
+func (r *Recovery) act(ctx context.Context, inst *objects.Object, d Decision, present bool) error {
 	rc := messaging.AdminContext()
 	ops := r.deps.Operations
 	switch d.Action {
@@ -32,10 +31,7 @@ func (r *Recovery) act(ctx context.Context, inst *objects.Object, f Found, d Dec
 	case FinishDelete:
 		return r.finishDelete(ctx, rc, inst)
 	case RepeatDelete:
-		if err := ops.Terminate(ctx, rc, inst); err != nil {
-			return errors.Join(err, r.fail(ctx, rc, inst, faultDelete, f.TaskState))
-		}
-		return nil
+		return ops.Terminate(ctx, rc, inst)
 	case AbandonBuild:
 		return r.abandon(ctx, rc, inst)
 	case Fail:

@@ -31,9 +31,9 @@ type Conductor interface {
 	SaveMigration(ctx context.Context, rc messaging.RequestContext, migration *objects.Object) error
 }
 
-// Operations are the verbs of the compute service that recovery runs again.
-// Each does what the message of the same name does, events and states
-// included, and returns when it is done.
+// Operations are the verbs of the compute service that recovery runs again
+// (compute.Manager). Each does what the message of the same name does, events,
+// faults and states included, and returns when it is done.
 type Operations interface {
 	Terminate(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	Stop(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error

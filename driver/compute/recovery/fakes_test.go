@@ -15,6 +15,8 @@ import (
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
+var _ Operations = (*compute.Manager)(nil)
+
 var errAway = errors.New("control plane is away")
 
 // world is a host, its control plane and a log of what was done to them.

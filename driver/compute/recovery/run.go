@@ -106,7 +106,7 @@ func (r *Recovery) settle(ctx context.Context, inst *objects.Object) {
 	default:
 		log.Info().Str("power_state", found.Real.String()).Msg("instance was in the middle of something")
 	}
-	if err := r.act(ctx, inst, found, d, present); err != nil {
+	if err := r.act(ctx, inst, d, present); err != nil {
 		log.Error().Err(err).Msg("recovery of the instance is not complete")
 	}
 }

@@ -59,7 +59,7 @@ func TestAct(t *testing.T) {
 		{name: "delete", vm: vmActive, task: taskDeleting, guest: on, want: []string{"terminate a"}},
 		{
 			name: "delete fails", vm: vmActive, task: taskDeleting, guest: on, fail: map[string]error{"terminate": errAway},
-			want: []string{"terminate a", "fault a 500", "save a if[deleting] vm_state=error"},
+			want: []string{"terminate a"},
 		},
 		{name: "deleted", vm: vmDeleted, guest: missing, want: []string{"destroy a", "drop a", "consoles a", "destroyrow a"}},
 		{

@@ -18,9 +18,6 @@ import (
 const (
 	Binary = "nova-compute"
 	Topic  = "compute"
-
-	objectName    = "Service"
-	objectVersion = "1.22"
 )
 
 // Conductor is the slice of Nova's conductor that the record needs. Errors are
@@ -56,6 +53,10 @@ type Options struct {
 	ReportInterval time.Duration
 	// Version overrides the choice of ChooseVersion when positive.
 	Version int
+	// Admit is asked with the version that the record has, 0 for none, before
+	// the record is made or changed. Its error ends Register, unless it is of a
+	// call that got no answer; then it is asked again. It may be nil.
+	Admit func(ctx context.Context, previous int) error
 	// OnState is told the state after Register and whenever a heartbeat finds
 	// it changed. It must not block. It may be nil.
 	OnState func(State)
@@ -71,7 +72,7 @@ type Service struct {
 	mu       sync.Mutex
 	record   *objects.Object // guarded by mu
 	version  int             // guarded by mu
-	previous int             // guarded by mu; version of the record as found, 0 for a new one
+	previous *int            // guarded by mu; version of the record as found first, 0 for none
 	state    State           // guarded by mu
 }
 
@@ -95,7 +96,10 @@ func (s *Service) Version() int {
 func (s *Service) Previous() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.previous
+	if s.previous == nil {
+		return 0
+	}
+	return *s.previous
 }
 
 // ID returns the row id of the record; 0 before Register.
@@ -158,34 +162,48 @@ func (s *Service) register(ctx context.Context) error {
 		return fmt.Errorf("look up service record: %w", err)
 	}
 	previous := 0
+	if record != nil {
+		previous = int(record.Int("version"))
+	}
+	if err := s.admit(ctx, previous); err != nil {
+		return err
+	}
 	if record == nil {
 		if record, err = s.create(ctx, rc, version); err != nil {
 			return s.explain(err, version)
 		}
-	} else {
-		previous = int(record.Int("version"))
-		if err := s.update(ctx, rc, record, version); err != nil {
-			return s.explain(err, version)
-		}
+	} else if err := s.update(ctx, rc, record, version); err != nil {
+		return s.explain(err, version)
 	}
 	record.SetClean("version", version) // every report carries it
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.record == nil {
-		s.previous = previous
-	}
 	s.record, s.version = record, version
 	return nil
 }
 
+// admit notes the version that the first try found, for a try with a lost reply
+// finds what it made itself, and asks the owner of the host.
+func (s *Service) admit(ctx context.Context, previous int) error {
+	s.mu.Lock()
+	if s.previous == nil {
+		s.previous = &previous
+	}
+	previous = *s.previous
+	s.mu.Unlock()
+	if s.opts.Admit == nil {
+		return nil
+	}
+	err := s.opts.Admit(ctx, previous)
+	if err != nil && !noAnswer(err) {
+		return refusal{err}
+	}
+	return err
+}
+
 // create makes the record, or reads the one that somebody made meanwhile.
 func (s *Service) create(ctx context.Context, rc messaging.RequestContext, version int) (*objects.Object, error) {
-	record := &objects.Object{Name: objectName, Version: objectVersion}
-	record.Set("host", s.opts.Host)
-	record.Set("binary", Binary)
-	record.Set("topic", Topic)
-	record.Set("report_count", 0)
-	record.Set("version", version)
+	record := objects.NewService(s.opts.Host, Binary, Topic, version).Wire()
 	err := s.conductor.CreateService(ctx, rc, record)
 	if messaging.IsRemote(err, "ServiceBinaryExists", "ServiceTopicExists") {
 		found, err := s.conductor.GetService(ctx, rc, s.opts.Host, Binary)

@@ -12,10 +12,13 @@ import (
 
 	"github.com/rs/zerolog"
 
+	client "github.com/gantry-project/gantry/driver/conductor"
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
+
+var _ Conductor = (*client.Client)(nil)
 
 // conductor is a small real implementation: one table row, and a plan of
 // failures by verb.
@@ -71,7 +74,7 @@ func (c *conductor) GetService(_ context.Context, _ messaging.RequestContext, ho
 	if err := c.next("get"); err != nil || c.row == nil {
 		return nil, err
 	}
-	o := &objects.Object{Name: objectName, Version: objectVersion}
+	o := objects.New("Service")
 	for k, v := range c.row {
 		o.SetClean(k, v)
 	}
@@ -191,7 +194,7 @@ func TestRegister(t *testing.T) {
 		{name: "new host", version: 64},
 		{name: "known host", row: row(64), version: 64, previous: 64},
 		{name: "known host, upgraded", row: row(61), version: 64, previous: 61, saves: 1},
-		{name: "reply to create lost", set: func(c *conductor) { c.lose = true }, version: 64, previous: 64},
+		{name: "reply to create lost", set: func(c *conductor) { c.lose = true }, version: 64, previous: 0},
 		{name: "conductor goes away", set: func(c *conductor) { c.fail["minimum"] = []error{messaging.ErrTimeout, errdefs.ErrUnavailable} }, version: 64},
 		{name: "made by somebody else", row: row(64), set: func(c *conductor) {
 			c.fail["create"] = []error{exists}
@@ -221,6 +224,19 @@ func TestRegister(t *testing.T) {
 }
 
 func TestRegisterRefusals(t *testing.T) {
+	t.Run("host does not admit it", func(t *testing.T) {
+		c := newConductor()
+		opts := Options{Host: "cmp1", Admit: func(_ context.Context, previous int) error {
+			if previous != 0 {
+				t.Errorf("previous = %d", previous)
+			}
+			return errdefs.ErrConflict
+		}}
+		err := New(c, opts, zerolog.Nop()).Register(t.Context())
+		if !errors.Is(err, errdefs.ErrConflict) || c.row != nil {
+			t.Errorf("Register = %v, row %v", err, c.row)
+		}
+	})
 	t.Run("too old for the cloud", func(t *testing.T) {
 		c := newConductor()
 		c.minimum = 73

@@ -53,8 +53,23 @@ func (s *Service) ping(ctx context.Context, attempt int) error {
 	return s.conductor.Ping(ctx, messaging.AdminContext())
 }
 
-// isRefusal says that the error is a judgement of ours on the control plane.
-func isRefusal(err error) bool { return errors.Is(err, errdefs.ErrUnsupported) }
+// refusal is an error that waiting does not mend.
+type refusal struct{ error }
+
+// Unwrap returns the error itself.
+func (r refusal) Unwrap() error { return r.error }
+
+// isRefusal says that the error is a judgement of ours, not a call that found
+// nobody.
+func isRefusal(err error) bool {
+	_, refused := errors.AsType[refusal](err)
+	return refused || errors.Is(err, errdefs.ErrUnsupported)
+}
+
+// noAnswer says that the error is of a call that found nobody.
+func noAnswer(err error) bool {
+	return errors.Is(err, messaging.ErrTimeout) || errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded)
+}
 
 // backoff is the pause after the given failed attempt: 1 s, doubled, at most 30 s.
 func backoff(attempt int) time.Duration {

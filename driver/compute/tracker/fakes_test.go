@@ -12,10 +12,13 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/driver/conductor"
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
+
+var _ Conductor = (*conductor.Client)(nil)
 
 var errAway = errors.New("not there")
 
