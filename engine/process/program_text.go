@@ -120,6 +120,8 @@ func callName(nr uintptr) string {
 		return "fail"
 	case unix.SYS_CAPSET:
 		return "capset"
+	case unix.SYS_CHDIR:
+		return "chdir"
 	case unix.SYS_CLONE:
 		return "clone"
 	case unix.SYS_CLOSE:
