@@ -1,0 +1,117 @@
+package placementtest
+
+import (
+	"net/http"
+)
+
+// heldOf returns what is held of a provider, by consumer.
+func (s *Server) heldOf(provider string) map[string]map[string]int64 {
+	out := map[string]map[string]int64{}
+	for id, c := range s.consumers {
+		if amounts, ok := c.held[provider]; ok {
+			out[id] = amounts
+		}
+	}
+	return out
+}
+
+func (s *Server) used(provider, class string) int64 {
+	sum := int64(0)
+	for _, amounts := range s.heldOf(provider) {
+		sum += amounts[class]
+	}
+	return sum
+}
+
+func (s *Server) providerAllocations(r *http.Request) (any, error) {
+	p, err := s.provider(r)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]any{}
+	for id, amounts := range s.heldOf(r.PathValue("id")) {
+		out[id] = map[string]any{"resources": amounts, "consumer_generation": s.consumers[id].generation}
+	}
+	return map[string]any{"resource_provider_generation": p.generation, "allocations": out}, nil
+}
+
+func (s *Server) getAllocations(r *http.Request) (any, error) {
+	c := s.consumers[r.PathValue("id")]
+	if c == nil {
+		return map[string]any{"allocations": map[string]any{}}, nil
+	}
+	held := map[string]any{}
+	for id, amounts := range c.held {
+		held[id] = map[string]any{"resources": amounts, "generation": s.providers[id].generation}
+	}
+	return map[string]any{
+		"allocations": held, "project_id": c.project, "user_id": c.user, "consumer_generation": c.generation,
+	}, nil
+}
+
+func (s *Server) putAllocations(r *http.Request) (any, error) {
+	id := r.PathValue("id")
+	var in struct {
+		Allocations map[string]struct {
+			Resources map[string]int64 `json:"resources"`
+		} `json:"allocations"`
+		Project    string `json:"project_id"`
+		User       string `json:"user_id"`
+		Generation *int64 `json:"consumer_generation"`
+	}
+	if err := decode(r, &in); err != nil {
+		return nil, err
+	}
+	if in.Project == "" || in.User == "" {
+		return nil, fail(http.StatusBadRequest, undefined, "JSON does not validate: '' is too short")
+	}
+	c := s.consumers[id]
+	if (c == nil) != (in.Generation == nil) || (c != nil && c.generation != *in.Generation) {
+		return nil, fail(http.StatusConflict, concurrent, "consumer generation conflict")
+	}
+	next := &consumer{project: in.Project, user: in.User, generation: 1, held: map[string]map[string]int64{}}
+	if c != nil {
+		next.generation = c.generation + 1
+	}
+	delete(s.consumers, id)
+	for provider, want := range in.Allocations {
+		for class, n := range want.Resources {
+			if err := s.fits(provider, class, n); err != nil {
+				if c != nil {
+					s.consumers[id] = c
+				}
+				return nil, err
+			}
+		}
+		next.held[provider] = want.Resources
+	}
+	for provider := range in.Allocations {
+		s.providers[provider].generation++
+	}
+	if len(next.held) > 0 {
+		s.consumers[id] = next
+	}
+	return nil, nil
+}
+
+// fits checks an amount against what is left of an inventory.
+func (s *Server) fits(provider, class string, n int64) error {
+	p := s.providers[provider]
+	if p == nil {
+		return fail(http.StatusBadRequest, undefined, "Allocation for resource provider '%s' that does not exist.", provider)
+	}
+	i, ok := p.inventories[class]
+	if room := int64(float64(i.Total-i.Reserved) * i.Ratio); !ok || n < i.Min || n > i.Max || n%i.Step != 0 || s.used(provider, class)+n > room {
+		return fail(http.StatusConflict, undefined, "Unable to allocate inventory: Unable to create allocation for '%s'", class)
+	}
+	return nil
+}
+
+func (s *Server) deleteAllocations(r *http.Request) (any, error) {
+	id := r.PathValue("id")
+	if s.consumers[id] == nil {
+		return nil, fail(http.StatusNotFound, undefined, "No allocations for consumer '%s'", id)
+	}
+	delete(s.consumers, id)
+	return nil, nil
+}
