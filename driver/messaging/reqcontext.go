@@ -2,6 +2,7 @@ package messaging
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -81,6 +82,10 @@ func (c RequestContext) Elevated() RequestContext {
 func (c RequestContext) WithReadDeleted(value string) RequestContext {
 	return c.with("read_deleted", value)
 }
+
+// Format prints the request id and nothing else, whatever the verb: a context
+// holds a token and must not get into logs by accident.
+func (c RequestContext) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(c.RequestID())) }
 
 func (c RequestContext) with(field string, v any) RequestContext {
 	out := RequestContext{fields: maps.Clone(c.fields)}

@@ -64,7 +64,7 @@ func (d *dialer) handshake(ctx context.Context, conn net.Conn, h Host) (*amqp.Co
 		}
 		conn = tc
 	}
-	return amqp.Open(conn, amqp.Config{
+	c, err := amqp.Open(conn, amqp.Config{
 		SASL:      d.sasl(h),
 		Vhost:     d.opts.URL.VHost,
 		Heartbeat: d.opts.heartbeat(),
@@ -74,6 +74,18 @@ func (d *dialer) handshake(ctx context.Context, conn net.Conn, h Host) (*amqp.Co
 			"connection_name": fmt.Sprintf("%s:%d:%s", d.opts.Program, os.Getpid(), uuid.NewString()),
 		},
 	})
+	if err != nil {
+		return nil, err
+	}
+	// The library begins to watch for silence with the first frame after the
+	// handshake; without this a peer that falls silent before it is waited
+	// for without end.
+	if beat := c.Config.Heartbeat; beat > 0 {
+		if err := conn.SetReadDeadline(time.Now().Add(beat * 3 / 2)); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
 func (d *dialer) sasl(h Host) []amqp.Authentication {

@@ -88,8 +88,9 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
-// tidyTime bounds what is said to the broker at the end.
-const tidyTime = 5 * time.Second
+// tidyTime bounds what is said to the broker at the end: once for the
+// subscriptions, once for the connections.
+const tidyTime = 2 * time.Second
 
 func (l *link) set(s *session, closed bool) {
 	l.mu.Lock()
@@ -109,7 +110,7 @@ func (l *link) session(ctx context.Context) (*session, error) {
 		switch {
 		case closed:
 			return nil, messaging.ErrClosed
-		case s != nil:
+		case s != nil && !s.isGone():
 			return s, nil
 		}
 		select {
@@ -189,6 +190,15 @@ func (s *session) writable(stop <-chan struct{}) bool {
 		case <-stop:
 			return false
 		}
+	}
+}
+
+func (s *session) isGone() bool {
+	select {
+	case <-s.gone:
+		return true
+	default:
+		return false
 	}
 }
 

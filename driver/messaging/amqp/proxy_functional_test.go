@@ -3,7 +3,6 @@
 package amqp_test
 
 import (
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -16,9 +15,14 @@ type proxy struct {
 	running  sync.WaitGroup
 
 	mu     sync.Mutex
-	conns  map[net.Conn]bool
+	pairs  map[*pair]bool
 	refuse bool
-	frozen chan struct{} // nil, or closed to go on
+}
+
+// pair is one proxied connection.
+type pair struct {
+	in, out net.Conn
+	frozen  chan struct{} // guarded by proxy.mu; not nil: nothing passes until it is closed
 }
 
 func newProxy(t *testing.T, target string) *proxy {
@@ -27,11 +31,10 @@ func newProxy(t *testing.T, target string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: l, target: target, conns: map[net.Conn]bool{}}
+	p := &proxy{listener: l, target: target, pairs: map[*pair]bool{}}
 	p.running.Go(p.accept)
 	t.Cleanup(func() {
 		_ = l.Close()
-		p.thaw()
 		p.cut()
 		p.running.Wait()
 	})
@@ -51,50 +54,53 @@ func (p *proxy) accept() {
 			_ = in.Close()
 			continue
 		}
+		c := &pair{in: in, out: out}
 		p.mu.Lock()
 		refuse := p.refuse
-		p.conns[in], p.conns[out] = true, true
+		p.pairs[c] = true
 		p.mu.Unlock()
 		if refuse {
-			p.drop(in, out)
+			p.drop(c)
 			continue
 		}
-		p.running.Go(func() { p.copy(in, out) })
-		p.running.Go(func() { p.copy(out, in) })
+		p.running.Go(func() { p.copy(c, in, out) })
+		p.running.Go(func() { p.copy(c, out, in) })
 	}
 }
 
-func (p *proxy) copy(dst, src net.Conn) {
-	defer p.drop(dst, src)
+func (p *proxy) copy(c *pair, dst, src net.Conn) {
+	defer p.drop(c)
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := src.Read(buf)
 		p.mu.Lock()
-		frozen := p.frozen
+		frozen := c.frozen
 		p.mu.Unlock()
 		if frozen != nil {
 			<-frozen
 		}
-		if n > 0 {
-			if _, werr := dst.Write(buf[:n]); werr != nil {
-				return
-			}
-		}
-		if err != nil {
-			if err != io.EOF {
-				return
-			}
+		if _, werr := dst.Write(buf[:n]); werr != nil || err != nil {
 			return
 		}
 	}
 }
 
-func (p *proxy) drop(conns ...net.Conn) {
+// drop ends one connection.
+func (p *proxy) drop(c *pair) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, c := range conns {
-		_ = c.Close()
-		delete(p.conns, c)
+	p.end(c)
+}
+
+func (p *proxy) end(c *pair) {
+	if !p.pairs[c] {
+		return
+	}
+	delete(p.pairs, c)
+	_ = c.in.Close()
+	_ = c.out.Close()
+	if c.frozen != nil {
+		close(c.frozen)
 	}
 }
 
@@ -102,10 +108,9 @@ func (p *proxy) drop(conns ...net.Conn) {
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for c := range p.conns {
-		_ = c.Close()
+	for c := range p.pairs {
+		p.end(c)
 	}
-	clear(p.conns)
 }
 
 // down cuts everything and refuses new connections until up.
@@ -122,18 +127,13 @@ func (p *proxy) up() {
 	p.refuse = false
 }
 
-// freeze keeps connections open and lets nothing through: half-open.
+// freeze makes the connections of now half-open: they stay, and nothing passes.
 func (p *proxy) freeze() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.frozen = make(chan struct{})
-}
-
-func (p *proxy) thaw() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.frozen != nil {
-		close(p.frozen)
-		p.frozen = nil
+	for c := range p.pairs {
+		if c.frozen == nil {
+			c.frozen = make(chan struct{})
+		}
 	}
 }

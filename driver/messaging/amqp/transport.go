@@ -152,7 +152,7 @@ func (t *Transport) subscribe(ctx context.Context, p plan, deliver func(messagin
 }
 
 // Close implements messaging.Transport. It deletes the fan-out queues if the
-// broker answers within five seconds.
+// broker answers within two seconds.
 func (t *Transport) Close() error {
 	t.mu.Lock()
 	first := !t.closed
