@@ -4,6 +4,15 @@
 // Callers never ask which version runs. It imports no other package of ours
 // except internal/errdefs.
 //
+// Groups lie under a tree of our own below the root of each hierarchy, not
+// inside the group of the calling process: stopping the service leaves them.
+// What each limit becomes is a pure function (limits_v1.go, limits_v2.go,
+// devices.go); layouts are found once, in New, and creating a group is then one
+// mkdir for each hierarchy and one write for each limit.
+//
+// The hybrid layout takes limits from v1, and freezing and killing from v2,
+// whose kill is atomic.
+//
 // Source of file names and units: Linux Documentation/admin-guide/cgroup-v1
 // and cgroup-v2.rst; conversion of cpu shares to weight as in the OCI runtime
 // specification (config-linux.md, Control groups).
@@ -16,6 +25,9 @@ import (
 )
 
 // Tree is the part of the host's control groups that belongs to one engine.
+//
+// A name is one path element. Methods are safe for concurrent use; of the
+// methods of one group, only Kill may run beside others.
 type Tree interface {
 	// Create makes the group name with the limits. An existing empty group is
 	// taken over; one with processes is errdefs.ErrConflict. A limit that this
@@ -74,9 +86,13 @@ type Device struct {
 	Access string
 }
 
-// Stats of a group.
+// Stats of a group, its sub-groups included.
 type Stats struct {
-	CPUTime     time.Duration
+	CPUTime time.Duration
+	// MemoryBytes is charged memory without file cache that was not used
+	// lately and can be dropped at once.
 	MemoryBytes int64
-	Pids        int64
+	// Pids counts processes and threads, ended ones that nobody has waited for
+	// included.
+	Pids int64
 }

@@ -12,7 +12,7 @@
 //
 //	Unpack(chain id, parents, fill)   a layer that is not here yet
 //	Prepare(key, chain)               a disk over the layers
-//	Mount(key, target, userns)        the disk as the container sees it
+//	Mount(key, target, ids)           the disk as the container sees it
 //	Changes(key)                      what the container has written
 //	Unmount(target)
 //	Remove(key)
@@ -41,6 +41,9 @@ type Snapshotter interface {
 	// RemoveLayer removes a layer. Absent is nil; one that an active snapshot
 	// has below it is errdefs.ErrConflict.
 	RemoveLayer(ctx context.Context, chainID string) error
+	// Layer returns the directory of a committed layer, to be read only;
+	// errdefs.ErrNotFound if there is none.
+	Layer(ctx context.Context, chainID string) (dir string, err error)
 	// Layers lists the committed layers.
 	Layers(ctx context.Context) ([]string, error)
 
@@ -49,10 +52,10 @@ type Snapshotter interface {
 	// errdefs.ErrNotFound.
 	Prepare(ctx context.Context, key string, chain []string) error
 	// Mount shows the snapshot at target, an existing directory, with ids
-	// mapped by the user namespace at the path userns. The mount is nodev. A
+	// mapped by ids. The mount is nodev. A
 	// snapshot is mounted once at a time; a target that is mounted already is
 	// success.
-	Mount(ctx context.Context, key, target, userns string) error
+	Mount(ctx context.Context, key, target string, ids IDs) error
 	// Unmount takes down the mount at target. Not mounted is nil. It returns
 	// before the file system has written everything back.
 	Unmount(ctx context.Context, target string) error
@@ -66,6 +69,14 @@ type Snapshotter interface {
 	Remove(ctx context.Context, key string) error
 	// List names the active snapshots.
 	List(ctx context.Context) ([]string, error)
+}
+
+// IDs say how a container's ids appear on the host.
+type IDs struct {
+	// UserNS is the path of a user namespace that maps the container's ids.
+	UserNS string
+	// Root is the host's user and group id of the container's root.
+	Root uint32
 }
 
 // Usage of a snapshot, without the layers below it.

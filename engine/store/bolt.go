@@ -142,7 +142,8 @@ func (b *Bolt) Containers(context.Context) ([]Container, error) {
 
 // Container implements Store.
 func (b *Bolt) Container(_ context.Context, id string) (c Container, err error) {
-	return c, b.get(bucketContainers, id, &c)
+	err = b.get(bucketContainers, id, &c)
+	return c, err
 }
 
 // PutContainer implements Store.
@@ -159,7 +160,8 @@ func (b *Bolt) DeleteContainer(_ context.Context, id string) error {
 
 // Image implements Store.
 func (b *Bolt) Image(_ context.Context, ref string) (img Image, err error) {
-	return img, b.get(bucketImages, ref, &img)
+	err = b.get(bucketImages, ref, &img)
+	return img, err
 }
 
 // Images implements Store.
@@ -191,7 +193,7 @@ func (b *Bolt) DeleteImage(_ context.Context, ref string) error {
 
 // AllocateIDs implements Store.
 func (b *Bolt) AllocateIDs(_ context.Context, container string) (base uint32, err error) {
-	return base, b.update(bucketBlocks, container, func(tx *bolt.Tx) error {
+	err = b.update(bucketBlocks, container, func(tx *bolt.Tx) error {
 		bucket := tx.Bucket(bucketBlocks)
 		if raw := bucket.Get([]byte(container)); len(raw) == 4 {
 			base = binary.BigEndian.Uint32(raw)
@@ -212,6 +214,7 @@ func (b *Bolt) AllocateIDs(_ context.Context, container string) (base uint32, er
 		}
 		return bucket.Put([]byte(container), binary.BigEndian.AppendUint32(nil, base))
 	})
+	return base, err
 }
 
 // FreeIDs implements Store.

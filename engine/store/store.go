@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gantry-project/gantry/engine/cgroup"
+	"github.com/gantry-project/gantry/engine/image"
 )
 
 // FirstID is the first host id that is given to a container, and IDBlock the
@@ -69,6 +70,8 @@ type Container struct {
 	Created time.Time `json:"created"`
 	// Started is the last start; zero if it never ran.
 	Started time.Time `json:"started"`
+	// Args is the command of the last start.
+	Args []string `json:"args,omitempty"`
 	// Pid, StartTime and BootID name the running first process (process.Process);
 	// Pid is 0 when none runs.
 	Pid       int    `json:"pid,omitempty"`
@@ -89,23 +92,12 @@ type Image struct {
 	// config.md, Layer ChainID), as the snapshotter knows them.
 	Chain []string `json:"chain"`
 	// DiffIDs are the digests of the uncompressed layers, lowest first.
-	DiffIDs []string `json:"diff_ids"`
-	Config  Config   `json:"config"`
+	DiffIDs []string     `json:"diff_ids"`
+	Config  image.Config `json:"config"`
 	// RootFS marks a bare root file system.
 	RootFS bool `json:"rootfs,omitempty"`
 	// SizeBytes is the unpacked size.
 	SizeBytes int64     `json:"size_bytes"`
 	Imported  time.Time `json:"imported"`
 	LastUsed  time.Time `json:"last_used"`
-}
-
-// Config is the allow-listed part of an image configuration (OCI image-spec
-// config.md); nothing else of it is ever used.
-type Config struct {
-	Env        []string `json:"env,omitempty"`
-	Entrypoint []string `json:"entrypoint,omitempty"`
-	Cmd        []string `json:"cmd,omitempty"`
-	WorkingDir string   `json:"working_dir,omitempty"`
-	User       string   `json:"user,omitempty"`
-	StopSignal string   `json:"stop_signal,omitempty"`
 }

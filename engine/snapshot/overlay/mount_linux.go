@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
@@ -24,7 +26,7 @@ const options = "redirect_dir=off,metacopy=off,index=off"
 // Each layer, and the directory with upper and work, is cloned into an id-mapped
 // mount at a staging directory; the overlay is mounted over those and keeps
 // private clones, so that the staging mounts go at once.
-func (s *Snapshotter) Mount(ctx context.Context, key, target, userns string) error {
+func (s *Snapshotter) Mount(ctx context.Context, key, target string, ids snapshot.IDs) error {
 	name, err := keyName(key)
 	if err != nil {
 		return err
@@ -39,18 +41,18 @@ func (s *Snapshotter) Mount(ctx context.Context, key, target, userns string) err
 	if err != nil {
 		return err
 	}
-	ns, err := os.Open(userns)
+	ns, err := os.Open(ids.UserNS)
 	if err != nil {
 		return fmt.Errorf("mount snapshot %s: user namespace: %w", key, err)
 	}
 	defer ns.Close()
-	if err := s.mount(name, chain, target, int(ns.Fd())); err != nil {
+	if err := s.mount(name, chain, target, int(ns.Fd()), ids.Root); err != nil {
 		return fmt.Errorf("mount snapshot %s: %w", key, err)
 	}
 	return nil
 }
 
-func (s *Snapshotter) mount(name string, chain []string, target string, userns int) (err error) {
+func (s *Snapshotter) mount(name string, chain []string, target string, userns int, root uint32) (err error) {
 	staging, err := os.MkdirTemp(s.root, halfMounted)
 	if err != nil {
 		return err
@@ -100,10 +102,40 @@ func (s *Snapshotter) mount(name string, chain []string, target string, userns i
 		return fmt.Errorf("no layer: %w", errdefs.ErrInvalid)
 	}
 	data := options + ",upperdir=" + base + "u/upper,workdir=" + base + "u/work,lowerdir=" + strings.Join(lower, ":")
-	if err := unix.Mount("overlay", target, "overlay", unix.MS_NODEV, data); err != nil {
+	err = asRoot(root, func() error { return unix.Mount("overlay", target, "overlay", unix.MS_NODEV, data) })
+	if err != nil {
 		return fmt.Errorf("overlay of %d layers: %w", len(lower), classify(err))
 	}
 	return nil
+}
+
+// asRoot runs fn with the file system ids of the container's root and all
+// capabilities. An overlay works on its layers with the credentials of who
+// mounted it, and the host's root has no id in an id-mapped layer: it could
+// make no file there, and the overlay would be read-only.
+func asRoot(id uint32, fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		// the thread is not unlocked: it ends with the goroutine, and its
+		// credentials with it
+		runtime.LockOSThread()
+		done <- func() error {
+			head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var caps [2]unix.CapUserData
+			if err := unix.Capget(&head, &caps[0]); err != nil {
+				return fmt.Errorf("read capabilities: %w", err)
+			}
+			if err := errors.Join(unix.Setfsgid(int(id)), unix.Setfsuid(int(id))); err != nil {
+				return fmt.Errorf("set file system ids: %w", err)
+			}
+			// giving up the file system id 0 has dropped capabilities
+			if err := unix.Capset(&head, &caps[0]); err != nil {
+				return fmt.Errorf("keep capabilities: %w", err)
+			}
+			return fn()
+		}()
+	}()
+	return <-done
 }
 
 // idmapped clones the mount at source, maps its ids and attaches it at target.

@@ -206,6 +206,19 @@ func discard(dir, name string) error {
 	return os.RemoveAll(gone)
 }
 
+// Layer implements snapshot.Snapshotter.
+func (s *Snapshotter) Layer(_ context.Context, chainID string) (string, error) {
+	name, err := layerName(chainID)
+	if err != nil {
+		return "", err
+	}
+	dir := s.path("layers", name, "fs")
+	if there, err := exists(dir); err != nil || !there {
+		return "", errors.Join(err, fmt.Errorf("layer %s: %w", chainID, errdefs.ErrNotFound))
+	}
+	return dir, nil
+}
+
 // Layers implements snapshot.Snapshotter.
 func (s *Snapshotter) Layers(context.Context) ([]string, error) {
 	names, err := names(s.path("layers"))

@@ -1,0 +1,164 @@
+package local
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/engine"
+	"github.com/gantry-project/gantry/engine/cgroup"
+	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+const (
+	// commandProperty is Glance's documented property for the start command.
+	commandProperty = "os_command_line"
+	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	cpuPeriod       = 100_000 // microseconds
+)
+
+// inits are looked for, in this order, in a bare root file system; the last is
+// the fallback that puts a shell on the console.
+var inits = [][]string{
+	{"/sbin/init"},
+	{"/usr/lib/systemd/systemd"},
+	{"/lib/systemd/systemd"},
+	{"/usr/sbin/init"},
+	{"/init"},
+	{"/bin/sh"},
+}
+
+// guestFor decides what runs. It is pure: image configuration and properties
+// in, command out. An image that says nothing to run is errdefs.ErrInvalid.
+func guestFor(req driver.SpawnRequest, img engine.ImageInfo) (guest, error) {
+	g := guest{
+		Hostname: hostname(req.Hostname, string(req.UUID)),
+		Cwd:      img.Config.WorkingDir,
+		User:     img.Config.User,
+		VCPUs:    req.Flavor.VCPUs,
+		MemoryMB: req.Flavor.MemoryMB,
+		Image:    imageRef(req.Image),
+	}
+	g.Env = environment(img)
+	switch {
+	case req.Image.Properties[commandProperty] != "":
+		args, err := splitCommand(req.Image.Properties[commandProperty])
+		if err != nil {
+			return g, errdefs.WithPublic(fmt.Errorf("%s: %w", commandProperty, err),
+				"The image property "+commandProperty+" is malformed: "+err.Error())
+		}
+		g.Args = args
+	case img.RootFS:
+		g.Candidates = inits
+	case len(img.Config.Entrypoint)+len(img.Config.Cmd) > 0:
+		g.Args = slices.Concat(img.Config.Entrypoint, img.Config.Cmd)
+	default:
+		return g, errdefs.WithPublic(fmt.Errorf("image %s: no command: %w", req.Image.ID, errdefs.ErrInvalid),
+			"The image names no command to run; set its property "+commandProperty+".")
+	}
+	if img.Config.StopSignal == "" {
+		return g, nil // chosen by what runs
+	}
+	sig, err := img.Config.Signal()
+	if err != nil {
+		return g, errdefs.WithPublic(err, "The image's stop signal "+strconv.Quote(img.Config.StopSignal)+" is unknown.")
+	}
+	g.StopSignal = sig
+	return g, nil
+}
+
+// environment is the image's, with a PATH and the mark that container guests look for.
+func environment(img engine.ImageInfo) []string {
+	env := []string{"container=gantry", "TERM=linux"}
+	hasPath := false
+	for _, e := range img.Config.Env {
+		name, _, ok := strings.Cut(e, "=")
+		if !ok || name == "" || strings.ContainsRune(e, 0) {
+			continue
+		}
+		hasPath = hasPath || name == "PATH"
+		env = append(env, e)
+	}
+	if !hasPath {
+		env = append(env, "PATH="+defaultPath)
+	}
+	return env
+}
+
+// hostname is the instance's name made safe: a label of letters, digits and
+// '-', at most 63 long.
+func hostname(name, fallback string) string {
+	var b strings.Builder
+	for _, r := range name {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '.':
+			b.WriteRune(r)
+		}
+	}
+	out := strings.Trim(b.String(), "-.")
+	if out == "" {
+		out = fallback
+	}
+	return out[:min(len(out), 63)]
+}
+
+// limitsFor turns a flavor into limits; every one is set.
+func limitsFor(f driver.Flavor, pidsPerVCPU int64) cgroup.Limits {
+	return cgroup.Limits{
+		MemoryBytes: f.MemoryMB * mib,
+		SwapBytes:   -1,
+		CPUPeriod:   cpuPeriod,
+		CPUQuota:    f.VCPUs * cpuPeriod,
+		CPUShares:   min(f.VCPUs*1024, 262144),
+		Pids:        pidLimit(f.VCPUs, pidsPerVCPU),
+		Devices:     devices,
+	}
+}
+
+// devices that an instance may use: the ones that hold no state of the host.
+// Source: the default list of the OCI runtime specification (config-linux.md).
+var devices = []cgroup.Device{
+	{Type: 'c', Major: 1, Minor: 3, Access: "rwm"},    // null
+	{Type: 'c', Major: 1, Minor: 5, Access: "rwm"},    // zero
+	{Type: 'c', Major: 1, Minor: 7, Access: "rwm"},    // full
+	{Type: 'c', Major: 1, Minor: 8, Access: "rwm"},    // random
+	{Type: 'c', Major: 1, Minor: 9, Access: "rwm"},    // urandom
+	{Type: 'c', Major: 5, Minor: 0, Access: "rwm"},    // tty
+	{Type: 'c', Major: 5, Minor: 1, Access: "rwm"},    // console
+	{Type: 'c', Major: 5, Minor: 2, Access: "rwm"},    // ptmx
+	{Type: 'c', Major: 136, Minor: -1, Access: "rwm"}, // pseudo terminals
+}
+
+// networkFiles are written at each start: they follow Neutron.
+func networkFiles(vifs objects.NetworkInfo) []process.File {
+	if len(vifs) == 0 {
+		return nil
+	}
+	return []process.File{{Path: "/etc/resolv.conf", Data: resolvConf(vifs), Mode: 0o644}}
+}
+
+// firstFiles are written at the first start only; from then on they are the
+// guest's. A path that leaves the root or names a directory is errdefs.ErrInvalid.
+func firstFiles(req driver.SpawnRequest, g guest, vifs objects.NetworkInfo) ([]process.File, error) {
+	files := []process.File{
+		{Path: "/etc/hostname", Data: []byte(g.Hostname + "\n"), Mode: 0o644},
+		{Path: "/etc/hosts", Data: hostsFile(g.Hostname, vifs), Mode: 0o644},
+	}
+	if key := strings.TrimSpace(req.PublicKey); key != "" {
+		files = append(files, process.File{Path: "/root/.ssh/authorized_keys", Data: []byte(key + "\n"), Mode: 0o600})
+	}
+	for _, f := range req.Files {
+		clean := path.Clean("/" + f.Path)
+		if clean == "/" || strings.ContainsRune(f.Path, 0) || strings.HasSuffix(f.Path, "/") {
+			return nil, errdefs.WithPublic(fmt.Errorf("inject %q: %w", f.Path, errdefs.ErrInvalid),
+				"The injected file "+strconv.Quote(f.Path)+" has no usable path.")
+		}
+		files = append(files, process.File{Path: clean, Data: f.Content, Mode: 0o644})
+	}
+	return files, nil
+}

@@ -1,0 +1,117 @@
+// Package local is the driver that realises instances as containers of this
+// host's engine. It is the only place that says both "instance" and
+// "container", and where engine, netbridge and glance meet.
+//
+// An instance's container has the instance's UUID as its id; its image is
+// addressed by Glance's id and hash. The namespace of the network comes first
+// and the first process last: addresses are in place before anything runs.
+// What a restart of an instance needs to know stands in the container's labels,
+// so the driver itself keeps no state.
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/engine"
+	"github.com/gantry-project/gantry/glance/cache"
+	"github.com/gantry-project/gantry/netbridge"
+)
+
+// ImageSource reads images from the image service.
+type ImageSource interface {
+	// OpenImage streams the image's bytes and verifies size and hash: the
+	// reader's last error is errdefs.ErrCorrupt when they differ.
+	OpenImage(ctx context.Context, cred driver.Credentials, img driver.Image) (io.ReadCloser, error)
+}
+
+// Options of the driver. All fields must be set but those with a default.
+type Options struct {
+	Engine  *engine.Engine
+	Network netbridge.Plugger
+	Images  ImageSource
+	// Node is the hypervisor host name to report.
+	Node string
+	// StorePath is the directory whose file system holds the instances.
+	StorePath string
+	// ConsoleBytes bounds each console log (bytes).
+	ConsoleBytes int64
+	// PidsPerVCPU bounds the processes of an instance.
+	PidsPerVCPU int64
+	// StartGrace is how long a first process must live for a build to be
+	// good, unless it ends with success. 0 does not look.
+	StartGrace time.Duration
+	Log        zerolog.Logger
+}
+
+// Driver implements driver.ComputeDriver, Recoverer, Snapshotter, Pauser,
+// ConsoleReader, DiagnosticsReader and EventSource.
+type Driver struct {
+	opts   Options
+	images cache.Group[engine.ImageInfo]
+	events chan driver.LifecycleEvent
+}
+
+// The abilities that the driver claims in Capabilities.
+var (
+	_ driver.ComputeDriver     = (*Driver)(nil)
+	_ driver.Recoverer         = (*Driver)(nil)
+	_ driver.Snapshotter       = (*Driver)(nil)
+	_ driver.Pauser            = (*Driver)(nil)
+	_ driver.ConsoleReader     = (*Driver)(nil)
+	_ driver.DiagnosticsReader = (*Driver)(nil)
+	_ driver.EventSource       = (*Driver)(nil)
+)
+
+// New returns a driver over an open engine. Events are forwarded until ctx ends.
+func New(ctx context.Context, opts Options) *Driver {
+	d := &Driver{opts: opts, events: make(chan driver.LifecycleEvent, 64)}
+	go d.forward(ctx)
+	return d
+}
+
+// Capabilities of the driver.
+func (d *Driver) Capabilities() driver.Capabilities {
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true}
+}
+
+// guest is what a start of an instance needs besides its network. It is kept
+// as a label of the container.
+type guest struct {
+	Hostname   string     `json:"hostname"`
+	Args       []string   `json:"args,omitempty"`
+	Candidates [][]string `json:"candidates,omitempty"`
+	Env        []string   `json:"env,omitempty"`
+	Cwd        string     `json:"cwd,omitempty"`
+	User       string     `json:"user,omitempty"`
+	StopSignal int        `json:"stop_signal,omitempty"`
+	VCPUs      int64      `json:"vcpus"`
+	MemoryMB   int64      `json:"memory_mb"`
+	Image      string     `json:"image"`
+}
+
+const guestLabel = "gantry.guest"
+
+func (g guest) labels() (map[string]string, error) {
+	raw, err := json.Marshal(g)
+	if err != nil {
+		return nil, fmt.Errorf("record guest: %w", err)
+	}
+	return map[string]string{guestLabel: string(raw)}, nil
+}
+
+func guestOf(s engine.State) (guest, error) {
+	var g guest
+	if err := json.Unmarshal([]byte(s.Labels[guestLabel]), &g); err != nil {
+		return g, fmt.Errorf("read guest of %s: %w", s.ID, err)
+	}
+	return g, nil
+}
+
+func container(uuid driver.InstanceUUID) engine.ContainerID { return engine.ContainerID(uuid) }

@@ -1,0 +1,173 @@
+package local
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/netbridge"
+)
+
+// metadataAddress is where guests look for the metadata service.
+var metadataAddress = netip.MustParsePrefix("169.254.169.254/32")
+
+// networkPlan turns Neutron's view of an instance into a plan. It is pure.
+//
+// Source: nova/network/model.py; os_vif's names of devices. A port that
+// Neutron could not bind, or of a type that this host cannot plug, is refused
+// before anything is made.
+func networkPlan(owner, netns string, vifs objects.NetworkInfo) (netbridge.Plan, error) {
+	plan := netbridge.Plan{Owner: owner, NetNS: netns}
+	hasDefault := map[bool]bool{}
+	for i, vif := range vifs {
+		iface, err := planInterface(i, vif, hasDefault)
+		if err != nil {
+			return netbridge.Plan{}, fmt.Errorf("port %s: %w", vif.ID, err)
+		}
+		plan.Interfaces = append(plan.Interfaces, iface)
+	}
+	return plan, nil
+}
+
+func planInterface(index int, vif objects.VIF, hasDefault map[bool]bool) (netbridge.Interface, error) {
+	iface := netbridge.Interface{
+		ID:        vif.ID,
+		HostName:  netbridge.TapName(vif.ID),
+		GuestName: "eth" + strconv.Itoa(index),
+		MAC:       vif.Address,
+	}
+	if vif.Network.Meta.MTU != nil {
+		iface.MTU = *vif.Network.Meta.MTU
+	}
+	switch vif.Type {
+	case "bridge":
+		iface.Attachment = netbridge.AttachBridge
+		iface.Bridge = netbridge.BridgeName(vif.Network.ID)
+		if vif.Network.Bridge != nil && *vif.Network.Bridge != "" {
+			iface.Bridge = *vif.Network.Bridge
+		}
+	case "tap":
+		iface.Attachment = netbridge.AttachNone
+	case "unbound", "binding_failed", "":
+		return iface, errdefs.WithPublic(fmt.Errorf("vif type %q: %w", vif.Type, errdefs.ErrUnavailable),
+			"Binding failed for port "+vif.ID+", please check neutron logs for more information.")
+	default:
+		return iface, errdefs.WithPublic(fmt.Errorf("vif type %q: %w", vif.Type, errdefs.ErrUnsupported),
+			"Port "+vif.ID+" has VIF type "+vif.Type+", which container hosts do not support.")
+	}
+	for _, subnet := range vif.Network.Subnets {
+		if err := planSubnet(&iface, subnet, hasDefault); err != nil {
+			return iface, fmt.Errorf("subnet %s: %w", subnet.CIDR, err)
+		}
+	}
+	return iface, nil
+}
+
+// planSubnet adds the addresses and routes that the subnet gives the port: the
+// ones that a DHCP client would get from Neutron.
+func planSubnet(iface *netbridge.Interface, subnet objects.VIFSubnet, hasDefault map[bool]bool) error {
+	for _, ip := range subnet.IPs {
+		addr, err := netip.ParseAddr(ip.Address)
+		if err != nil {
+			return fmt.Errorf("address %q: %w", ip.Address, errdefs.ErrInvalid)
+		}
+		iface.Addresses = append(iface.Addresses, netip.PrefixFrom(addr, subnet.CIDR.Bits()))
+	}
+	if len(subnet.IPs) == 0 {
+		return nil
+	}
+	for _, r := range subnet.Routes {
+		to, err := netip.ParsePrefix(r.CIDR)
+		if err != nil {
+			return fmt.Errorf("route to %q: %w", r.CIDR, errdefs.ErrInvalid)
+		}
+		via, err := netip.ParseAddr(r.Gateway.Address)
+		if err != nil {
+			return fmt.Errorf("route via %q: %w", r.Gateway.Address, errdefs.ErrInvalid)
+		}
+		iface.Routes = append(iface.Routes, netbridge.Route{To: to.Masked(), Via: via})
+	}
+	v4 := subnet.CIDR.Addr().Is4()
+	gateway, err := gatewayOf(subnet)
+	if err != nil {
+		return err
+	}
+	switch {
+	case gateway.IsValid() && !hasDefault[v4]:
+		hasDefault[v4] = true
+		any := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		if v4 {
+			any = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		}
+		iface.Routes = append(iface.Routes, netbridge.Route{To: any, Via: gateway})
+	case !gateway.IsValid() && v4 && subnet.Meta.DHCPServer != "":
+		// an isolated network: Neutron's DHCP server answers for the metadata service
+		if server, err := netip.ParseAddr(subnet.Meta.DHCPServer); err == nil && !routed(iface.Routes, metadataAddress) {
+			iface.Routes = append(iface.Routes, netbridge.Route{To: metadataAddress, Via: server})
+		}
+	}
+	return nil
+}
+
+func gatewayOf(subnet objects.VIFSubnet) (netip.Addr, error) {
+	if subnet.Gateway == nil || subnet.Gateway.Address == "" {
+		return netip.Addr{}, nil
+	}
+	addr, err := netip.ParseAddr(subnet.Gateway.Address)
+	if err != nil {
+		return addr, fmt.Errorf("gateway %q: %w", subnet.Gateway.Address, errdefs.ErrInvalid)
+	}
+	return addr, nil
+}
+
+func routed(routes []netbridge.Route, to netip.Prefix) bool {
+	for _, r := range routes {
+		if r.To == to {
+			return true
+		}
+	}
+	return false
+}
+
+// resolvConf is the resolver configuration that the subnets give. A subnet
+// without name servers gets its DHCP server, which is what Neutron's DHCP
+// agent announces then.
+func resolvConf(vifs objects.NetworkInfo) []byte {
+	var b strings.Builder
+	seen := map[string]bool{}
+	add := func(server string) {
+		if _, err := netip.ParseAddr(server); err == nil && !seen[server] {
+			seen[server] = true
+			b.WriteString("nameserver " + server + "\n")
+		}
+	}
+	for _, vif := range vifs {
+		for _, subnet := range vif.Network.Subnets {
+			for _, dns := range subnet.DNS {
+				add(dns.Address)
+			}
+			if len(subnet.DNS) == 0 {
+				add(subnet.Meta.DHCPServer)
+			}
+		}
+	}
+	return []byte(b.String())
+}
+
+// hostsFile names the guest at its first fixed address.
+func hostsFile(hostname string, vifs objects.NetworkInfo) []byte {
+	b := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+	for _, vif := range vifs {
+		for _, subnet := range vif.Network.Subnets {
+			for _, ip := range subnet.IPs {
+				if _, err := netip.ParseAddr(ip.Address); err == nil {
+					return []byte(b + ip.Address + "\t" + hostname + "\n")
+				}
+			}
+		}
+	}
+	return []byte(b + "127.0.1.1\t" + hostname + "\n")
+}

@@ -1,0 +1,108 @@
+package local
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/internal/logging"
+)
+
+// Recover removes the links of instances that are gone. The engine has adopted
+// its containers when it was opened.
+func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
+	here, err := d.Instances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]bool{}
+	for _, uuid := range here {
+		known[string(uuid)] = true
+	}
+	owners, err := d.opts.Network.Owners(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	for _, owner := range owners {
+		if known[owner] {
+			continue
+		}
+		if err := d.unplug(ctx, driver.InstanceUUID(owner)); err != nil {
+			return nil, fmt.Errorf("remove links of %s: %w", owner, err)
+		}
+		d.opts.Log.Warn().Str(logging.Instance, owner).Msg("links of an unknown instance removed")
+	}
+	return here, nil
+}
+
+// ConsoleOutput returns the end of the console log.
+func (d *Driver) ConsoleOutput(ctx context.Context, uuid driver.InstanceUUID, lines int) ([]byte, error) {
+	out, err := d.opts.Engine.Console(ctx, container(uuid), lines)
+	if err != nil {
+		return nil, fmt.Errorf("console of %s: %w", uuid, err)
+	}
+	return out, nil
+}
+
+// Diagnostics describes the use of a running instance.
+func (d *Driver) Diagnostics(ctx context.Context, uuid driver.InstanceUUID) (driver.Diagnostics, error) {
+	s, err := d.opts.Engine.State(ctx, container(uuid))
+	if err != nil {
+		return driver.Diagnostics{}, fmt.Errorf("diagnostics of %s: %w", uuid, err)
+	}
+	g, err := guestOf(s)
+	if err != nil {
+		return driver.Diagnostics{}, err
+	}
+	use, err := d.opts.Engine.Stats(ctx, container(uuid))
+	if err != nil {
+		return driver.Diagnostics{}, fmt.Errorf("diagnostics of %s: %w", uuid, err)
+	}
+	out := driver.Diagnostics{
+		State: infoOf(s).State, CPUTime: use.CPUTime, NumCPUs: g.VCPUs,
+		MemoryMaxBytes: g.MemoryMB * mib, MemoryUsed: use.MemoryBytes,
+	}
+	if !s.Started.IsZero() {
+		out.Uptime = time.Since(s.Started)
+	}
+	nics, err := d.opts.Network.Stats(ctx, string(uuid))
+	if err != nil {
+		return out, fmt.Errorf("diagnostics of %s: %w", uuid, err)
+	}
+	for _, n := range nics {
+		out.NICs = append(out.NICs, driver.NICDiagnostics{
+			MAC: n.MAC, RxBytes: n.RxBytes, RxPackets: n.RxPackets, RxErrors: n.RxErrors, RxDrop: n.RxDrop,
+			TxBytes: n.TxBytes, TxPackets: n.TxPackets, TxErrors: n.TxErrors, TxDrop: n.TxDrop,
+		})
+	}
+	return out, nil
+}
+
+// Snapshot opens an image of the instance's disk as an OCI archive.
+func (d *Driver) Snapshot(ctx context.Context, uuid driver.InstanceUUID) (driver.SnapshotImage, error) {
+	commit, err := d.opts.Engine.Commit(ctx, container(uuid))
+	if err != nil {
+		return driver.SnapshotImage{}, fmt.Errorf("snapshot %s: %w", uuid, err)
+	}
+	return driver.SnapshotImage{DiskFormat: "raw", ContainerFormat: "docker", Content: commit.Content}, nil
+}
+
+// Events returns the channel of unasked changes.
+func (d *Driver) Events() <-chan driver.LifecycleEvent { return d.events }
+
+// forward turns the engine's events into the driver's.
+func (d *Driver) forward(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-d.opts.Engine.Events():
+			select {
+			case d.events <- driver.LifecycleEvent{UUID: driver.InstanceUUID(e.ID), Reason: describeExit(e.Exit)}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}

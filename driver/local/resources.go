@@ -1,0 +1,116 @@
+package local
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/driver"
+)
+
+const (
+	// hypervisorType is the word that Nova's enumeration has for containers of
+	// application images; an image with hypervisor_type=docker lands here.
+	hypervisorType    = "docker"
+	hypervisorVersion = 1000
+	vmMode            = "exe"
+
+	mib = 1 << 20
+	gib = 1 << 30
+)
+
+// architectures maps Go's names to Nova's (nova/objects/fields.py, Architecture).
+var architectures = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}
+
+// Resources reports the totals of this host.
+func (d *Driver) Resources(ctx context.Context) (driver.Resources, error) {
+	res := driver.Resources{
+		Node:              d.opts.Node,
+		VCPUs:             int64(runtime.NumCPU()),
+		HypervisorType:    hypervisorType,
+		HypervisorVersion: hypervisorVersion,
+		Supported:         supported(),
+		Traits:            []string{"COMPUTE_IMAGE_TYPE_RAW", "CUSTOM_HV_CONTAINER"},
+	}
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return res, fmt.Errorf("read host memory: %w", err)
+	}
+	res.MemoryMB = int64(uint64(info.Totalram) * uint64(info.Unit) / mib)
+	res.Uptime = time.Duration(info.Uptime) * time.Second
+	for i := range res.LoadAverage {
+		res.LoadAverage[i] = float64(info.Loads[i]) / 65536
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(d.opts.StorePath, &fs); err != nil {
+		return res, fmt.Errorf("read store size: %w", err)
+	}
+	res.DiskGB = int64(fs.Blocks) * fs.Bsize / gib
+	res.DiskFreeGB = int64(fs.Bavail) * fs.Bsize / gib
+	cpu, err := cpuInfo()
+	if err != nil {
+		return res, err
+	}
+	res.CPUInfo = cpu
+	return res, nil
+}
+
+// supported lists what can run here. The ImagePropertiesFilter compares image
+// properties with it, so containers answer to every container word.
+func supported() []driver.HVSpec {
+	arch := architectures[runtime.GOARCH]
+	specs := []driver.HVSpec{{Arch: arch, HVType: "docker", VMMode: vmMode}, {Arch: arch, HVType: "lxc", VMMode: vmMode}}
+	if arch == "x86_64" {
+		specs = append(specs, driver.HVSpec{Arch: "i686", HVType: "docker", VMMode: vmMode})
+	}
+	return specs
+}
+
+// cpuInfo describes the processor as the JSON that the hypervisors API shows.
+func cpuInfo() (string, error) {
+	raw, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return "", fmt.Errorf("read processor: %w", err)
+	}
+	info := map[string]any{
+		"arch":     architectures[runtime.GOARCH],
+		"topology": map[string]int{"cells": 1, "sockets": 1, "cores": runtime.NumCPU(), "threads": 1},
+	}
+	scan := bufio.NewScanner(bytes.NewReader(raw))
+	scan.Buffer(nil, 1<<20)
+	for scan.Scan() {
+		key, value, ok := strings.Cut(scan.Text(), ":")
+		if !ok {
+			continue
+		}
+		value = strings.TrimSpace(value)
+		switch strings.TrimSpace(key) {
+		case "vendor_id":
+			info["vendor"] = value
+		case "model name":
+			info["model"] = value
+		case "flags", "Features":
+			info["features"] = strings.Fields(value)
+		}
+	}
+	out, err := json.Marshal(info)
+	if err != nil {
+		return "", fmt.Errorf("describe processor: %w", err)
+	}
+	return string(out), nil
+}
+
+// pidLimit is how many processes an instance may have: never unlimited.
+func pidLimit(vcpus, perVCPU int64) int64 { return max(vcpus*perVCPU, 512) }
+
+// gigabytes renders a size for a person.
+func gigabytes(n int64) string { return strconv.FormatInt(n, 10) + " GB" }

@@ -1,0 +1,200 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/engine"
+	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/failpoint"
+	"github.com/gantry-project/gantry/internal/logging"
+	"github.com/gantry-project/gantry/internal/undo"
+	"github.com/gantry-project/gantry/netbridge"
+)
+
+// Spawn makes an instance and starts it. The disk is prepared while Neutron
+// still allocates the ports; the ports are plugged, and awaited, before the
+// first process starts.
+func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error) {
+	var undone undo.Stack
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("spawn %s: %w", req.UUID, err), undone.Unwind(ctx))
+		}
+	}()
+	began := time.Now()
+	step := func(name string) error {
+		d.opts.Log.Debug().Str(logging.Instance, string(req.UUID)).Str(logging.Step, name).
+			Dur(logging.Took, time.Since(began)).Msg("spawn step")
+		return failpoint.Hit("spawn." + name)
+	}
+
+	img, err := d.ensureImage(ctx, req.Credentials, req.Image)
+	if err != nil {
+		return err
+	}
+	if err := fits(req.Flavor, img); err != nil {
+		return err
+	}
+	g, err := guestFor(req, img)
+	if err != nil {
+		return err
+	}
+	if err := step("image"); err != nil {
+		return err
+	}
+	netns, err := d.create(ctx, req, g, &undone)
+	if err != nil {
+		return err
+	}
+	if err := step("create"); err != nil {
+		return err
+	}
+	vifs, err := d.connect(ctx, req, netns, &undone)
+	if err != nil {
+		return err
+	}
+	if err := step("network"); err != nil {
+		return err
+	}
+	first, err := firstFiles(req, g, vifs)
+	if err != nil {
+		return err
+	}
+	if err := d.start(ctx, req.UUID, g, append(first, networkFiles(vifs)...)); err != nil {
+		return err
+	}
+	if err := step("start"); err != nil {
+		return err
+	}
+	if err := d.settle(ctx, req.UUID); err != nil {
+		return err
+	}
+	undone.Release()
+	return nil
+}
+
+// create makes the container: disk, ids, namespaces, no process.
+func (d *Driver) create(ctx context.Context, req driver.SpawnRequest, g guest, undone *undo.Stack) (netns string, err error) {
+	labels, err := g.labels()
+	if err != nil {
+		return "", err
+	}
+	id := container(req.UUID)
+	if err := d.opts.Engine.Create(ctx, engine.CreateRequest{
+		ID: id, Image: g.Image, Labels: labels, Limits: limitsFor(req.Flavor, d.opts.PidsPerVCPU),
+	}); err != nil {
+		return "", err
+	}
+	undone.Push("create", func(ctx context.Context) error { return d.opts.Engine.Delete(ctx, id) })
+	return d.opts.Engine.NetNS(ctx, id)
+}
+
+// connect waits for the ports, plugs them and waits until Neutron says that
+// they carry traffic.
+func (d *Driver) connect(ctx context.Context, req driver.SpawnRequest, netns string, undone *undo.Stack) (objects.NetworkInfo, error) {
+	vifs, err := req.Network.Wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := networkPlan(string(req.UUID), netns, vifs)
+	if err != nil {
+		return nil, err
+	}
+	expected := req.Events.Expect(req.UUID, inactive(vifs))
+	defer expected.Cancel()
+	undone.Push("plug", func(ctx context.Context) error { return d.unplug(ctx, req.UUID) })
+	if err := d.opts.Network.Set(ctx, plan); err != nil {
+		return nil, err
+	}
+	if err := failpoint.Hit("spawn.plugged"); err != nil {
+		return nil, err
+	}
+	if err := expected.Wait(ctx); err != nil {
+		return nil, err
+	}
+	return vifs, nil
+}
+
+// unplug removes the host ends. An empty plan needs no namespace.
+func (d *Driver) unplug(ctx context.Context, uuid driver.InstanceUUID) error {
+	return d.opts.Network.Set(ctx, netbridge.Plan{Owner: string(uuid)})
+}
+
+// inactive lists the ports whose event is still to come.
+func inactive(vifs objects.NetworkInfo) []string {
+	var ids []string
+	for _, v := range vifs {
+		if !v.Active {
+			ids = append(ids, v.ID)
+		}
+	}
+	return ids
+}
+
+// start runs the first process.
+func (d *Driver) start(ctx context.Context, uuid driver.InstanceUUID, g guest, files []process.File) error {
+	return d.opts.Engine.Start(ctx, container(uuid), engine.StartRequest{
+		Hostname: g.Hostname, Args: g.Args, Candidates: g.Candidates, Env: g.Env, Cwd: g.Cwd, User: g.User,
+		Files: files, ConsoleBytes: d.opts.ConsoleBytes,
+	})
+}
+
+// settle fails when the first process fails at once, so that a tenant sees the
+// reason instead of an instance that was active for a moment.
+func (d *Driver) settle(ctx context.Context, uuid driver.InstanceUUID) error {
+	if d.opts.StartGrace <= 0 {
+		return nil
+	}
+	short, cancel := context.WithTimeout(ctx, d.opts.StartGrace)
+	defer cancel()
+	exit, err := d.opts.Engine.Wait(short, container(uuid))
+	if err != nil || exit.Code == 0 {
+		return ctx.Err() // still running, or done with success
+	}
+	text := "The instance's first process ended at once: " + describeExit(exit) + "."
+	if line := d.lastLine(ctx, uuid); line != "" {
+		text += " Its last words: " + line
+	}
+	return errdefs.WithPublic(fmt.Errorf("first process %s: %w", describeExit(exit), errdefs.ErrInvalid), text)
+}
+
+// lastLine is the last line of the console, cut to what fits into a fault.
+func (d *Driver) lastLine(ctx context.Context, uuid driver.InstanceUUID) string {
+	out, err := d.opts.Engine.Console(ctx, container(uuid), 1)
+	if err != nil {
+		return ""
+	}
+	line := strings.TrimSpace(string(bytes.ToValidUTF8(out, []byte("?"))))
+	return line[:min(len(line), 100)]
+}
+
+// fits refuses an image that is larger than the flavor's disk.
+func fits(f driver.Flavor, img engine.ImageInfo) error {
+	if f.RootGB <= 0 || img.SizeBytes <= f.RootGB*gib {
+		return nil
+	}
+	return errdefs.WithPublic(fmt.Errorf("image of %d bytes in %d GB: %w", img.SizeBytes, f.RootGB, errdefs.ErrInvalid),
+		"The flavor's disk of "+gigabytes(f.RootGB)+" is too small for the image, which unpacks to "+
+			gigabytes((img.SizeBytes+gib-1)/gib)+".")
+}
+
+// describeExit says how a process ended, for people.
+func describeExit(e engine.ExitState) string {
+	switch {
+	case !e.Known:
+		return "ended unseen"
+	case e.OOM:
+		return "killed: out of memory"
+	case e.Signal != 0:
+		return fmt.Sprintf("killed by signal %d", e.Signal)
+	}
+	return fmt.Sprintf("exited with status %d", e.Code)
+}

@@ -1,0 +1,146 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/failpoint"
+	"github.com/gantry-project/gantry/internal/undo"
+)
+
+// Create makes a container that does not run: its record, ids, disk,
+// namespaces and control group. On error nothing is left. A present id is
+// errdefs.ErrAlreadyExists, an unknown image errdefs.ErrNotFound.
+func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
+	c, unlock, err := e.acquire(ctx, req.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if c != nil {
+		return fmt.Errorf("create container %s: %w", req.ID, errdefs.ErrAlreadyExists)
+	}
+	var undone undo.Stack
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("create container %s: %w", req.ID, err), undone.Unwind(ctx))
+		}
+	}()
+
+	img, err := e.opts.Store.Image(ctx, req.Image)
+	if err != nil {
+		return err
+	}
+	base, err := e.opts.Store.AllocateIDs(ctx, string(req.ID))
+	if err != nil {
+		return err
+	}
+	undone.Push("ids", func(ctx context.Context) error { return e.opts.Store.FreeIDs(ctx, string(req.ID)) })
+	rec := store.Container{
+		ID: string(req.ID), Image: req.Image, Chain: img.Chain, IDBase: base, Labels: req.Labels,
+		Limits: req.Limits, Created: time.Now(),
+	}
+	// the record comes first: whatever is made after it is found by it
+	if err := e.opts.Store.PutContainer(ctx, rec); err != nil {
+		return err
+	}
+	undone.Push("record", func(ctx context.Context) error { return e.opts.Store.DeleteContainer(ctx, rec.ID) })
+	if err := failpoint.Hit("engine.create.record"); err != nil {
+		return err
+	}
+	if err := e.opts.Snapshots.Prepare(ctx, rec.ID, img.Chain); err != nil {
+		return err
+	}
+	undone.Push("disk", func(ctx context.Context) error { return e.opts.Snapshots.Remove(ctx, rec.ID) })
+	if err := failpoint.Hit("engine.create.disk"); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(e.conDir(req.ID), 0o700); err != nil {
+		return err
+	}
+	undone.Push("console", func(context.Context) error { return os.RemoveAll(e.conDir(req.ID)) })
+	undone.Push("namespaces", func(context.Context) error { return process.RemoveNamespaces(e.nsDir(req.ID)) })
+	if err := e.namespaces(ctx, rec); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("engine.create.namespaces"); err != nil {
+		return err
+	}
+	undone.Release()
+	e.remember(req.ID, &container{rec: rec})
+	return nil
+}
+
+// namespaces makes and pins the user and network namespaces, unless they are
+// there already: after a reboot of the host they are not.
+func (e *Engine) namespaces(ctx context.Context, rec store.Container) error {
+	ids := []process.IDMap{{ContainerID: 0, HostID: rec.IDBase, Size: store.IDBlock}}
+	_, _, err := process.CreateNamespaces(ctx, e.nsDir(ContainerID(rec.ID)), ids, ids)
+	if errors.Is(err, errdefs.ErrAlreadyExists) {
+		return nil
+	}
+	return err
+}
+
+// NetNS returns the path of the container's network namespace, which it makes
+// again when it is gone.
+func (e *Engine) NetNS(ctx context.Context, id ContainerID) (string, error) {
+	c, unlock, err := e.existing(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if err := e.namespaces(ctx, c.rec); err != nil {
+		return "", fmt.Errorf("container %s: %w", id, err)
+	}
+	_, net := process.NamespacePaths(e.nsDir(id))
+	return net, nil
+}
+
+// Delete ends the container and removes all of it. An absent one is success.
+func (e *Engine) Delete(ctx context.Context, id ContainerID) error {
+	c, unlock, err := e.acquire(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if c == nil {
+		return nil
+	}
+	if err := e.kill(ctx, c); err != nil {
+		return fmt.Errorf("delete container %s: %w", id, err)
+	}
+	if err := e.removeAll(ctx, c.rec.ID); err != nil {
+		return fmt.Errorf("delete container %s: %w", id, err)
+	}
+	e.remember(id, nil)
+	return nil
+}
+
+// removeAll removes everything that carries the id, whatever of it exists. The
+// record goes last, so that an interrupted removal is found again.
+func (e *Engine) removeAll(ctx context.Context, id string) error {
+	cid := ContainerID(id)
+	errs := []error{e.unmount(ctx, cid)}
+	if g, err := e.opts.Cgroups.Open(ctx, id); err == nil {
+		errs = append(errs, g.Kill(ctx), g.Delete(ctx))
+	} else if !errors.Is(err, errdefs.ErrNotFound) {
+		errs = append(errs, err)
+	}
+	errs = append(errs,
+		e.opts.Runner.Forget(ctx, id),
+		process.RemoveNamespaces(e.nsDir(cid)),
+		e.opts.Snapshots.Remove(ctx, id),
+		os.RemoveAll(e.conDir(cid)),
+	)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return errors.Join(e.opts.Store.DeleteContainer(ctx, id), e.opts.Store.FreeIDs(ctx, id))
+}

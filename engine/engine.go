@@ -1,0 +1,141 @@
+// Package engine is gantry's container engine: containers on this host, from
+// images in its own store, in namespaces and control groups of its own.
+//
+// A container is made by Create, which gives it a disk over its image's shared
+// layers, a block of user ids and pinned user and network namespaces; the
+// caller connects the network namespace; Start runs the first process. The
+// namespaces and the disk outlive the process, Delete removes all. Containers
+// outlive the engine: a new engine on the same state adopts them (Open).
+//
+// Words are OCI's. The engine knows nothing of instances, ports or Glance, and
+// it imports only its own packages and internal ones.
+//
+// Locks: one per container, held for the whole of an operation; the map of
+// containers has its own, held only to look. Order: container, then map.
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-project/gantry/engine/cgroup"
+	"github.com/gantry-project/gantry/engine/content"
+	"github.com/gantry-project/gantry/engine/image"
+	"github.com/gantry-project/gantry/engine/layer"
+	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/snapshot"
+	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/keylock"
+)
+
+// ContainerID names a container; it is made of letters, digits, '-' and '_'.
+type ContainerID string
+
+// Status of a container. The words are the OCI runtime specification's
+// (runtime.md, State), and paused, which is ours.
+type Status string
+
+// The states of a container.
+const (
+	StatusCreated Status = "created"
+	StatusRunning Status = "running"
+	StatusPaused  Status = "paused"
+	StatusStopped Status = "stopped"
+)
+
+// State is what is known of a container.
+type State struct {
+	ID     ContainerID
+	Status Status
+	// Process is set while it runs.
+	Process process.Process
+	// Exit is set when it has stopped after it ran.
+	Exit ExitState
+	// Created and Started are zero when unknown.
+	Created, Started time.Time
+	Labels           map[string]string
+}
+
+// ExitState says how a container ended.
+type ExitState struct {
+	process.Exit
+	// OOM is true when the kernel killed a process of it for memory.
+	OOM bool
+	// Known is false when the exit happened unseen (host reboot, lost keeper).
+	Known bool
+}
+
+// CreateRequest describes a container.
+type CreateRequest struct {
+	ID ContainerID
+	// Image is the reference under which the image was imported.
+	Image string
+	// Labels are kept with the container for the caller.
+	Labels map[string]string
+	Limits cgroup.Limits
+}
+
+// StartRequest says what to run. It is given at each start.
+type StartRequest struct {
+	Hostname string
+	// Args is the command. When it is empty the first of Candidates that
+	// exists in the container is run.
+	Args       []string
+	Candidates [][]string
+	Env        []string
+	// Cwd and User as in an image's configuration; empty means "/" and root.
+	Cwd, User  string
+	Files      []process.File
+	NoNewPrivs bool
+	// ConsoleBytes bounds the console log.
+	ConsoleBytes int64
+}
+
+// StopRequest says how to end a container.
+type StopRequest struct {
+	// Signal asks the first process to end; 0 chooses by what it is.
+	Signal int
+	// Timeout bounds the asking, Retry repeats it. A zero Timeout kills at once.
+	Timeout, Retry time.Duration
+}
+
+// Event tells that a container has ended by itself or was ended.
+type Event struct {
+	ID   ContainerID
+	Exit ExitState
+}
+
+// Options of an engine.
+type Options struct {
+	// Root holds everything durable; it must be on a file system that overlay
+	// can use, and belongs to one engine at a time.
+	Root      string
+	Runner    process.Runner
+	Cgroups   cgroup.Tree
+	Snapshots snapshot.Snapshotter
+	Store     store.Store
+	Content   content.Store
+	// Seccomp is the filter for containers.
+	Seccomp []process.SockFilter
+	// ImageLimits bound what an image may be, LayerLimits what it may unpack to.
+	ImageLimits image.Limits
+	LayerLimits layer.Limits
+	Log         zerolog.Logger
+}
+
+// Engine runs containers. Its methods may be called from any goroutine.
+type Engine struct {
+	opts   Options
+	locks  keylock.Map[ContainerID]
+	events chan Event
+	stop   context.CancelFunc
+	// watching counts the goroutines that wait for containers.
+	watching sync.WaitGroup
+	life     context.Context //nolint:containedctx // ends the watchers when the engine closes
+
+	mu         sync.Mutex
+	containers map[ContainerID]*container // guarded by mu
+}

@@ -1,0 +1,185 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/logging"
+)
+
+// Open returns an engine on the state in opts.Root. Containers that run are
+// adopted and keep running; those that ended while nobody looked are tidied up;
+// what an interrupted Create or Delete left is removed. Only what carries an id
+// of this engine's directories is ever removed.
+//
+// The engine lives until Close; ctx bounds the opening only.
+func Open(ctx context.Context, opts Options) (*Engine, error) {
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	e := &Engine{
+		opts: opts, events: make(chan Event, 64), stop: stop, life: life,
+		containers: map[ContainerID]*container{},
+	}
+	if err := e.recover(ctx); err != nil {
+		e.Close()
+		return nil, fmt.Errorf("open engine: %w", err)
+	}
+	return e, nil
+}
+
+// Close stops looking after the containers; they go on. It closes nothing that
+// was passed in.
+func (e *Engine) Close() {
+	e.stop()
+	e.watching.Wait()
+}
+
+func (e *Engine) recover(ctx context.Context) error {
+	if err := os.RemoveAll(e.tmpDir()); err != nil {
+		return err
+	}
+	for _, dir := range []string{"ns", "rootfs", "console", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(e.opts.Root, dir), 0o700); err != nil {
+			return err
+		}
+	}
+	records, err := e.opts.Store.Containers(ctx)
+	if err != nil {
+		return err
+	}
+	disks, err := e.opts.Snapshots.List(ctx)
+	if err != nil {
+		return err
+	}
+	hasDisk := map[string]bool{}
+	for _, key := range disks {
+		hasDisk[key] = true
+	}
+	known := map[string]bool{}
+	for _, rec := range records {
+		id := ContainerID(rec.ID)
+		if !hasDisk[rec.ID] || !exists(e.conDir(id)) {
+			// the record is written first and removed last: this one is half made
+			if err := e.discard(ctx, rec.ID, "half-made container removed"); err != nil {
+				return err
+			}
+			continue
+		}
+		known[rec.ID] = true
+		if err := e.adopt(ctx, rec); err != nil {
+			return fmt.Errorf("adopt container %s: %w", rec.ID, err)
+		}
+	}
+	return e.sweep(ctx, known, disks)
+}
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}
+
+func (e *Engine) discard(ctx context.Context, id, why string) error {
+	e.opts.Log.Warn().Str(logging.Container, id).Msg(why)
+	if err := e.removeAll(ctx, id); err != nil {
+		return fmt.Errorf("remove container %s: %w", id, err)
+	}
+	return nil
+}
+
+// adopt takes over one recorded container as the kernel has it now.
+func (e *Engine) adopt(ctx context.Context, rec store.Container) error {
+	c := &container{rec: rec}
+	id := ContainerID(rec.ID)
+	c.exit = ExitState{
+		Exit:  process.Exit{Code: rec.ExitCode, Signal: rec.ExitSignal, Time: rec.Exited},
+		OOM:   rec.ExitOOM,
+		Known: rec.ExitKnown,
+	}
+	e.remember(id, c)
+	status, err := e.opts.Runner.Status(ctx, rec.ID)
+	switch {
+	case errors.Is(err, errdefs.ErrNotFound):
+		return e.settleUnknown(ctx, c)
+	case err != nil:
+		return err
+	}
+	// the runner knows better than a record that was cut off between the
+	// start and its own writing
+	c.rec.Pid, c.rec.StartTime, c.rec.BootID = status.Process.Pid, status.Process.StartTime, status.Process.BootID
+	c.running, c.done = true, make(chan struct{})
+	if !status.Running {
+		return e.ended(ctx, c, ExitState{Exit: status.Exit, Known: true})
+	}
+	if c.rec.Started.IsZero() {
+		// killed before the start was recorded: the caller never heard of it
+		return e.kill(ctx, c)
+	}
+	if g, err := e.opts.Cgroups.Open(ctx, rec.ID); err == nil {
+		c.paused, _ = g.Frozen(ctx)
+	}
+	e.watch(id, c)
+	return nil
+}
+
+// settleUnknown handles a container whose process the runner does not know:
+// the host was rebooted, or the keeper was lost. What still runs of it cannot
+// be looked after any more and is ended.
+func (e *Engine) settleUnknown(ctx context.Context, c *container) error {
+	ran := c.rec.Pid != 0
+	c.running = true
+	exit := c.exit
+	if ran {
+		exit = ExitState{}
+	}
+	if !ran && c.rec.Started.IsZero() {
+		c.running = false
+		return e.unmount(ctx, ContainerID(c.rec.ID))
+	}
+	return e.ended(ctx, c, exit)
+}
+
+// sweep removes what no record knows.
+func (e *Engine) sweep(ctx context.Context, known map[string]bool, disks []string) error {
+	found := map[string]bool{}
+	for _, key := range disks {
+		found[key] = true
+	}
+	groups, err := e.opts.Cgroups.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range groups {
+		found[name] = true
+	}
+	for _, dir := range []string{"ns", "rootfs", "console"} {
+		entries, err := os.ReadDir(filepath.Join(e.opts.Root, dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, entry := range entries {
+			found[entry.Name()] = true
+		}
+	}
+	processes, err := e.opts.Runner.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range processes {
+		found[p.ID] = true
+	}
+	for id := range found {
+		if known[id] {
+			continue
+		}
+		if err := e.discard(ctx, id, "left-over without a record removed"); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/engine/cgroup"
+	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/snapshot"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/failpoint"
+	"github.com/gantry-project/gantry/internal/linux"
+	"github.com/gantry-project/gantry/internal/undo"
+)
+
+// capabilities of the default profile: what an unprivileged system needs
+// inside its own user namespace.
+var capabilities = []string{
+	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
+	"CAP_SETPCAP", "CAP_SETFCAP", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_AUDIT_WRITE",
+}
+
+// maskedPaths and readonlyPaths hide what a container must not see or change of
+// the host's kernel. Source: runtime-spec config-linux.md (maskedPaths) and the
+// usual list of the field.
+var (
+	maskedPaths = []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+		"/sys/firmware", "/sys/devices/virtual/powercap",
+	}
+	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+)
+
+// Start runs the container's first process and returns when it has been
+// executed. A running container is errdefs.ErrConflict. On error nothing runs
+// and the disk is as the container left it.
+func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (err error) {
+	c, unlock, err := e.existing(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if c.running {
+		return fmt.Errorf("start container %s: it runs: %w", id, errdefs.ErrConflict)
+	}
+	var undone undo.Stack
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("start container %s: %w", id, err), undone.Unwind(ctx))
+		}
+	}()
+	if err := e.namespaces(ctx, c.rec); err != nil {
+		return err
+	}
+	undone.Push("mount", func(ctx context.Context) error { return e.unmount(ctx, id) })
+	if err := e.mount(ctx, c); err != nil {
+		return err
+	}
+	group, err := e.opts.Cgroups.Create(ctx, string(id), c.rec.Limits)
+	if err != nil {
+		return err
+	}
+	undone.Push("control group", func(ctx context.Context) error {
+		return errors.Join(group.Kill(ctx), group.Delete(ctx))
+	})
+	spec, err := e.spec(c, req)
+	if err != nil {
+		return err
+	}
+	proc, err := e.launch(ctx, id, spec, group)
+	if err != nil {
+		return err
+	}
+	undone.Push("process", func(ctx context.Context) error {
+		return errors.Join(group.Kill(ctx), e.reap(ctx, id))
+	})
+	before := c.rec
+	undone.Push("record", func(context.Context) error { c.rec = before; return nil })
+	c.rec.Args = spec.Args
+	c.rec.Pid, c.rec.StartTime, c.rec.BootID, c.rec.Started = proc.Pid, proc.StartTime, proc.BootID, time.Now()
+	if err := errors.Join(failpoint.Hit("engine.start.record"), e.opts.Store.PutContainer(ctx, c.rec)); err != nil {
+		return err
+	}
+	undone.Release()
+	c.running, c.exit, c.done = true, ExitState{}, make(chan struct{})
+	e.watch(id, c)
+	return nil
+}
+
+// launch hands the process to the runner, in its control group from birth.
+func (e *Engine) launch(ctx context.Context, id ContainerID, spec process.Spec, group cgroup.Group) (process.Process, error) {
+	files, err := group.JoinFiles()
+	if err != nil {
+		return process.Process{}, err
+	}
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	spec.CgroupFiles = files
+	// an ended process of an earlier start may still be known
+	if err := e.opts.Runner.Forget(ctx, string(id)); err != nil {
+		return process.Process{}, err
+	}
+	return e.opts.Runner.Start(ctx, string(id), spec)
+}
+
+// reap waits for a killed process and forgets it.
+func (e *Engine) reap(ctx context.Context, id ContainerID) error {
+	if _, err := e.opts.Runner.Wait(ctx, string(id)); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return err
+	}
+	return e.opts.Runner.Forget(ctx, string(id))
+}
+
+func (e *Engine) mount(ctx context.Context, c *container) error {
+	target := e.rootfs(ContainerID(c.rec.ID))
+	if err := os.MkdirAll(target, 0o700); err != nil {
+		return err
+	}
+	user, _ := process.NamespacePaths(e.nsDir(ContainerID(c.rec.ID)))
+	return e.opts.Snapshots.Mount(ctx, c.rec.ID, target, snapshot.IDs{UserNS: user, Root: c.rec.IDBase})
+}
+
+func (e *Engine) unmount(ctx context.Context, id ContainerID) error {
+	target := e.rootfs(id)
+	if err := e.opts.Snapshots.Unmount(ctx, target); err != nil {
+		return err
+	}
+	if err := os.Remove(target); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// spec turns a start request into what the runner runs.
+func (e *Engine) spec(c *container, req StartRequest) (process.Spec, error) {
+	id := ContainerID(c.rec.ID)
+	user, net := process.NamespacePaths(e.nsDir(id))
+	spec := process.Spec{
+		Rootfs: e.rootfs(id), UserNS: user, NetNS: net, Hostname: req.Hostname,
+		Args: req.Args, Env: req.Env, Cwd: req.Cwd, Files: req.Files,
+		Capabilities: capabilities, NoNewPrivs: req.NoNewPrivs,
+		MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths, Seccomp: e.opts.Seccomp,
+		Rlimits: []process.Rlimit{{Name: "RLIMIT_CORE"}},
+		Sysctls: map[string]string{
+			"net.ipv4.ping_group_range":           "0 65535",
+			"net.ipv4.ip_unprivileged_port_start": "0",
+		},
+		ConsoleLog: e.conFile(id), ConsoleLimit: req.ConsoleBytes,
+	}
+	if spec.Cwd == "" {
+		spec.Cwd = "/"
+	}
+	if len(spec.Args) == 0 {
+		for _, candidate := range req.Candidates {
+			if executable(spec.Rootfs, candidate[0]) {
+				spec.Args = candidate
+				break
+			}
+		}
+	}
+	if len(spec.Args) == 0 {
+		return spec, errdefs.WithPublic(fmt.Errorf("no command: %w", errdefs.ErrInvalid),
+			"The image has neither an init nor a shell, and names no command.")
+	}
+	u, err := process.LookupUser(spec.Rootfs, req.User)
+	if err != nil {
+		return spec, err
+	}
+	spec.UID, spec.GID, spec.Groups = u.UID, u.GID, u.Groups
+	if !slices.ContainsFunc(spec.Env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
+		spec.Env = append(slices.Clone(spec.Env), "HOME="+u.Home)
+	}
+	return spec, nil
+}
+
+// executable reports whether the file exists inside the root and may be
+// executed by somebody.
+func executable(rootfs, name string) bool {
+	root, err := os.Open(rootfs)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	f, err := linux.OpenInRoot(root, strings.TrimPrefix(filepath.Clean(name), "/"), unix.O_PATH)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	return err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
+}

@@ -1,0 +1,267 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/engine/cgroup"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/logging"
+)
+
+// Stop ends the container's processes and returns when none is left. It asks
+// first when the request has a Timeout. A stopped container is success; a
+// paused one is ended without asking, since it cannot answer.
+func (e *Engine) Stop(ctx context.Context, id ContainerID, req StopRequest) error {
+	done, err := e.ask(ctx, id, req)
+	if err != nil || done {
+		return err
+	}
+	c, unlock, err := e.existing(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := e.kill(ctx, c); err != nil {
+		return fmt.Errorf("stop container %s: %w", id, err)
+	}
+	return nil
+}
+
+// ask sends the stop signal until the process has ended (done) or the time is
+// up. The container is not locked meanwhile, so that a delete can overtake.
+func (e *Engine) ask(ctx context.Context, id ContainerID, req StopRequest) (done bool, err error) {
+	c, unlock, err := e.existing(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	running, paused, ended, pid := c.running, c.paused, c.done, c.rec.Pid
+	unlock()
+	if !running {
+		return true, nil
+	}
+	if paused || req.Timeout <= 0 {
+		return false, nil
+	}
+	sig := req.Signal
+	if sig == 0 {
+		sig = stopSignal(pid)
+	}
+	if !handles(pid, sig) {
+		return false, nil // the kernel would drop it: a first process has no default actions
+	}
+	deadline := time.NewTimer(req.Timeout)
+	defer deadline.Stop()
+	retry := req.Retry
+	if retry <= 0 || retry > req.Timeout {
+		retry = req.Timeout
+	}
+	again := time.NewTicker(retry)
+	defer again.Stop()
+	for {
+		if err := e.opts.Runner.Signal(ctx, string(id), sig); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			return false, fmt.Errorf("stop container %s: %w", id, err)
+		}
+		select {
+		case <-ended:
+			return true, nil
+		case <-again.C:
+		case <-deadline.C:
+			return false, nil
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}
+
+// stopSignal chooses by what the first process is. systemd takes SIGRTMIN+3
+// for a power-off (systemd(1), Signals), busybox's init SIGUSR2; others are
+// asked with SIGTERM.
+func stopSignal(pid int) int {
+	exe, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe")
+	if err != nil {
+		return int(unix.SIGTERM)
+	}
+	argv, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	name, _, _ := strings.Cut(string(argv), "\x00")
+	switch {
+	case filepath.Base(exe) == "systemd":
+		return 34 + 3
+	case filepath.Base(exe) == "busybox" && strings.HasSuffix(name, "init"):
+		return int(unix.SIGUSR2)
+	}
+	return int(unix.SIGTERM)
+}
+
+// handles reports whether the process catches the signal. A first process of a
+// pid namespace never gets a signal that it does not catch (pid_namespaces(7)).
+func handles(pid, sig int) bool {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return true
+	}
+	for line := range strings.SplitSeq(string(raw), "\n") {
+		if mask, ok := strings.CutPrefix(line, "SigCgt:"); ok {
+			v, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			// systemd takes signals from a descriptor: blocked, not caught
+			return err != nil || v&(1<<(sig-1)) != 0 || blocked(string(raw), sig)
+		}
+	}
+	return true
+}
+
+func blocked(status string, sig int) bool {
+	for line := range strings.SplitSeq(status, "\n") {
+		if mask, ok := strings.CutPrefix(line, "SigBlk:"); ok {
+			v, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			return err == nil && v&(1<<(sig-1)) != 0
+		}
+	}
+	return false
+}
+
+// kill ends everything in the container's control group and waits until the
+// watcher has tidied up. The caller holds the container's lock.
+func (e *Engine) kill(ctx context.Context, c *container) error {
+	if !c.running {
+		return nil
+	}
+	id := ContainerID(c.rec.ID)
+	group, err := e.opts.Cgroups.Open(ctx, c.rec.ID)
+	if err != nil {
+		return err
+	}
+	if err := group.Kill(ctx); err != nil {
+		return err
+	}
+	exit, err := e.opts.Runner.Wait(ctx, c.rec.ID)
+	switch {
+	case errors.Is(err, errdefs.ErrNotFound):
+		return e.ended(ctx, c, ExitState{})
+	case err != nil:
+		return fmt.Errorf("wait for container %s: %w", id, err)
+	}
+	return e.ended(ctx, c, ExitState{Exit: exit, Known: true})
+}
+
+// ended tidies up after the process: nothing of it stays mounted or grouped,
+// and the record says how it went. The caller holds the container's lock. A
+// second call for the same process does nothing.
+func (e *Engine) ended(ctx context.Context, c *container, exit ExitState) error {
+	if !c.running {
+		return nil
+	}
+	id := ContainerID(c.rec.ID)
+	group, err := e.opts.Cgroups.Open(ctx, c.rec.ID)
+	if err == nil {
+		if kills, err := group.OOMKills(ctx); err == nil && kills > 0 && exit.Signal == int(unix.SIGKILL) {
+			exit.OOM = true
+		}
+		err = errors.Join(group.Kill(ctx), group.Delete(ctx))
+	}
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		e.opts.Log.Warn().Err(err).Str(logging.Container, c.rec.ID).Msg("control group left behind")
+	}
+	done := c.done
+	c.recordExit(exit)
+	err = errors.Join(e.unmount(ctx, id), e.opts.Store.PutContainer(ctx, c.rec), e.opts.Runner.Forget(ctx, c.rec.ID))
+	if done != nil {
+		close(done)
+	}
+	if err != nil {
+		return fmt.Errorf("tidy up container %s: %w", id, err)
+	}
+	return nil
+}
+
+// watch waits for the process in the background, tidies up and tells.
+func (e *Engine) watch(id ContainerID, c *container) {
+	done := c.done
+	e.watching.Go(func() {
+		exit, err := e.opts.Runner.Wait(e.life, string(id))
+		if e.life.Err() != nil {
+			return
+		}
+		state := ExitState{Exit: exit, Known: err == nil}
+		if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			e.opts.Log.Error().Err(err).Str(logging.Container, string(id)).Msg("wait for container")
+		}
+		unlock, err := e.locks.Lock(e.life, id)
+		if err != nil {
+			return
+		}
+		if c.done == done && c.running {
+			if err := e.ended(e.life, c, state); err != nil {
+				e.opts.Log.Warn().Err(err).Str(logging.Container, string(id)).Msg("tidy up container")
+			}
+		}
+		state = c.exit
+		unlock()
+		select {
+		case e.events <- Event{ID: id, Exit: state}:
+		case <-e.life.Done():
+		}
+	})
+}
+
+// Pause freezes all processes. Idempotent; errdefs.ErrConflict if none runs.
+func (e *Engine) Pause(ctx context.Context, id ContainerID) error {
+	return e.freezer(ctx, id, true)
+}
+
+// Resume thaws them. Idempotent; errdefs.ErrConflict if none runs.
+func (e *Engine) Resume(ctx context.Context, id ContainerID) error {
+	return e.freezer(ctx, id, false)
+}
+
+func (e *Engine) freezer(ctx context.Context, id ContainerID, freeze bool) error {
+	c, unlock, err := e.existing(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !c.running {
+		return fmt.Errorf("pause container %s: it does not run: %w", id, errdefs.ErrConflict)
+	}
+	group, err := e.opts.Cgroups.Open(ctx, string(id))
+	if err != nil {
+		return fmt.Errorf("pause container %s: %w", id, err)
+	}
+	change := group.Thaw
+	if freeze {
+		change = group.Freeze
+	}
+	if err := change(ctx); err != nil {
+		return fmt.Errorf("pause container %s: %w", id, err)
+	}
+	c.paused = freeze
+	return nil
+}
+
+// Stats reads the use of a running container.
+func (e *Engine) Stats(ctx context.Context, id ContainerID) (cgroup.Stats, error) {
+	c, unlock, err := e.existing(ctx, id)
+	if err != nil {
+		return cgroup.Stats{}, err
+	}
+	defer unlock()
+	if !c.running {
+		return cgroup.Stats{}, fmt.Errorf("stats of container %s: it does not run: %w", id, errdefs.ErrConflict)
+	}
+	group, err := e.opts.Cgroups.Open(ctx, string(id))
+	if err != nil {
+		return cgroup.Stats{}, fmt.Errorf("stats of container %s: %w", id, err)
+	}
+	return group.Stats(ctx)
+}
+
+// Events returns the channel of ended containers.
+func (e *Engine) Events() <-chan Event { return e.events }
