@@ -106,12 +106,8 @@ func (g *group) apply(ctx context.Context, limits Limits, fresh bool) error {
 			return err
 		}
 	}
-	if n, ok := g.t.with("cpuset"); ok && !fresh && limits.CPUSet == "" {
-		all, err := readFile(n.dir, "cpuset.cpus")
-		if err != nil {
-			return err
-		}
-		if err := g.put(ctx, n, write{"cpuset", "cpuset.cpus", all, "cpuset"}); err != nil {
+	if !fresh && limits.CPUSet == "" {
+		if err := g.resetCPUSet(ctx); err != nil {
 			return err
 		}
 	}
@@ -130,6 +126,28 @@ func (g *group) apply(ctx context.Context, limits Limits, fresh bool) error {
 		}
 	}
 	return nil
+}
+
+// resetCPUSet gives a group that was limited all cpus of the tree. It writes
+// them out: a cpuset with processes cannot be emptied (v2 of Linux 6.1: ENOSPC).
+func (g *group) resetCPUSet(ctx context.Context) error {
+	n, ok := g.t.with("cpuset")
+	file := "cpuset.cpus"
+	if !ok && g.t.v2.Controllers["cpuset"] {
+		n, ok = g.t.unified()
+		file = "cpuset.cpus.effective"
+	}
+	if !ok {
+		return nil
+	}
+	all, err := readFile(n.dir, file)
+	if err != nil {
+		return err
+	}
+	if have, err := readFile(g.dir(n), "cpuset.cpus"); err != nil || have == "" || have == all {
+		return err
+	}
+	return g.put(ctx, n, write{"cpuset", "cpuset.cpus", all, "cpuset"})
 }
 
 func (g *group) put(ctx context.Context, n node, w write) error {

@@ -4,8 +4,8 @@ import "fmt"
 
 // writesV2 turns limits into writes for cgroup v2 (Linux
 // Documentation/admin-guide/cgroup-v2.rst). With fresh, the group is new and
-// zero fields need nothing; otherwise they are reset. Devices are not files on
-// v2: see deviceProgram.
+// zero fields need nothing; otherwise they are reset. An empty CPUSet is reset
+// by the caller. Devices are not files on v2: see deviceProgram.
 func writesV2(l Limits, f features, fresh bool) []write {
 	var out []write
 	add := func(controller, limit, file string, set bool, value, reset string) {
@@ -26,7 +26,9 @@ func writesV2(l Limits, f features, fresh bool) []write {
 	}
 	add("cpu", "cpu shares", "cpu.weight", l.CPUShares != 0, fmt.Sprint(weight(l.CPUShares)), "100")
 	add("pids", "pids", "pids.max", l.Pids != 0, fmt.Sprint(l.Pids), "max")
-	add("cpuset", "cpuset", "cpuset.cpus", l.CPUSet != "", l.CPUSet, "\n")
+	if l.CPUSet != "" {
+		add("cpuset", "cpuset", "cpuset.cpus", true, l.CPUSet, "")
+	}
 	return out
 }
 

@@ -150,7 +150,8 @@ func TestLimitFiles(t *testing.T) {
 		one("cpu.weight", "100")
 		one("pids.max", "max")
 		whole, _ := cgroup.File(tree, ".", "cpuset.cpus")
-		one("cpuset.cpus", whole, "")
+		effective, _ := cgroup.File(tree, ".", "cpuset.cpus.effective")
+		one("cpuset.cpus", whole, effective)
 		one("devices.list", "c 1:3 rwm\nc 1:5 r\nc 136:* rw")
 	})
 }

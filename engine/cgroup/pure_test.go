@@ -40,7 +40,7 @@ func TestWrites(t *testing.T) {
 		"nothing, update": {
 			l: Limits{}, f: all(),
 			v1: "memory.memsw.limit_in_bytes=-1 memory.limit_in_bytes=-1 memory.swappiness=60 cpu.cfs_quota_us=-1 cpu.shares=1024 pids.max=max",
-			v2: `memory.max=max memory.swap.max=max cpu.max=max cpu.weight=100 pids.max=max cpuset.cpus=\n`,
+			v2: `memory.max=max memory.swap.max=max cpu.max=max cpu.weight=100 pids.max=max`,
 		},
 		"all, fresh": {
 			l: Limits{
@@ -64,13 +64,13 @@ func TestWrites(t *testing.T) {
 		"no swap, update": {
 			l: Limits{MemoryBytes: 1000, SwapBytes: -1}, f: noSwap,
 			v1: "memory.limit_in_bytes=1000 memory.swappiness=0 cpu.cfs_quota_us=-1 cpu.shares=1024 pids.max=max",
-			v2: `memory.max=1000 cpu.max=max cpu.weight=100 pids.max=max cpuset.cpus=\n`,
+			v2: `memory.max=1000 cpu.max=max cpu.weight=100 pids.max=max`,
 		},
 		"swap without memory": {l: Limits{SwapBytes: 5}, f: all(), fresh: true, v1Refuse: true, v2: "memory.swap.max=5"},
 		"quota, update": {
 			l: Limits{CPUQuota: 150000}, f: all(),
 			v1: "memory.memsw.limit_in_bytes=-1 memory.limit_in_bytes=-1 memory.swappiness=60 cpu.cfs_quota_us=-1 cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000 cpu.shares=1024 pids.max=max",
-			v2: `memory.max=max memory.swap.max=max cpu.max=150000 100000 cpu.weight=100 pids.max=max cpuset.cpus=\n`,
+			v2: `memory.max=max memory.swap.max=max cpu.max=150000 100000 cpu.weight=100 pids.max=max`,
 		},
 		"no devices": {l: Limits{Devices: []Device{}}, f: all(), fresh: true, v1: "devices.deny=a"},
 	} {
