@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 
+	"github.com/gantry-project/gantry/engine/conlog"
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/process/processtest"
+	"github.com/gantry-project/gantry/engine/seccomp"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/linux"
 	"github.com/rs/zerolog"
@@ -176,11 +180,13 @@ func TestDetach(t *testing.T) {
 }
 
 // BenchmarkStartExit is one life of /bin/true: start, exit, forget. The
-// namespaces are made once; a control group is not joined.
+// namespaces are made once; no control group is joined; the filter is the
+// default one.
 func BenchmarkStartExit(b *testing.B) {
 	f := processtest.NewFixture(b)
 	l := newLocal(b)
 	spec := f.Spec(b, "/bin/true")
+	spec.Seccomp = defaultFilter(b, spec.Capabilities)
 	b.ResetTimer()
 	for b.Loop() {
 		if _, err := l.Start(b.Context(), "x", spec); err != nil {
@@ -206,5 +212,87 @@ func BenchmarkNamespaces(b *testing.B) {
 		if err := process.RemoveNamespaces(dir); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// defaultFilter is the profile of instances, compiled for this host.
+func defaultFilter(t testing.TB, capabilities []string) []process.SockFilter {
+	t.Helper()
+	p, err := seccomp.Default(capabilities)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prog, err := seccomp.Compile(p, seccomp.Arch(runtime.GOARCH))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var filter []process.SockFilter
+	for _, i := range prog {
+		filter = append(filter, process.SockFilter(i))
+	}
+	return filter
+}
+
+// The default filter lets the set-up end, as root, as a user, and with
+// no_new_privs; what it refuses is refused.
+func TestLocalWithDefaultFilter(t *testing.T) {
+	h := local(t)
+	const script = "unshare -U true 2>/dev/null; a=$?; mount -t tmpfs x /tmp 2>/dev/null; b=$?; poweroff -f 2>/dev/null; " +
+		"grep -q 'Seccomp:.2' /proc/self/status; exit $((($a && $b) * 10 + $?))"
+	for i, change := range []func(*process.Spec){
+		func(*process.Spec) {},
+		func(s *process.Spec) { s.NoNewPrivs = true },
+		func(s *process.Spec) { s.UID, s.GID = 1000, 1000 },
+		func(s *process.Spec) { s.UID, s.GID, s.NoNewPrivs = 1000, 1000, true },
+		func(s *process.Spec) { s.Capabilities = nil },
+	} {
+		spec := h.Spec(t, "sh", "-c", script)
+		change(&spec)
+		spec.Seccomp = defaultFilter(t, spec.Capabilities)
+		id := fmt.Sprint(i)
+		if _, err := h.Runner.Start(t.Context(), id, spec); err != nil {
+			t.Errorf("%d: %v", i, err)
+			continue
+		}
+		if e, err := h.Runner.Wait(t.Context(), id); err != nil || e.Code != 10 {
+			out, _ := conlog.Tail(spec.ConsoleLog, 0, 0)
+			t.Errorf("%d: %+v, %v, %s", i, e, err, out)
+		}
+	}
+}
+
+// The child joins the control groups that it was given files of.
+func TestLocalJoinsControlGroup(t *testing.T) {
+	// v1, the hybrid layout, v2.
+	tree, pattern := "/sys/fs/cgroup/pids", ":pids:"
+	for _, v2 := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		if _, err := os.Stat(tree); err != nil {
+			tree, pattern = v2, "^0::"
+		}
+	}
+	group, err := os.MkdirTemp(tree, "gantry-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := local(t)
+	procs, err := os.OpenFile(filepath.Join(group, "cgroup.procs"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = procs.Close() }()
+	spec := h.Spec(t, "grep", pattern, "/proc/self/cgroup")
+	spec.CgroupFiles = []*os.File{procs}
+	if _, err := h.Runner.Start(t.Context(), "x", spec); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := h.Runner.Wait(t.Context(), "x"); err != nil || e.Code != 0 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	// The control group namespace begins there.
+	if out, err := conlog.Tail(spec.ConsoleLog, 0, 0); err != nil || !strings.HasSuffix(strings.TrimSpace(string(out)), ":/") {
+		t.Errorf("control group inside: %q, %v", out, err)
+	}
+	if err := os.Remove(group); err != nil {
+		t.Errorf("control group is not empty: %v", err)
 	}
 }

@@ -79,7 +79,7 @@ func makeRootfs(t testing.TB, root string) {
 	}
 	for _, applet := range []string{
 		"true", "false", "sh", "sleep", "echo", "cat", "ls", "id", "hostname", "grep", "poweroff", "reboot",
-		"mount", "readlink", "stat", "mknod", "seq", "tty", "pwd", "env", "printf", "stty", "test", "[", "kill", "dd", "head", "touch", "mkdir",
+		"mount", "readlink", "stat", "mknod", "seq", "tty", "pwd", "env", "printf", "stty", "test", "[", "kill", "dd", "head", "touch", "mkdir", "unshare",
 	} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
 			t.Fatal(err)
