@@ -22,6 +22,7 @@ import (
 
 var (
 	_ Manager    = (*compute.Manager)(nil)
+	_ Conductor  = (*conductor.Client)(nil)
 	_ Schedulers = (*conductor.Scheduler)(nil)
 
 	errAway = errors.New("not there")

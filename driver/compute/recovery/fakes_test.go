@@ -10,12 +10,18 @@ import (
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/compute"
+	"github.com/gantry-project/gantry/driver/conductor"
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/driver/placement"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-var _ Operations = (*compute.Manager)(nil)
+var (
+	_ Operations  = (*compute.Manager)(nil)
+	_ Conductor   = (*conductor.Client)(nil)
+	_ Allocations = (*placement.Reporter)(nil)
+)
 
 var errAway = errors.New("control plane is away")
 

@@ -2,9 +2,7 @@ package tracker
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/gantry-project/gantry/driver/compute"
@@ -51,7 +49,7 @@ func (t *Tracker) Claim(ctx context.Context, _ messaging.RequestContext, inst *o
 // its message did not come through the scheduler. When placement cannot be
 // asked the instance is let in, for the scheduler could ask.
 func (t *Tracker) allocated(ctx context.Context, uuid string) error {
-	providers, err := t.deps.Reporter.Providers(ctx, uuid)
+	held, err := t.deps.Reporter.Allocations(ctx, uuid)
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -59,7 +57,8 @@ func (t *Tracker) allocated(ctx context.Context, uuid string) error {
 		t.log.Warn().Err(err).Str(logging.Instance, uuid).Msg("allocation cannot be checked, claim goes on without")
 		return nil
 	}
-	if id := t.NodeUUID(); !slices.Contains(providers, id) {
+	id := t.NodeUUID()
+	if _, ok := held.Providers[id]; !ok {
 		return errdefs.WithPublic(
 			fmt.Errorf("no allocation on provider %s: %w", id, errdefs.ErrExhausted),
 			"Insufficient compute resources: nothing is allocated for the instance on this host.")
@@ -98,11 +97,7 @@ func (t *Tracker) Update(_ context.Context, _ messaging.RequestContext, inst *ob
 func (t *Tracker) Drop(ctx context.Context, _ messaging.RequestContext, inst *objects.Object) error {
 	uuid := inst.String("uuid")
 	t.forget(uuid)
-	err := t.deps.Reporter.DeleteAllocation(ctx, uuid)
-	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		return fmt.Errorf("drop instance %s: %w", uuid, err)
-	}
-	return nil
+	return t.deps.Reporter.DeleteAllocations(ctx, uuid)
 }
 
 // forget takes an instance out of the account, also out of a list that is

@@ -6,6 +6,7 @@ import (
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/driver/placement"
 )
 
 // Conductor is the slice of Nova's conductor that the tracker uses. Errors are
@@ -28,41 +29,20 @@ type Conductor interface {
 	GetInstance(ctx context.Context, rc messaging.RequestContext, uuid string, attrs ...string) (*objects.Object, error)
 }
 
-// Inventory is the wanted amount of one resource class. min_unit and step_size
-// are 1 and max_unit is the total.
-type Inventory struct {
-	Total, Reserved int64
-	// Ratio is the configured allocation ratio; 0 leaves placement's own, and
-	// InitialRatio is used when placement has none yet.
-	Ratio, InitialRatio float64
-}
-
-// Provider is what the host's resource provider is to look like.
-type Provider struct {
-	UUID, Name string
-	// Inventories by resource class, complete.
-	Inventories map[string]Inventory
-	// Traits that are to be there. Traits that others have set stay.
-	Traits []string
-	// NotTraits are traits of ours that must not be there.
-	NotTraits []string
-}
-
-// Reporter makes placement agree. Errors carry classes of internal/errdefs.
+// Reporter is the slice of placement.Reporter that the tracker uses. Errors
+// carry classes of internal/errdefs.
 type Reporter interface {
-	// Sync makes the provider match, creating it if need be, and writes only
-	// what differs.
-	Sync(ctx context.Context, want Provider) error
-	// Providers returns the providers that the consumer holds resources of.
-	// No allocation is an empty answer, not an error.
-	Providers(ctx context.Context, consumer string) ([]string, error)
+	// Reconcile makes the host's provider agree and writes only what differs.
+	Reconcile(ctx context.Context, w placement.Wanted) (placement.Result, error)
+	// Allocations returns what a consumer holds. Nothing is no error.
+	Allocations(ctx context.Context, consumer string) (placement.Allocation, error)
 	// Consumers returns who holds resources of the provider.
 	Consumers(ctx context.Context, provider string) ([]string, error)
-	// DeleteAllocation removes the consumer's allocation. None is success.
-	DeleteAllocation(ctx context.Context, consumer string) error
-	// ReleaseAllocation does the same unless somebody changes it meanwhile,
+	// DeleteAllocations removes what a consumer holds. Nothing is success.
+	DeleteAllocations(ctx context.Context, consumer string) error
+	// HealAllocation does the same unless somebody changes it meanwhile,
 	// which is errdefs.ErrConflict.
-	ReleaseAllocation(ctx context.Context, consumer string) error
+	HealAllocation(ctx context.Context, consumer string) error
 }
 
 // Driver is the slice of the driver that the tracker asks.

@@ -15,10 +15,13 @@ import (
 	"github.com/gantry-project/gantry/driver/conductor"
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/driver/objects"
-	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/driver/placement"
 )
 
-var _ Conductor = (*conductor.Client)(nil)
+var (
+	_ Conductor = (*conductor.Client)(nil)
+	_ Reporter  = (*placement.Reporter)(nil)
+)
 
 var errAway = errors.New("not there")
 
@@ -31,7 +34,7 @@ type cloud struct {
 	nodes       []*objects.Object
 	instances   map[string]*objects.Object
 	allocations map[string][]string // consumer to providers
-	provider    Provider
+	provider    placement.Wanted
 	syncs       int
 	saves       [][]string // fields of each ComputeNode.save
 	released    []string
@@ -160,21 +163,25 @@ func (c *cloud) GetInstance(_ context.Context, rc messaging.RequestContext, uuid
 
 // Placement.
 
-func (c *cloud) Sync(_ context.Context, want Provider) error {
+func (c *cloud) Reconcile(_ context.Context, want placement.Wanted) (placement.Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.fail["sync"]; err != nil {
-		return err
+		return placement.Result{}, err
 	}
 	c.provider = want
 	c.syncs++
-	return nil
+	return placement.Result{}, nil
 }
 
-func (c *cloud) Providers(_ context.Context, consumer string) ([]string, error) {
+func (c *cloud) Allocations(_ context.Context, consumer string) (placement.Allocation, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.allocations[consumer], c.fail["providers"]
+	a := placement.Allocation{Consumer: consumer, Providers: map[string]placement.Resources{}}
+	for _, p := range c.allocations[consumer] {
+		a.Providers[p] = placement.Resources{"VCPU": 1}
+	}
+	return a, c.fail["providers"]
 }
 
 func (c *cloud) Consumers(_ context.Context, provider string) ([]string, error) {
@@ -193,20 +200,17 @@ func (c *cloud) Consumers(_ context.Context, provider string) ([]string, error) 
 	return out, nil
 }
 
-func (c *cloud) DeleteAllocation(_ context.Context, consumer string) error {
+func (c *cloud) DeleteAllocations(_ context.Context, consumer string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.fail["delete"]; err != nil {
 		return err
 	}
-	if _, ok := c.allocations[consumer]; !ok {
-		return errdefs.ErrNotFound
-	}
 	delete(c.allocations, consumer)
 	return nil
 }
 
-func (c *cloud) ReleaseAllocation(_ context.Context, consumer string) error {
+func (c *cloud) HealAllocation(_ context.Context, consumer string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.fail["release"]; err != nil {

@@ -59,11 +59,11 @@ func (t *Tracker) healOne(ctx context.Context, consumer string) error {
 	case inst.String("uuid") != consumer:
 		return nil
 	case inst.Bool("deleted") && !inst.Bool("hidden"):
-		err := t.deps.Reporter.ReleaseAllocation(ctx, consumer)
-		switch {
-		case errors.Is(err, errdefs.ErrConflict), errors.Is(err, errdefs.ErrNotFound):
+		err := t.deps.Reporter.HealAllocation(ctx, consumer)
+		if errors.Is(err, errdefs.ErrConflict) {
 			return nil // somebody else is at it
-		case err != nil:
+		}
+		if err != nil {
 			return err
 		}
 		log.Info().Msg("allocation of a deleted instance removed")

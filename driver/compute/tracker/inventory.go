@@ -1,38 +1,34 @@
 package tracker
 
 import (
-	"slices"
-
 	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/driver/placement"
 )
 
-const (
-	traitNode     = "COMPUTE_NODE"
-	traitDisabled = "COMPUTE_STATUS_DISABLED"
-)
-
-// provider computes what placement should say of the host.
-func provider(o Options, id string, r driver.Resources, disabled bool) Provider {
-	p := Provider{UUID: id, Name: r.Node, Inventories: map[string]Inventory{}}
-	all := map[string]Inventory{
-		"VCPU":      {r.VCPUs, o.ReservedCPUs, o.CPURatio, o.InitialCPURatio},
-		"MEMORY_MB": {r.MemoryMB, o.ReservedMemoryMB, o.RAMRatio, o.InitialRAMRatio},
-		"DISK_GB":   {r.DiskGB, ceilGB(o.ReservedDiskMB), o.DiskRatio, o.InitialDiskRatio},
+// wanted computes what placement should say of the host: the driver's totals
+// and traits, what every compute host says, and the disabled mark. Traits that
+// a nova-compute before us may have set and that are not true go away; all
+// others are somebody else's.
+func wanted(o Options, id string, r driver.Resources, disabled bool) placement.Wanted {
+	w := placement.Wanted{
+		UUID: id, Name: r.Node,
+		Inventories: map[string]placement.Inventory{},
+		Traits:      append([]string{placement.TraitComputeNode}, r.Traits...),
+		Owned:       placement.ServiceTraits(),
 	}
-	for class, inv := range all {
-		if inv.Total > 0 { // placement takes no empty inventory
-			p.Inventories[class] = inv
+	for class, inv := range map[string]placement.Inventory{
+		"VCPU":      {Total: r.VCPUs, Reserved: o.ReservedCPUs, AllocationRatio: o.CPURatio, InitialRatio: o.InitialCPURatio},
+		"MEMORY_MB": {Total: r.MemoryMB, Reserved: o.ReservedMemoryMB, AllocationRatio: o.RAMRatio, InitialRatio: o.InitialRAMRatio},
+		"DISK_GB":   {Total: r.DiskGB, Reserved: ceilGB(o.ReservedDiskMB), AllocationRatio: o.DiskRatio, InitialRatio: o.InitialDiskRatio},
+	} {
+		if inv.Total > 0 {
+			w.Inventories[class] = inv
 		}
 	}
-	p.Traits = append([]string{traitNode}, r.Traits...)
 	if disabled {
-		p.Traits = append(p.Traits, traitDisabled)
-	} else {
-		p.NotTraits = []string{traitDisabled}
+		w.Traits = append(w.Traits, placement.TraitDisabled)
 	}
-	slices.Sort(p.Traits)
-	p.Traits = slices.Compact(p.Traits)
-	return p
+	return w
 }
 
 // ceilGB converts MiB to GiB, rounded up (convert_mb_to_ceil_gb).

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/driver/placement"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
@@ -103,22 +104,25 @@ func TestStatistics(t *testing.T) {
 	}
 }
 
-func TestProvider(t *testing.T) {
+func TestWanted(t *testing.T) {
 	o := DefaultOptions()
 	o.ReservedDiskMB, o.ReservedCPUs, o.CPURatio = 1025, 1, 4
-	r := driver.Resources{Node: "n", VCPUs: 8, MemoryMB: 16000, Traits: []string{"CUSTOM_HV_CONTAINER", "COMPUTE_NODE"}}
-	got := provider(o, nodeUUID, r, false)
-	want := Provider{
+	r := driver.Resources{Node: "n", VCPUs: 8, MemoryMB: 16000, Traits: []string{"CUSTOM_HV_CONTAINER"}}
+	got := wanted(o, nodeUUID, r, false)
+	want := placement.Wanted{
 		UUID: nodeUUID, Name: "n",
-		Inventories: map[string]Inventory{"VCPU": {8, 1, 4, 16}, "MEMORY_MB": {16000, 512, 0, 1.5}},
-		Traits:      []string{"COMPUTE_NODE", "CUSTOM_HV_CONTAINER"}, NotTraits: []string{"COMPUTE_STATUS_DISABLED"},
+		Inventories: map[string]placement.Inventory{
+			"VCPU":      {Total: 8, Reserved: 1, AllocationRatio: 4, InitialRatio: 16},
+			"MEMORY_MB": {Total: 16000, Reserved: 512, InitialRatio: 1.5},
+		},
+		Traits: []string{"COMPUTE_NODE", "CUSTOM_HV_CONTAINER"}, Owned: placement.ServiceTraits(),
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
 	r.DiskGB = 10
-	got = provider(o, nodeUUID, r, true)
-	if got.Inventories["DISK_GB"].Reserved != 2 || len(got.NotTraits) != 0 || !slices.Contains(got.Traits, traitDisabled) {
+	got = wanted(o, nodeUUID, r, true)
+	if got.Inventories["DISK_GB"].Reserved != 2 || !slices.Contains(got.Traits, placement.TraitDisabled) {
 		t.Errorf("disabled: %+v", got)
 	}
 }

@@ -225,10 +225,15 @@ func (t *Tracker) syncProvider(ctx context.Context) error {
 	}
 	defer release()
 	t.mu.Lock()
-	want := provider(t.opts, t.id, t.resources, t.disabled)
+	want := wanted(t.opts, t.id, t.resources, t.disabled)
 	t.mu.Unlock()
-	if err := t.deps.Reporter.Sync(ctx, want); err != nil {
-		return fmt.Errorf("sync resource provider %s: %w", want.UUID, err)
+	res, err := t.deps.Reporter.Reconcile(ctx, want)
+	if err != nil {
+		return err
+	}
+	if res.Changed() {
+		t.log.Info().Bool("created", res.Created).Bool("inventories", res.Inventories).Bool("traits", res.Traits).
+			Strs("unknown_traits", res.Unknown).Msg("resource provider brought into agreement")
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/gantry-project/gantry/driver/compute"
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/driver/placement"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
@@ -34,7 +35,7 @@ func TestFirstStart(t *testing.T) {
 	if row.String("uuid") != tr.NodeUUID() || row.Float("ram_allocation_ratio") != 1.5 || row.Get("cpu_info") != "" {
 		t.Errorf("row %v", row)
 	}
-	if c.provider.UUID != tr.NodeUUID() || c.provider.Name != "cmp1" || !slices.Contains(c.provider.Traits, traitNode) {
+	if c.provider.UUID != tr.NodeUUID() || c.provider.Name != "cmp1" || !slices.Contains(c.provider.Traits, placement.TraitComputeNode) {
 		t.Errorf("provider %+v", c.provider)
 	}
 	if err := tr.UpdateAvailableResource(t.Context()); err != nil {
@@ -328,7 +329,7 @@ func TestSetHostEnabled(t *testing.T) {
 		if err := tr.SetHostEnabled(t.Context(), admin, enabled); err != nil {
 			t.Fatal(err)
 		}
-		if slices.Contains(c.provider.Traits, traitDisabled) == enabled {
+		if slices.Contains(c.provider.Traits, placement.TraitDisabled) == enabled {
 			t.Errorf("enabled %v: traits %v", enabled, c.provider.Traits)
 		}
 	}
@@ -337,7 +338,7 @@ func TestSetHostEnabled(t *testing.T) {
 		t.Errorf("placement away: %v", err)
 	}
 	delete(c.fail, "sync")
-	if err := tr.UpdateAvailableResource(t.Context()); err != nil || !slices.Contains(c.provider.Traits, traitDisabled) {
+	if err := tr.UpdateAvailableResource(t.Context()); err != nil || !slices.Contains(c.provider.Traits, placement.TraitDisabled) {
 		t.Errorf("not caught up: %v", err)
 	}
 }
