@@ -4,9 +4,11 @@ package amqp_test
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/driver/messaging/amqp"
 )
 
 // TestConductor talks to the conductor of a real Nova.
@@ -50,5 +52,28 @@ func TestConductor(t *testing.T) {
 	err = c.Call(ctx, rc, messaging.Target{Topic: "conductor", Version: "3.999"}, "x", nil, nil)
 	if !messaging.IsRemote(err, "UnsupportedVersion") {
 		t.Errorf("unknown version: %v", err)
+	}
+}
+
+// BenchmarkPing is one call to a real conductor and back.
+func BenchmarkPing(b *testing.B) {
+	u, err := amqp.ParseURL(os.Getenv("GANTRY_TEST_AMQP_URL"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	o := amqp.DefaultOptions()
+	o.URL = u
+	tr, err := amqp.New(b.Context(), o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tr.Close()
+	c := messaging.NewClient(tr, messaging.ClientOptions{})
+	rc := messaging.AdminContext()
+	ping := messaging.Target{Topic: "conductor", Namespace: "baseapi", Version: "1.0"}
+	for b.Loop() {
+		if err := c.Call(b.Context(), rc, ping, "ping", map[string]any{"arg": ""}, nil); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
