@@ -104,7 +104,8 @@ func (c *Client) DestroyInstance(ctx context.Context, rc messaging.RequestContex
 }
 
 // GetInstance is Instance.get_by_uuid. attrs are exactly the joined fields
-// wanted (metadata is one too); none asks for info_cache and security_groups. InstanceNotFound if absent or, unless rc reads
+// wanted (metadata is one too, fault is not: only lists have it); none asks for
+// info_cache and security_groups. InstanceNotFound if absent or, unless rc reads
 // deleted rows, deleted.
 func (c *Client) GetInstance(ctx context.Context, rc messaging.RequestContext, uuid string, attrs ...string) (*objects.Object, error) {
 	kwargs := map[string]any{}

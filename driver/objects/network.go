@@ -67,6 +67,19 @@ type VIF struct {
 	Meta             json.RawMessage `json:"meta"`
 }
 
+// MarshalJSON writes {} for a Profile or Meta that nobody set: Nova takes a
+// null there for a mistake and fails with AttributeError.
+func (v VIF) MarshalJSON() ([]byte, error) {
+	type plain VIF // without this method
+	if v.Profile == nil {
+		v.Profile = json.RawMessage("{}")
+	}
+	if v.Meta == nil {
+		v.Meta = json.RawMessage("{}")
+	}
+	return json.Marshal(plain(v))
+}
+
 // VIFNetwork is the network that a VIF is on.
 type VIFNetwork struct {
 	ID      string      `json:"id"`

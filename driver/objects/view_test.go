@@ -164,6 +164,9 @@ func TestNetworkInfoKeepsKeys(t *testing.T) {
 	if string(a) != string(b) {
 		t.Errorf("\nwant %s\ngot  %s", a, b)
 	}
+	if made := (NetworkInfo{{ID: "p"}}).Text(); !strings.Contains(made, `"profile":{}`) || !strings.Contains(made, `"meta":{}}]`) {
+		t.Errorf("conductor fails on a null there: %s", made)
+	}
 	if NetworkInfo(nil).Text() != "[]" {
 		t.Error("no network has text")
 	}

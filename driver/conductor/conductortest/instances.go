@@ -159,6 +159,9 @@ func (c *Conductor) getInstance(in invocation) (any, error) {
 	if !given {
 		attrs = []string{"info_cache", "security_groups"}
 	}
+	if slices.Contains(attrs, "fault") {
+		return nil, &messaging.RemoteError{Class: "AttributeError", Module: "builtins", Message: "type object 'Instance' has no attribute 'fault'"}
+	}
 	return c.view(row, attrs, false), nil
 }
 
