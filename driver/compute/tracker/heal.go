@@ -29,8 +29,11 @@ func (t *Tracker) heal(ctx context.Context) error {
 	t.mu.Unlock()
 	if len(tracked) == 0 && len(consumers) > 0 {
 		guests, err := t.deps.Driver.Instances(ctx)
-		if err != nil || len(guests) > 0 {
-			t.log.Warn().Err(err).Int("guests", len(guests)).Msg("no instance is known of this host that has guests, allocations are not healed")
+		if err != nil {
+			return fmt.Errorf("heal allocations: %w", err)
+		}
+		if len(guests) > 0 {
+			t.log.Warn().Int("guests", len(guests)).Msg("no instance is known of this host that has guests, allocations are not healed")
 			return nil
 		}
 	}
