@@ -1,3 +1,5 @@
+//go:build linux
+
 package netbridge
 
 // NewCounting returns a Plugger that reports each change.
