@@ -20,28 +20,26 @@ const firstReport = 5 * time.Second
 // and again when it ends. A deleted record is logged and not made again: only
 // a restart brings a host back that the operator has removed.
 func (s *Service) Heartbeat(ctx context.Context) error {
-	if pause(ctx, firstReport) != nil {
-		return nil
-	}
-	next := time.Now()
+	next := time.Now().Add(firstReport)
 	var failingSince time.Time
-	for {
-		err := s.beat(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		failingSince = s.logBeat(err, failingSince)
-		if err == nil {
-			s.tellState(false)
-		}
-		next = next.Add(s.opts.ReportInterval)
-		if late := time.Since(next); late > 0 {
-			next = time.Now()
-		}
-		if pause(ctx, time.Until(next)) != nil {
-			return nil
-		}
+	for sleep(ctx, time.Until(next)) {
+		next = time.Now().Add(s.opts.ReportInterval)
+		failingSince = s.report(ctx, failingSince)
 	}
+	return nil
+}
+
+// report sends one beat and tells what came of it. It takes and returns since
+// when reports fail.
+func (s *Service) report(ctx context.Context, failingSince time.Time) time.Time {
+	err := s.beat(ctx)
+	if ctx.Err() != nil {
+		return failingSince
+	}
+	if err == nil {
+		s.tellState(false)
+	}
+	return s.logBeat(err, failingSince)
 }
 
 // beat sends one report. It gives up after two intervals, so that a lost reply

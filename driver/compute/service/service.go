@@ -136,8 +136,8 @@ func (s *Service) Register(ctx context.Context) error {
 			return fmt.Errorf("register host %s: %w", s.opts.Host, err)
 		}
 		s.log.Warn().Err(err).Msg("registration is delayed, conductor does not answer")
-		if err := pause(ctx, backoff(attempt)); err != nil {
-			return fmt.Errorf("register host %s: %w", s.opts.Host, err)
+		if !sleep(ctx, backoff(attempt)) {
+			return fmt.Errorf("register host %s: %w", s.opts.Host, ctx.Err())
 		}
 	}
 	s.log.Info().Str(logging.Host, s.opts.Host).Int("version", s.Version()).Int64("id", s.ID()).Msg("registered")

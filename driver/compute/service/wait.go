@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -30,16 +32,16 @@ func (s *Service) awaitConductor(ctx context.Context) error {
 		if !passing(err) {
 			return fmt.Errorf("ping nova-conductor: %w", err)
 		}
-		event := s.log.Debug()
+		level := zerolog.DebugLevel
 		if attempt == 0 || attempt%earlyPings == earlyPings-1 {
-			event = s.log.Warn()
+			level = zerolog.WarnLevel
 		}
-		event.Err(err).Int("attempt", attempt+1).Msg("no nova-conductor answers, waiting for one")
+		s.log.WithLevel(level).Err(err).Int("attempt", attempt+1).Msg("no nova-conductor answers, waiting for one")
 		if errors.Is(err, messaging.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) {
 			continue // it has waited already
 		}
-		if err := pause(ctx, backoff(attempt)); err != nil {
-			return err
+		if !sleep(ctx, backoff(attempt)) {
+			return fmt.Errorf("wait for nova-conductor: %w", ctx.Err())
 		}
 	}
 }
@@ -76,14 +78,14 @@ func backoff(attempt int) time.Duration {
 	return min(time.Second<<min(attempt, 10), longestPause)
 }
 
-// pause waits for d or the end of ctx.
-func pause(ctx context.Context, d time.Duration) error {
+// sleep waits for d and reports whether ctx is still alive.
+func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
+		return false
 	case <-timer.C:
-		return nil
+		return ctx.Err() == nil
 	}
 }
