@@ -26,16 +26,16 @@ type build struct {
 	args buildArgs
 	// owned says that the row is ours: in task spawning, set by us.
 	owned bool
-	vifs  objects.NetworkInfo
+	// unclean says that something of the instance could not be removed.
+	unclean bool
+	vifs    objects.NetworkInfo
 }
 
 // buildAndRunInstance takes a build and returns at once; the rest happens in
 // the background. A message that comes again is dropped.
 func (m *Manager) buildAndRunInstance(ctx context.Context, o *op) (any, error) {
 	b := &build{op: o, m: m}
-	if err := b.args.decode(o); err != nil {
-		return nil, err
-	}
+	b.args.err = b.args.decode(o) // told when the build can end in order
 	if host := o.inst.String("host"); host != "" && host != m.opt.Host {
 		o.log.Warn().Str("other", host).Msg("build of an instance of another host")
 		return nil, nil
@@ -104,7 +104,9 @@ func (b *build) attempt(ctx context.Context) (err error) {
 		}
 		err = because(ctx, err)
 		if left := steps.Unwind(ctx); left != nil {
-			// What could not be cleaned up must not be built elsewhere.
+			// What could not be cleaned up must not be built elsewhere, and
+			// stays ours: the user's delete tries again.
+			b.unclean = true
 			v := abort
 			if judge(err) == silent {
 				v = silent
@@ -260,7 +262,7 @@ func (b *build) reschedule(ctx context.Context, cause error) error {
 }
 
 // fail puts the instance into error. With no host in the row a delete is the
-// API's own work.
+// API's own work; with something left here the row stays ours.
 func (b *build) fail(ctx context.Context, cause error) error {
 	if !b.owned {
 		// Somebody else may have built it: ask before anything is told.
@@ -275,7 +277,11 @@ func (b *build) fail(ctx context.Context, cause error) error {
 	// The fault comes first: who sees the error looks for it.
 	text := fmt.Sprintf("Build of instance %s aborted: %s", b.uuid(), tenantText(cause))
 	err := b.m.dep.Conductor.CreateFault(ctx, b.rc, b.uuid(), 500, clip(text, faultLimit), clip(cause.Error(), 16<<10))
-	fields := orphan(map[string]any{"vm_state": vmError, "task_state": nil})
+	fields := map[string]any{"vm_state": vmError, "task_state": nil}
+	if b.unclean {
+		return errors.Join(err, b.m.save(ctx, b.rc, b.inst, fields, b.expected()))
+	}
+	orphan(fields)
 	return errors.Join(err,
 		b.m.save(ctx, b.rc, b.inst, fields, b.expected()),
 		b.m.dep.Tracker.Drop(ctx, b.rc, b.inst))
@@ -326,7 +332,11 @@ func (a *allocation) Wait(ctx context.Context) (objects.NetworkInfo, error) {
 // undo ends the allocation, if it still runs, and frees what it gave.
 func (a *allocation) undo(ctx context.Context) error {
 	a.cancel()
-	<-a.done
+	select {
+	case <-a.done:
+	case <-ctx.Done():
+		return fmt.Errorf("network of %s: its allocation does not end: %w", a.b.uuid(), ctx.Err())
+	}
 	if a.err != nil || a.b.args.noNetwork() {
 		return nil
 	}

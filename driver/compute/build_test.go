@@ -80,7 +80,7 @@ func TestBuild(t *testing.T) {
 // Each step of a build fails in turn: Nova learns it in the right way, nothing
 // is left, and the host builds the next one.
 func TestBuildFailures(t *testing.T) {
-	const rescheduled, failed = "rescheduled", "failed"
+	const rescheduled, failed, unclean = "rescheduled", "failed", "clean-up fails too"
 	tests := []struct {
 		name  string
 		set   func(r *rig, args map[string]any)
@@ -109,7 +109,7 @@ func TestBuildFailures(t *testing.T) {
 			r.db.FailNext("Instance.save", nil)
 			r.db.FailNext("Instance.save", &messaging.RemoteError{Class: "DBConnectionError", Module: "oslo_db.exception", Message: "no database"})
 		}, rescheduled, ""},
-		{"clean-up fails too", func(r *rig, _ map[string]any) {
+		{unclean, func(r *rig, _ map[string]any) {
 			r.db.FailNext("Instance.save", nil)
 			r.db.FailNext("Instance.save", &messaging.RemoteError{Class: "DBConnectionError", Module: "oslo_db.exception", Message: "no database"})
 			r.drv.FailNext(fake.StepDestroy, errors.New("busy"))
@@ -118,6 +118,7 @@ func TestBuildFailures(t *testing.T) {
 		{"device tag", func(_ *rig, a map[string]any) { a["block_device_mapping"] = bdms("image", "local", "db") }, failed, "Device tags are not supported by this host"},
 		{"accelerator", func(_ *rig, a map[string]any) { a["accel_uuids"] = []string{"x"} }, failed, "Accelerators are not supported by this host"},
 		{"bad file", func(_ *rig, a map[string]any) { a["injected_files"] = [][]string{{"/x", "&"}} }, failed, "Invalid Base 64 data for file /x"},
+		{"malformed argument", func(_ *rig, a map[string]any) { a["security_groups"] = 7 }, failed, "The request cannot be accepted."},
 		{"no image", func(_ *rig, a map[string]any) { a["image"] = map[string]any{} }, failed, "Volumes are not supported by this host"},
 	}
 	for _, tc := range tests {
@@ -138,13 +139,20 @@ func TestBuildFailures(t *testing.T) {
 				if want == failed {
 					row := r.waitState(inst, "error")
 					wantFault(t, r, inst, tc.fault)
-					wantOrphan(t, row)
+					if tc.name == unclean {
+						// It stays ours, so that a delete comes here.
+						if row.String("host") != host {
+							t.Errorf("host = %q", row.String("host"))
+						}
+						r.ask(inst, "delete", "deleting", "terminate_instance", nil)
+						r.wantDeleted(inst)
+					} else {
+						wantOrphan(t, row)
+					}
 				} else {
 					wantRescheduled(t, r, inst, tc.fault)
 				}
-				if tc.name != "clean-up fails too" {
-					r.nothingLeft()
-				}
+				r.nothingLeft()
 				if left := r.tracker.allocated(); len(left) != 0 {
 					t.Errorf("allocations left: %v", left)
 				}

@@ -36,11 +36,22 @@ type buildArgs struct {
 	devices        *objects.Object
 	accelerators   []string
 	filters        map[string]any
-	filesErr       error
+	// err says what could not be decoded.
+	err error
 }
 
 func (a *buildArgs) decode(o *op) error {
 	a.raw = o.req.Args
+	a.filters = map[string]any{}
+	if raw := a.raw["filter_properties"]; len(raw) > 0 {
+		v, err := objects.Decode(raw)
+		if err != nil {
+			return fmt.Errorf("argument filter_properties: %w", err)
+		}
+		if m, ok := v.(map[string]any); ok {
+			a.filters = m
+		}
+	}
 	var files [][2]string
 	var image wireImage
 	for name, v := range map[string]any{
@@ -53,18 +64,9 @@ func (a *buildArgs) decode(o *op) error {
 		}
 	}
 	a.image, a.limits = image.driver(), orNull(a.limits)
-	a.files, a.filesErr = decodeFiles(files)
-	a.filters = map[string]any{}
-	if raw := a.raw["filter_properties"]; len(raw) > 0 {
-		v, err := objects.Decode(raw)
-		if err != nil {
-			return fmt.Errorf("argument filter_properties: %w", err)
-		}
-		if m, ok := v.(map[string]any); ok {
-			a.filters = m
-		}
-	}
-	return nil
+	var err error
+	a.files, err = decodeFiles(files)
+	return err
 }
 
 // wireImage is Glance's image as Nova passes it in a dictionary.
@@ -106,8 +108,7 @@ func number(n json.Number) int64 {
 	return i
 }
 
-// decodeFiles decodes the personality files. The error is told later, when the
-// build can end in order.
+// decodeFiles decodes the personality files.
 func decodeFiles(files [][2]string) ([]driver.File, error) {
 	out := make([]driver.File, 0, len(files))
 	for _, f := range files {
@@ -127,6 +128,9 @@ func (a *buildArgs) refuse(inst *objects.Object) error {
 		err := fmt.Errorf("build %s: %s: %w", inst.String("uuid"), what, errdefs.ErrUnsupported)
 		return judged(v, errdefs.WithPublic(err, what+" are not supported by this host"))
 	}
+	if a.err != nil {
+		return judged(abort, a.err)
+	}
 	for _, d := range a.devices.Objects("objects") {
 		switch {
 		case d.Bool("no_device"):
@@ -142,8 +146,6 @@ func (a *buildArgs) refuse(inst *objects.Object) error {
 		}
 	}
 	switch {
-	case a.filesErr != nil:
-		return judged(abort, a.filesErr)
 	case len(a.accelerators) > 0:
 		return no(abort, "Accelerators")
 	case len(inst.Object("trusted_certs").StringList("ids")) > 0:

@@ -84,8 +84,6 @@ type Tracker interface {
 	// errdefs.ErrExhausted says no room (ComputeResourcesUnavailable: the
 	// build is rescheduled), errdefs.ErrInvalid an unknown node.
 	Claim(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, req ClaimRequest) (release func(context.Context), err error)
-	// Update recounts an instance whose vm_state or flavor has changed.
-	Update(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	// Drop forgets inst's usage and deletes its allocation in placement. An
 	// unknown instance or allocation is success. Called at the end of a
 	// delete and of every failed build.

@@ -37,26 +37,9 @@ func (m *Manager) Watch(ctx context.Context) error {
 // lifecycle handles one event. The lock makes it wait for the operation that
 // may have caused it; afterwards the states agree and nothing is left to do.
 func (m *Manager) lifecycle(ctx context.Context, ev driver.LifecycleEvent) {
-	uuid, rc := string(ev.UUID), messaging.AdminContext()
-	log := m.log.With().Str(logging.Instance, uuid).Str("reason", ev.Reason).Logger()
-	log.Info().Msg("the guest's state changed by itself")
-	unlock, err := m.locks.Lock(ctx, uuid)
-	if err != nil {
-		return
-	}
-	row, err := m.row(ctx, rc, uuid)
-	unlock()
-	switch {
-	case gone(err):
-		return
-	case err != nil:
-		log.Warn().Err(err).Msg("power state not compared, the periodic task will")
-		return
-	case row.String("host") != m.opt.Host:
-		log.Warn().Str("other", row.String("host")).Msg("guest of an instance of another host")
-		return
-	}
-	if err := m.sync(ctx, row, ev.Reason); err != nil {
+	log := m.log.With().Str(logging.Instance, string(ev.UUID)).Logger()
+	log.Info().Str("reason", ev.Reason).Msg("the guest's state changed by itself")
+	if err := m.sync(ctx, string(ev.UUID), ev.Reason); err != nil {
 		log.Warn().Err(err).Msg("power state not brought into agreement, the periodic task will")
 	}
 }
@@ -67,29 +50,18 @@ func (m *Manager) lifecycle(ctx context.Context, ev driver.LifecycleEvent) {
 // differs from the guest, the row is read again. An instance in the middle of
 // a task, and one of another host, is left alone.
 func (m *Manager) SyncPowerState(ctx context.Context, inst *objects.Object) error {
-	real, _, err := m.real(ctx, inst.String("uuid"))
+	uuid := inst.String("uuid")
+	if m.active.any(uuid) || inst.String("host") != m.opt.Host || !inst.IsNull("task_state") {
+		return nil
+	}
+	real, _, err := m.real(ctx, uuid)
 	if err != nil {
 		return err
-	}
-	if m.active.any(inst.String("uuid")) || inst.String("host") != m.opt.Host || !inst.IsNull("task_state") {
-		return nil
 	}
 	if real == driver.PowerState(inst.Int("power_state")) && m.decide(inst, real) == syncNothing {
 		return nil
 	}
-	row, err := m.row(ctx, messaging.AdminContext(), inst.String("uuid"))
-	if gone(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return m.sync(ctx, row, "")
-}
-
-// row reads what the verbs need of an instance.
-func (m *Manager) row(ctx context.Context, rc messaging.RequestContext, uuid string) (*objects.Object, error) {
-	return m.dep.Conductor.GetInstance(ctx, rc, uuid, "metadata", "system_metadata", "info_cache", "flavor")
+	return m.sync(ctx, uuid, "")
 }
 
 // real is the guest's power state and the reason for it; an absent guest has
@@ -106,18 +78,20 @@ func (m *Manager) decide(inst *objects.Object, real driver.PowerState) syncActio
 	return decideSync(inst.String("vm_state"), real, inst.Bool("shutdown_terminate"))
 }
 
-// sync acts on a fresh row.
-func (m *Manager) sync(ctx context.Context, row *objects.Object, reason string) error {
-	rc, uuid := messaging.AdminContext(), row.String("uuid")
-	act, err := m.compare(ctx, rc, row, &reason)
+// sync brings row and guest into agreement.
+func (m *Manager) sync(ctx context.Context, uuid, reason string) error {
+	rc := messaging.AdminContext()
+	row, act, why, err := m.compare(ctx, rc, uuid)
+	if gone(err) || messaging.IsRemote(err, "UnexpectedTaskStateError") {
+		return nil // somebody else is at work on it
+	}
 	if err != nil {
-		if gone(err) || messaging.IsRemote(err, "UnexpectedTaskStateError") {
-			return nil // somebody else is at work on it
-		}
 		return err
 	}
-	log := m.instanceLog(rc, row)
-	switch act {
+	if reason == "" {
+		reason = why
+	}
+	switch log := m.instanceLog(rc, row); act {
 	case syncStop:
 		if reason != "" {
 			err := fmt.Errorf("guest of %s: %s: %w", uuid, reason, errdefs.ErrUnavailable)
@@ -136,23 +110,28 @@ func (m *Manager) sync(ctx context.Context, row *objects.Object, reason string) 
 	return nil
 }
 
-// compare writes the power state and, where something must be done, the action
-// and the task that the API would have set; all under the lock. reason is
-// filled in from the driver when it is empty.
-func (m *Manager) compare(ctx context.Context, rc messaging.RequestContext, row *objects.Object, reason *string) (syncAction, error) {
-	unlock, err := m.locks.Lock(ctx, row.String("uuid"))
+// compare reads the row and writes the power state and, where something must
+// be done, the task that the API would have set; all under the lock.
+func (m *Manager) compare(ctx context.Context, rc messaging.RequestContext, uuid string) (row *objects.Object, act syncAction, why string, err error) {
+	unlock, err := m.locks.Lock(ctx, uuid)
 	if err != nil {
-		return syncNothing, err
+		return nil, syncNothing, "", err
 	}
 	defer unlock()
-	real, why, err := m.real(ctx, row.String("uuid"))
+	row, err = m.dep.Conductor.GetInstance(ctx, rc, uuid, "metadata", "system_metadata", "info_cache", "flavor")
+	if err != nil {
+		return nil, syncNothing, "", err
+	}
+	log := m.instanceLog(rc, row)
+	if other := row.String("host"); other != m.opt.Host {
+		log.Warn().Str("other", other).Msg("guest of an instance of another host")
+		return row, syncNothing, "", nil
+	}
+	real, why, err := m.real(ctx, uuid)
 	if err != nil || !row.IsNull("task_state") {
-		return syncNothing, err
+		return row, syncNothing, "", err
 	}
-	if *reason == "" {
-		*reason = why
-	}
-	act := m.decide(row, real)
+	act = m.decide(row, real)
 	fields, action := map[string]any{"power_state": int(real)}, ""
 	switch act {
 	case syncStop:
@@ -161,11 +140,15 @@ func (m *Manager) compare(ctx context.Context, rc messaging.RequestContext, row 
 		fields["task_state"], action = taskDeleting, "delete"
 	case syncNothing, syncWarn:
 		if real == driver.PowerState(row.Int("power_state")) {
-			return act, nil
+			return row, act, why, nil
 		}
 	}
 	if err := m.save(ctx, rc, row, fields, Expect{TaskState: []string{noTask}}); err != nil || action == "" {
-		return act, err
+		return row, act, why, err
 	}
-	return act, m.dep.Conductor.ActionStart(ctx, rc, row.String("uuid"), action)
+	// Without the action the event joins the instance's latest one.
+	if err := m.dep.Conductor.ActionStart(ctx, rc, uuid, action); err != nil {
+		log.Warn().Err(err).Msg("action not recorded")
+	}
+	return row, act, why, nil
 }

@@ -45,7 +45,8 @@ func New(dep Deps, opt Options, log zerolog.Logger) *Manager {
 
 // Close ends the work that the manager does by itself. Running builds may
 // finish until ctx ends; then they are cancelled, which makes them clean up
-// and go back to the scheduler. Close the RPC server first.
+// and go back to the scheduler, for which conductor must still be reached.
+// Close the RPC server first and its transport last.
 func (m *Manager) Close(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { m.background.Wait(); close(done) }()

@@ -81,12 +81,13 @@ func (m *Manager) perform(ctx context.Context, w wrap, o *op, run handler) (any,
 	var res any
 	if err == nil {
 		res, err = m.locked(ctx, w, o, run)
-		if stopping(ctx, err) {
-			// As after a kill: the task state stays for the recovery of the
-			// next start, which runs the operation again.
-			o.log.Warn().Err(err).Msg("operation cut off by the end of the service")
-			return nil, err
-		}
+	}
+	if err != nil && ctx.Err() != nil {
+		// The message's own context ended, so the service does. As after a
+		// kill the task state stays for the recovery of the next start, which
+		// runs the operation again.
+		o.log.Warn().Err(err).Msg("operation cut off by the end of the service")
+		return nil, err
 	}
 	m.afterwards(ctx, w, o, err, finish)
 	if err != nil {
@@ -100,10 +101,6 @@ func (m *Manager) perform(ctx context.Context, w wrap, o *op, run handler) (any,
 	o.log.WithLevel(level).Dur(logging.Took, time.Since(began)).Msg("operation done")
 	return res, nil
 }
-
-// stopping reports whether the operation failed because its own message's
-// context ended.
-func stopping(ctx context.Context, err error) bool { return err != nil && ctx.Err() != nil }
 
 // locked runs fn under the lock if asked, and makes a panic an error.
 func (m *Manager) locked(ctx context.Context, w wrap, o *op, run handler) (res any, err error) {

@@ -40,7 +40,10 @@ type rig struct {
 	ports   *ports
 	images  *images
 	api     *messaging.Client
-	opt     compute.Options
+	// conductor and caller are the manager's own.
+	conductor compute.Conductor
+	caller    messaging.Caller
+	opt       compute.Options
 }
 
 // newRig starts everything; the test's end stops it and looks for leaks.
@@ -74,20 +77,26 @@ func newRig(t *testing.T, set ...func(*compute.Options)) *rig {
 	}
 	serve("conductor", "controller", r.db.Endpoints())
 	serve("scheduler", "controller", r.db.SchedulerEndpoints())
-	caller := client()
-	cond := conductor.New(caller, host)
-	r.m = compute.New(compute.Deps{
-		Driver: r.drv, Conductor: cond, Tracker: r.tracker, Ports: r.ports, Images: r.images,
-		Scheduler: conductor.NewScheduler(caller, host, zerolog.Nop()),
-	}, r.opt, zerolog.Nop())
-	t.Cleanup(func() {
-		if err := r.m.Close(context.Background()); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-	})
+	r.caller = client()
+	r.conductor = conductor.New(r.caller, host)
+	r.m = r.managerWith(r.conductor)
 	serve("compute", host, r.m.Endpoints())
 	r.api = client()
 	return r
+}
+
+// managerWith returns a manager on the rig's host with another conductor.
+func (r *rig) managerWith(c compute.Conductor) *compute.Manager {
+	m := compute.New(compute.Deps{
+		Driver: r.drv, Conductor: c, Tracker: r.tracker, Ports: r.ports, Images: r.images,
+		Scheduler: conductor.NewScheduler(r.caller, host, zerolog.Nop()),
+	}, r.opt, zerolog.Nop())
+	r.t.Cleanup(func() {
+		if err := m.Close(context.Background()); err != nil {
+			r.t.Errorf("Close: %v", err)
+		}
+	})
+	return m
 }
 
 // context is that of a user's request, with an action recorded as the API does.
@@ -278,10 +287,6 @@ func (x *tracker) Claim(_ context.Context, _ messaging.RequestContext, inst *obj
 	}, nil
 }
 
-func (x *tracker) Update(context.Context, messaging.RequestContext, *objects.Object) error {
-	return nil
-}
-
 func (x *tracker) Drop(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -413,7 +418,11 @@ func (s *images) add(id string) {
 func (s *images) get(id string) *image {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.m[id]
+	if s.m[id] == nil {
+		return nil
+	}
+	got := *s.m[id]
+	return &got
 }
 
 func (s *images) SetFormats(_ context.Context, _ driver.Credentials, id, disk, container string, properties map[string]string) error {
