@@ -40,7 +40,7 @@ func New(deps Deps, opts Options, log zerolog.Logger) *Recovery {
 // that instance to error where the table says so, and stops no other.
 func (r *Recovery) Run(ctx context.Context) error {
 	began := time.Now()
-	if err := r.adopt(ctx); err != nil {
+	if err := r.Adopt(ctx); err != nil {
 		return err
 	}
 	rc := messaging.AdminContext()
@@ -70,8 +70,10 @@ func (r *Recovery) Run(ctx context.Context) error {
 	return nil
 }
 
-// adopt lets the driver take over what an earlier process left, once.
-func (r *Recovery) adopt(ctx context.Context) error {
+// Adopt lets the driver take over what an earlier process left. It does so once,
+// before anything else is asked of the driver: a service that needs the driver
+// earlier than Run, to identify the node for example, calls it itself.
+func (r *Recovery) Adopt(ctx context.Context) error {
 	rec, ok := r.deps.Driver.(driver.Recoverer)
 	if !ok || r.recovered {
 		return nil

@@ -152,6 +152,20 @@ func TestNothingIsDoneWithoutAnAnswer(t *testing.T) {
 	}
 }
 
+func TestAdoptIsOnce(t *testing.T) {
+	w := newWorld()
+	r := w.recovery(false)
+	if err := r.Adopt(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.done(); !slices.Equal(got, []string{"recover "}) {
+		t.Errorf("did %q", got)
+	}
+}
+
 func TestUnknownGuestIsLeftAlone(t *testing.T) {
 	w := newWorld()
 	w.instance("a", "cmp1", vmBuilding, taskSpawning, on)
