@@ -68,7 +68,7 @@ func (r *Reporter) Reconcile(ctx context.Context, w Wanted) (Result, error) {
 			return err
 		}
 		if p == nil {
-			if p, err = r.ensure(ctx, w.UUID, w.Name); err != nil {
+			if p, err = r.create(ctx, w.UUID, w.Name); err != nil {
 				return err
 			}
 			res.Created = true

@@ -112,13 +112,10 @@ func (r *Reporter) providers(ctx context.Context, filter, value string) ([]provi
 	return list.Providers, err
 }
 
-// ensure returns the provider, creating it if need be.
-func (r *Reporter) ensure(ctx context.Context, uuid, name string) (*provider, error) {
-	p, err := r.find(ctx, uuid)
-	if err != nil || p != nil {
-		return p, err
-	}
-	p = &provider{}
+// create makes the provider, or finds the one that somebody else has made
+// meanwhile.
+func (r *Reporter) create(ctx context.Context, uuid, name string) (*provider, error) {
+	p := &provider{}
 	refused := r.do(ctx, http.MethodPost, "/resource_providers", nil, map[string]any{"uuid": uuid, "name": name}, p)
 	if refused == nil {
 		return p, nil
@@ -127,7 +124,8 @@ func (r *Reporter) ensure(ctx context.Context, uuid, name string) (*provider, er
 		return nil, fmt.Errorf("create provider %s: %w", uuid, refused)
 	}
 	// Either it is there by now, or another one has the name.
-	if p, err = r.find(ctx, uuid); err != nil || p != nil {
+	p, err := r.find(ctx, uuid)
+	if err != nil || p != nil {
 		return p, err
 	}
 	others, err := r.providers(ctx, "name", name)
