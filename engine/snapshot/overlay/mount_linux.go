@@ -8,24 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-// options keep the upper directory in the plain form that layer.Diff reads: no
-// redirects, no metadata-only copies, no index.
-const options = "redirect_dir=off,metacopy=off,index=off"
-
 // Mount implements snapshot.Snapshotter.
-//
-// Each layer, and the directory with upper and work, is cloned into an id-mapped
-// mount at a staging directory; the overlay is mounted over those and keeps
-// private clones, so that the staging mounts go at once.
 func (s *Snapshotter) Mount(ctx context.Context, key, target string, ids snapshot.IDs) error {
 	name, err := keyName(key)
 	if err != nil {
@@ -34,12 +25,16 @@ func (s *Snapshotter) Mount(ctx context.Context, key, target string, ids snapsho
 	if err := s.awaitUnmount(ctx, target); err != nil {
 		return err
 	}
-	if mounted, err := isMountPoint(target); err != nil || mounted {
-		return err
-	}
 	chain, err := s.chain(name)
 	if err != nil {
 		return err
+	}
+	mounted, err := isMountPoint(target)
+	if err != nil {
+		return err
+	}
+	if mounted {
+		return isMountOf(name, target)
 	}
 	ns, err := os.Open(ids.UserNS)
 	if err != nil {
@@ -47,66 +42,95 @@ func (s *Snapshotter) Mount(ctx context.Context, key, target string, ids snapsho
 	}
 	defer ns.Close()
 	if err := s.mount(name, chain, target, int(ns.Fd()), ids.Root); err != nil {
-		return fmt.Errorf("mount snapshot %s: %w", key, err)
+		return fmt.Errorf("mount snapshot %s over %d layers: %w", key, len(chain), classify(err))
 	}
 	return nil
 }
 
-func (s *Snapshotter) mount(name string, chain []string, target string, userns int, root uint32) (err error) {
-	staging, err := os.MkdirTemp(s.root, halfMounted)
-	if err != nil {
-		return err
-	}
-	var attached []string
-	defer func() {
-		for _, dir := range attached {
-			err = errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW), os.Remove(dir))
-		}
-		err = errors.Join(err, os.Remove(staging))
-	}()
-	attach := func(source, as string) error {
-		dir := filepath.Join(staging, as)
-		if err := os.Mkdir(dir, 0o700); err != nil {
+// mount makes the overlay as a mount that is attached nowhere, and attaches it
+// at target only when it is whole: an interrupted Mount leaves nothing.
+func (s *Snapshotter) mount(name string, chain []string, target string, userns int, root uint32) error {
+	b := branches{upper: -1}
+	defer b.close()
+	fd := -1
+	err := asRoot(root, func() (err error) {
+		if err := s.clone(&b, name, chain, userns); err != nil {
 			return err
 		}
-		if err := idmapped(source, dir, userns); err != nil {
-			return errors.Join(err, os.Remove(dir))
+		if s.pathsOnly.Load() {
+			return errNoDescriptors
 		}
-		attached = append(attached, dir)
-		return nil
+		fd, err = overlayOfDescriptors(name, b)
+		return err
+	})
+	if errors.Is(err, errNoDescriptors) {
+		s.pathsOnly.Store(true)
+		err = asRoot(root, func() (err error) {
+			fd, err = overlayOfPaths(name, s.root, b)
+			return err
+		})
 	}
-	// the staging directory by descriptor keeps the option string short
-	at, err := os.Open(staging)
 	if err != nil {
 		return err
 	}
-	defer at.Close()
-	base := "/proc/self/fd/" + strconv.Itoa(int(at.Fd())) + "/"
+	defer unix.Close(fd)
+	err = unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	return os.NewSyscallError("move_mount", err)
+}
 
-	if err := attach(s.path("active", name), "u"); err != nil {
+// clone fills b with id-mapped clones of the snapshot's own directory and of
+// its layers, the topmost first.
+func (s *Snapshotter) clone(b *branches, name string, chain []string, userns int) (err error) {
+	if b.upper, err = idmapped(s.path("active", name), userns); err != nil {
 		return err
 	}
-	lower := make([]string, 0, len(chain))
-	for i := len(chain) - 1; i >= 0; i-- { // the option wants the topmost first
+	for i := len(chain) - 1; i >= 0; i-- {
 		layer, err := layerName(chain[i])
 		if err != nil {
 			return err
 		}
-		as := strconv.Itoa(i)
-		if err := attach(s.path("layers", layer, "fs"), as); err != nil {
+		dir := s.path("layers", layer, "fs")
+		fd, err := idmapped(dir, userns)
+		if err != nil {
+			return fmt.Errorf("layer %s: %w", chain[i], err)
+		}
+		b.lower = append(b.lower, fd)
+		if isOpaque(dir) { // overlayfs merges roots whatever they say
+			break
+		}
+	}
+	if len(b.lower) == 0 {
+		fd, err := idmapped(s.path("empty"), userns)
+		if err != nil {
 			return err
 		}
-		lower = append(lower, base+as)
-	}
-	if len(lower) == 0 {
-		return fmt.Errorf("no layer: %w", errdefs.ErrInvalid)
-	}
-	data := options + ",upperdir=" + base + "u/upper,workdir=" + base + "u/work,lowerdir=" + strings.Join(lower, ":")
-	err = asRoot(root, func() error { return unix.Mount("overlay", target, "overlay", unix.MS_NODEV, data) })
-	if err != nil {
-		return fmt.Errorf("overlay of %d layers: %w", len(lower), classify(err))
+		b.lower = append(b.lower, fd)
 	}
 	return nil
+}
+
+func isOpaque(dir string) bool {
+	var v [2]byte
+	n, err := unix.Lgetxattr(dir, "trusted.overlay.opaque", v[:])
+	return err == nil && n == 1 && v[0] == 'y'
+}
+
+// idmapped returns a clone of the mount at source, attached nowhere, with its
+// ids mapped by the user namespace.
+func idmapped(source string, userns int) (int, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return -1, fmt.Errorf("clone mount: %w", err)
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE, Userns_fd: uint64(userns)}
+	err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr)
+	if errors.Is(err, unix.EINVAL) {
+		err = fmt.Errorf("id-mapped mount on this file system: %w: %w", errdefs.ErrUnsupported, err)
+	}
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
 }
 
 // asRoot runs fn with the file system ids of the container's root and all
@@ -117,7 +141,7 @@ func asRoot(id uint32, fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		// the thread is not unlocked: it ends with the goroutine, and its
-		// credentials with it
+		// credentials and namespaces with it
 		runtime.LockOSThread()
 		done <- func() error {
 			head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -138,48 +162,6 @@ func asRoot(id uint32, fn func() error) error {
 	return <-done
 }
 
-// idmapped clones the mount at source, maps its ids and attaches it at target.
-func idmapped(source, target string, userns int) error {
-	fd, err := unix.OpenTree(unix.AT_FDCWD, source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil {
-		return fmt.Errorf("clone mount: %w", err)
-	}
-	defer unix.Close(fd)
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE, Userns_fd: uint64(userns)}
-	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		if errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("id-mapped mount on this file system: %w: %w", errdefs.ErrUnsupported, err)
-		}
-		return fmt.Errorf("map ids: %w", err)
-	}
-	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("attach: %w", err)
-	}
-	return nil
-}
-
-// unstage removes a staging directory that an interrupted Mount left.
-func unstage(staging string) error {
-	entries, err := os.ReadDir(staging)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		dir := filepath.Join(staging, e.Name())
-		if mounted, err := isMountPoint(dir); err != nil {
-			return err
-		} else if mounted {
-			if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-				return fmt.Errorf("unmount %s: %w", dir, err)
-			}
-		}
-		if err := os.Remove(dir); err != nil { // never RemoveAll: a layer may still be below
-			return err
-		}
-	}
-	return os.Remove(staging)
-}
-
 // isMountPoint asks the kernel whether the directory is the root of a mount.
 func isMountPoint(dir string) (bool, error) {
 	var st unix.Statx_t
@@ -192,6 +174,25 @@ func isMountPoint(dir string) (bool, error) {
 	}
 	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
+
+// isMountOf is nil if the snapshot name is what is mounted at target.
+func isMountOf(name, target string) error {
+	real, err := filepath.EvalSymlinks(target)
+	if err != nil {
+		return fmt.Errorf("mount snapshot %s: %w", name, err)
+	}
+	infos, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(real))
+	if err != nil {
+		return fmt.Errorf("mount snapshot %s: %w", name, err)
+	}
+	if len(infos) == 0 || infos[0].Source != source(name) {
+		return fmt.Errorf("mount snapshot %s: something else is mounted at %s: %w", name, target, errdefs.ErrConflict)
+	}
+	return nil
+}
+
+// source is the name of the mount in /proc/self/mountinfo.
+func source(name string) string { return "gantry:" + name }
 
 // Unmount implements snapshot.Snapshotter.
 //

@@ -2,8 +2,9 @@
 //
 // Layout below the root (docs/ondisk.md): layers/HEX holds a committed layer's
 // content in "fs"; active/KEY holds "upper", "work" and "chain", the chain ids
-// of the layers below, one a line. Names that begin with ".new-" or ".gone-"
-// are half made or half removed and are swept at the start.
+// of the layers below, one a line; "empty" is the lower branch of an image
+// without layers. Names that begin with ".new-" or ".gone-" are half made or
+// half removed and are swept at the start.
 //
 // It needs Linux 5.19: overlay over id-mapped mounts. It imports errdefs,
 // atomicfile and engine/snapshot of ours.
@@ -19,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/gantry-project/gantry/engine/snapshot"
@@ -29,8 +31,6 @@ import (
 const (
 	halfMade = ".new-"
 	halfGone = ".gone-"
-	// halfMounted is a staging directory of Mount; mounts may be on its entries.
-	halfMounted = ".mount-"
 )
 
 // Snapshotter implements snapshot.Snapshotter.
@@ -41,6 +41,8 @@ type Snapshotter struct {
 	// pending maps a target to the end (chan struct{}) of its unmount.
 	pending sync.Map
 	closing sync.WaitGroup
+	// pathsOnly is set once the kernel has refused branches by descriptor.
+	pathsOnly atomic.Bool
 }
 
 var _ snapshot.Snapshotter = (*Snapshotter)(nil)
@@ -49,12 +51,12 @@ var _ snapshot.Snapshotter = (*Snapshotter)(nil)
 // interrupted call left there.
 func New(root string) (*Snapshotter, error) {
 	s := &Snapshotter{root: root}
-	for _, dir := range []string{s.root, s.path("layers"), s.path("active")} {
+	for _, dir := range []string{s.root, s.path("layers"), s.path("active"), s.path("empty")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open snapshots: %w", err)
 		}
 	}
-	for _, dir := range []string{s.root, s.path("layers"), s.path("active")} {
+	for _, dir := range []string{s.path("layers"), s.path("active")} {
 		if err := sweep(dir); err != nil {
 			return nil, fmt.Errorf("open snapshots: %w", err)
 		}
@@ -68,11 +70,6 @@ func sweep(dir string) error {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), halfMounted) {
-			if err := unstage(filepath.Join(dir, e.Name())); err != nil {
-				return err
-			}
-		}
 		if strings.HasPrefix(e.Name(), halfMade) || strings.HasPrefix(e.Name(), halfGone) {
 			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 				return err

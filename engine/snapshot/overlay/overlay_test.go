@@ -1,0 +1,150 @@
+package overlay_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/gantry-project/gantry/engine/snapshot"
+	"github.com/gantry-project/gantry/engine/snapshot/overlay"
+	"github.com/gantry-project/gantry/engine/snapshot/snapshottest"
+)
+
+// TestMain runs the tests in a mount namespace of their own.
+func TestMain(m *testing.M) {
+	const marker = "GANTRY_TEST_MOUNT_NAMESPACE"
+	if os.Getenv(marker) != "" {
+		os.Exit(m.Run())
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = append(os.Environ(), marker+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if err := cmd.Run(); err != nil {
+		if cmd.ProcessState == nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(cmd.ProcessState.ExitCode())
+	}
+}
+
+func open(t *testing.T, root string) snapshot.Snapshotter {
+	t.Helper()
+	s, err := overlay.New(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func TestSuite(t *testing.T) { snapshottest.Run(t, open) }
+
+// TestSuiteByPaths is the suite on an older kernel.
+func TestSuiteByPaths(t *testing.T) {
+	snapshottest.Run(t, func(t *testing.T, root string) snapshot.Snapshotter {
+		s, err := overlay.New(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.PathsOnly()
+		t.Cleanup(s.Close)
+		return s
+	})
+}
+
+// TestFileCapabilitiesAndSetuid runs programs of a layer inside.
+func TestFileCapabilitiesAndSetuid(t *testing.T) {
+	dir, err := os.MkdirTemp("", "overlay-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	store, target := filepath.Join(dir, "store"), filepath.Join(dir, "rootfs")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(target, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, store)
+	id := digest.FromString("programs").String()
+	// cap_net_bind_service=ep, revision 2
+	capability := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	err = s.Unpack(t.Context(), id, func(dir string) error {
+		cat, err := os.ReadFile("/bin/cat")
+		return errors.Join(err,
+			os.WriteFile(filepath.Join(dir, "suid"), cat, 0o755), os.Chmod(filepath.Join(dir, "suid"), os.ModeSetuid|0o755),
+			os.WriteFile(filepath.Join(dir, "capable"), cat, 0o755),
+			syscall.Setxattr(filepath.Join(dir, "capable"), "security.capability", []byte(capability), 0))
+	})
+	if err == nil {
+		err = s.Prepare(t.Context(), "c", []string{id})
+	}
+	if err == nil {
+		err = s.Mount(t.Context(), "c", target, snapshottest.IDs(t, 1_000_000))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Unmount(t.Context(), target); err != nil {
+			t.Error(err)
+		}
+	}()
+	for script, want := range map[string]string{
+		"./suid /proc/self/status | grep Uid":       "Uid:\t1000\t0\t0\t0",
+		"./capable /proc/self/status | grep CapEff": "CapEff:\t0000000000000400",
+	} {
+		if out, err := snapshottest.Inside(t, 1_000_000, 1000, target, script); err != nil || out != want {
+			t.Errorf("%s: %q, %v, want %q", script, out, err, want)
+		}
+	}
+}
+
+func BenchmarkMountUnmount(b *testing.B) {
+	for _, layers := range []int{1, 10, 100} {
+		b.Run(fmt.Sprint(layers, " layers"), func(b *testing.B) {
+			dir := b.TempDir()
+			s, err := overlay.New(filepath.Join(dir, "store"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			var chain []string
+			for i := range layers {
+				id := digest.FromString(fmt.Sprint(i)).String()
+				chain = append(chain, id)
+				err := s.Unpack(b.Context(), id, func(dir string) error {
+					return os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o644)
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			ids, target := snapshottest.IDs(b, 1_000_000), filepath.Join(dir, "target")
+			if err := os.Mkdir(target, 0o755); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				if err := s.Prepare(b.Context(), "k", chain); err != nil {
+					b.Fatal(err)
+				}
+				if err := s.Mount(b.Context(), "k", target, ids); err != nil {
+					b.Fatal(err)
+				}
+				if err := s.Unmount(b.Context(), target); err != nil {
+					b.Fatal(err)
+				}
+				if err := s.Remove(b.Context(), "k"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
