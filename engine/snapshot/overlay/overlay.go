@@ -1,10 +1,11 @@
 // Package overlay keeps snapshots as overlay mounts over id-mapped layers.
 //
 // Layout below the root (docs/ondisk.md): layers/HEX holds a committed layer's
-// content in "fs"; active/KEY holds "upper", "work" and "chain", the chain ids
-// of the layers below, one a line; "empty" is the lower branch of an image
-// without layers. Names that begin with ".new-" or ".gone-" are half made or
-// half removed and are swept at the start.
+// content in "fs"; active/KEY holds "upper", "work" and "chain", a symbolic
+// link that names a file in chains/: the chain ids of the layers below, one a
+// line, under the beginning of their digest. "empty" is the lower branch of an
+// image without layers. Names that begin with ".new-" or ".gone-" are half made
+// or half removed and are swept at the start.
 //
 // It needs Linux 5.19: overlay over id-mapped mounts. It imports errdefs,
 // atomicfile and engine/snapshot of ours.
@@ -22,6 +23,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/internal/atomicfile"
@@ -51,7 +54,7 @@ var _ snapshot.Snapshotter = (*Snapshotter)(nil)
 // interrupted call left there.
 func New(root string) (*Snapshotter, error) {
 	s := &Snapshotter{root: root}
-	for _, dir := range []string{s.root, s.path("layers"), s.path("active"), s.path("empty")} {
+	for _, dir := range []string{s.root, s.path("layers"), s.path("active"), s.path("chains"), s.path("empty")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("open snapshots: %w", err)
 		}
@@ -60,6 +63,9 @@ func New(root string) (*Snapshotter, error) {
 		if err := sweep(dir); err != nil {
 			return nil, fmt.Errorf("open snapshots: %w", err)
 		}
+	}
+	if err := s.sweepChains(); err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
 	return s, nil
 }
@@ -288,10 +294,55 @@ func (s *Snapshotter) prepare(final string, chain []string) error {
 	if err := s.likeTop(upper, chain); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(tmp, "chain"), []byte(strings.Join(chain, "\n")), 0o600); err != nil {
+	record, err := s.recordChain(chain)
+	if err != nil {
+		return err
+	}
+	if err := os.Symlink(record, filepath.Join(tmp, "chain")); err != nil {
 		return err
 	}
 	return os.Rename(tmp, final)
+}
+
+// recordChain writes the chain, durably, unless an earlier snapshot has the
+// same, and returns the name of its record: short enough that a symbolic link
+// to it is a part of its inode and needs no fsync of its own.
+func (s *Snapshotter) recordChain(chain []string) (string, error) {
+	data := []byte(strings.Join(chain, "\n"))
+	name := digest.FromBytes(data).Encoded()[:40]
+	if there, err := exists(s.path("chains", name)); err != nil || there {
+		return name, err
+	}
+	return name, atomicfile.Write(s.path("chains", name), data, 0o600)
+}
+
+// sweepChains removes the records that no snapshot names any more, unless it
+// cannot tell.
+func (s *Snapshotter) sweepChains() error {
+	keys, err := names(s.path("active"))
+	if err != nil {
+		return err
+	}
+	used := map[string]bool{}
+	for _, key := range keys {
+		record, err := os.Readlink(s.path("active", key, "chain"))
+		if err != nil {
+			return nil //nolint:nilerr // one damaged snapshot must not keep the others from being opened
+		}
+		used[record] = true
+	}
+	entries, err := os.ReadDir(s.path("chains"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !used[e.Name()] {
+			if err := os.Remove(s.path("chains", e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // likeTop gives the upper directory mode, owner and times of the chain's root:
@@ -322,12 +373,19 @@ func (s *Snapshotter) likeTop(upper string, chain []string) error {
 }
 
 func (s *Snapshotter) chain(key string) ([]string, error) {
-	raw, err := os.ReadFile(s.path("active", key, "chain"))
+	record, err := os.Readlink(s.path("active", key, "chain"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", key, err)
+	}
+	raw, err := os.ReadFile(s.path("chains", record))
+	if err == nil && digest.FromBytes(raw).Encoded()[:40] != record {
+		err = errors.New("the record of its chain does not match its name")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w: %w", key, errdefs.ErrCorrupt, err)
 	}
 	if len(raw) == 0 {
 		return nil, nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/snapshot/overlay"
 	"github.com/gantry-project/gantry/engine/snapshot/snapshottest"
+	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 // TestMain runs the tests in a mount namespace of their own.
@@ -104,6 +106,52 @@ func TestFileCapabilitiesAndSetuid(t *testing.T) {
 		if out, err := snapshottest.Inside(t, 1_000_000, 1000, target, script); err != nil || out != want {
 			t.Errorf("%s: %q, %v, want %q", script, out, err, want)
 		}
+	}
+}
+
+func TestNewSweepsWhatACrashLeft(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	id := digest.FromString("kept").String()
+	err := errors.Join(
+		s.Unpack(t.Context(), id, func(dir string) error { return os.WriteFile(filepath.Join(dir, "a"), nil, 0o644) }),
+		s.Prepare(t.Context(), "kept", []string{id}), s.Prepare(t.Context(), "other", nil), s.Remove(t.Context(), "other"))
+	for _, left := range []string{"layers/.new-1/fs/x", "layers/.gone-2/fs/x", "active/.new-3/upper", "active/.gone-4/work/work"} {
+		err = errors.Join(err, os.MkdirAll(filepath.Join(root, left), 0o755))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, root)
+	for dir, want := range map[string]int{"layers": 1, "active": 1, "chains": 1} {
+		if entries, err := os.ReadDir(filepath.Join(root, dir)); err != nil || len(entries) != want {
+			t.Errorf("%s: %v, %v", dir, entries, err)
+		}
+	}
+	if err := again.RemoveLayer(t.Context(), id); !errors.Is(err, errdefs.ErrConflict) {
+		t.Error(err)
+	}
+}
+
+func TestDamagedChainIsNamed(t *testing.T) {
+	root := t.TempDir()
+	s := open(t, root)
+	if err := s.Prepare(t.Context(), "bad", nil); err != nil {
+		t.Fatal(err)
+	}
+	chains, err := filepath.Glob(filepath.Join(root, "chains", "*"))
+	if err != nil || len(chains) != 1 {
+		t.Fatal(chains, err)
+	}
+	if err := os.WriteFile(chains[0], []byte("torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Changes(t.Context(), "bad")
+	if !errors.Is(err, errdefs.ErrCorrupt) || !strings.Contains(err.Error(), "bad") {
+		t.Error(err)
+	}
+	if err := s.Remove(t.Context(), "bad"); err != nil {
+		t.Error(err)
 	}
 }
 
