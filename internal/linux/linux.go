@@ -181,7 +181,7 @@ func RecvFiles(f *os.File, buf []byte, maxFiles int) (n int, files []*os.File, e
 	if got != nil {
 		return 0, nil, os.NewSyscallError("recvmsg", got)
 	}
-	if files, err = parseRights(oob[:oobn]); err != nil {
+	if files, err = ParseRights(oob[:oobn]); err != nil {
 		return 0, nil, err
 	}
 	if flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) != 0 {
@@ -191,7 +191,8 @@ func RecvFiles(f *os.File, buf []byte, maxFiles int) (n int, files []*os.File, e
 	return n, files, nil
 }
 
-func parseRights(oob []byte) ([]*os.File, error) {
+// ParseRights returns the descriptors in the control data of a message.
+func ParseRights(oob []byte) ([]*os.File, error) {
 	if len(oob) == 0 {
 		return nil, nil
 	}
@@ -220,4 +221,3 @@ func CloseAll(files []*os.File) {
 		}
 	}
 }
-

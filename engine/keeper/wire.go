@@ -1,0 +1,211 @@
+package keeper
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
+	"golang.org/x/sys/unix"
+)
+
+// Version of the protocol. A keeper refuses requests of another version.
+const Version = 1
+
+// One connection carries one request and one response, each a length (32 bits,
+// little endian) and JSON. Descriptors travel with the length of a request.
+// After a start or wait the client may send a second request, opCancel.
+const (
+	opHello  = "hello"
+	opStart  = "start"
+	opSignal = "signal"
+	opStatus = "status"
+	opList   = "list"
+	opWait   = "wait"
+	opForget = "forget"
+	opCancel = "cancel"
+)
+
+const (
+	maxMessage = 64 << 20 // files of a Spec are in it
+	maxFiles   = 64
+	headerSize = 4
+)
+
+type request struct {
+	Version int           `json:"version"`
+	Op      string        `json:"op"`
+	ID      string        `json:"id,omitempty"`
+	Signal  int           `json:"signal,omitempty"`
+	Spec    *process.Spec `json:"spec,omitempty"`
+}
+
+type response struct {
+	Error   *wireError       `json:"error,omitempty"`
+	Hello   *Hello           `json:"hello,omitempty"`
+	Process *process.Process `json:"process,omitempty"`
+	Status  *process.Status  `json:"status,omitempty"`
+	List    []process.Status `json:"list,omitempty"`
+	Exit    *process.Exit    `json:"exit,omitempty"`
+}
+
+// Hello describes a running keeper.
+type Hello struct {
+	Version int `json:"version"`
+	Pid     int `json:"pid"`
+	// Processes counts what is known, ended ones included.
+	Processes int `json:"processes"`
+}
+
+// wireError is an error that crossed the socket with its class and its text
+// for tenants.
+type wireError struct {
+	Class  string `json:"class,omitempty"`
+	Text   string `json:"text"`
+	Public string `json:"public,omitempty"`
+}
+
+// classes are the errors that keep their identity.
+func classes() map[string]error {
+	return map[string]error{
+		"not-found":      errdefs.ErrNotFound,
+		"already-exists": errdefs.ErrAlreadyExists,
+		"invalid":        errdefs.ErrInvalid,
+		"unsupported":    errdefs.ErrUnsupported,
+		"conflict":       errdefs.ErrConflict,
+		"unavailable":    errdefs.ErrUnavailable,
+		"exhausted":      errdefs.ErrExhausted,
+		"corrupt":        errdefs.ErrCorrupt,
+		"forbidden":      errdefs.ErrForbidden,
+		"aborted":        errdefs.ErrAborted,
+		"canceled":       context.Canceled,
+		"deadline":       context.DeadlineExceeded,
+	}
+}
+
+func toWire(err error) *wireError {
+	if err == nil {
+		return nil
+	}
+	w := &wireError{Text: err.Error(), Public: errdefs.PublicText(err, "")}
+	for name, class := range classes() {
+		if errors.Is(err, class) {
+			w.Class = name
+		}
+	}
+	return w
+}
+
+// remoteError is the text of an error of the keeper, with its class.
+type remoteError struct {
+	text  string
+	class error
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.class }
+
+func fromWire(w *wireError) error {
+	if w == nil {
+		return nil
+	}
+	var err error = &remoteError{text: w.Text, class: classes()[w.Class]}
+	if w.Public != "" {
+		// The text is in Text already.
+		return &publicError{Public: errdefs.Public{Text: w.Public, Err: err}, text: w.Text}
+	}
+	return err
+}
+
+// publicError prints as the original did.
+type publicError struct {
+	errdefs.Public
+	text string
+}
+
+func (e *publicError) Error() string { return e.text }
+func (e *publicError) Unwrap() error { return &e.Public }
+
+// send writes one message.
+func send(c *net.UnixConn, v any, files []*os.File) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode message: %w", err)
+	}
+	if len(body) > maxMessage || len(files) > maxFiles {
+		return fmt.Errorf("message of %d bytes and %d files: %w", len(body), len(files), errdefs.ErrInvalid)
+	}
+	header := binary.LittleEndian.AppendUint32(nil, uint32(len(body)))
+	var rights []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd())
+		}
+		rights = unix.UnixRights(fds...)
+	}
+	if _, _, err := c.WriteMsgUnix(header, rights, nil); err != nil {
+		return err
+	}
+	_, err = c.Write(body)
+	return err
+}
+
+// receive reads one message into v; io.EOF if the peer has closed before it.
+// The caller closes the files.
+func receive(c *net.UnixConn, v any) ([]*os.File, error) {
+	header := make([]byte, headerSize)
+	oob := make([]byte, unix.CmsgSpace(4*maxFiles))
+	n, oobn, flags, _, err := c.ReadMsgUnix(header, oob)
+	if err != nil {
+		return nil, err
+	}
+	files, err := linux.ParseRights(oob[:oobn])
+	if err != nil {
+		return nil, err
+	}
+	if err := receiveBody(c, header, n, flags, v); err != nil {
+		linux.CloseAll(files)
+		return nil, err
+	}
+	return files, nil
+}
+
+func receiveBody(c io.Reader, header []byte, n, flags int, v any) error {
+	if n == 0 {
+		return io.EOF
+	}
+	if flags&unix.MSG_CTRUNC != 0 {
+		return errors.New("too many descriptors in a message")
+	}
+	if _, err := io.ReadFull(c, header[n:]); err != nil {
+		return err
+	}
+	return decode(c, binary.LittleEndian.Uint32(header), v)
+}
+
+// decode reads a body of size bytes, which is not trusted.
+func decode(r io.Reader, size uint32, v any) error {
+	if size > maxMessage {
+		return fmt.Errorf("message of %d bytes: %w", size, errdefs.ErrInvalid)
+	}
+	// Memory grows with what arrives, not with what is announced.
+	body, err := io.ReadAll(io.LimitReader(r, int64(size)))
+	if err != nil {
+		return err
+	}
+	if len(body) < int(size) {
+		return io.ErrUnexpectedEOF
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("decode message: %w: %w", err, errdefs.ErrInvalid)
+	}
+	return nil
+}
