@@ -221,9 +221,9 @@ func idempotent(t *testing.T, e *env) {
 	must(t, e.Unmount(ctx, target), e.Unmount(ctx, filepath.Join(e.dir, "absent")))
 	ids := IDs(t, baseA)
 	must(t, e.Mount(ctx, "c", target, ids))
-	count := len(Mounts(t))
+	count := len(MountsBelow(t, e.dir))
 	must(t, e.Mount(ctx, "c", target, ids))
-	if len(Mounts(t)) != count {
+	if len(MountsBelow(t, e.dir)) != count {
 		t.Error("mounted twice")
 	}
 	wantClass(t, e.Mount(ctx, "d", target, ids), errdefs.ErrConflict)

@@ -44,11 +44,10 @@ func Run(t *testing.T, f Factory) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := newEnv(t, f)
-			before := Mounts(t)
 			check(t, e)
 			e.tearDown(t)
-			if after := Mounts(t); !slices.Equal(before, after) {
-				t.Errorf("mounts before:\n%s\nafter:\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+			if left := MountsBelow(t, e.dir); len(left) != 0 {
+				t.Errorf("still mounted:\n%s", strings.Join(left, "\n"))
 			}
 		})
 	}
@@ -99,8 +98,9 @@ func (e *env) target(t *testing.T, name string) string {
 	return dir
 }
 
-// Mounts lists the mount points of this process.
-func Mounts(t *testing.T) []string {
+// MountsBelow lists the mount points of this process below dir. Others may come
+// and go by themselves.
+func MountsBelow(t *testing.T, dir string) []string {
 	t.Helper()
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -108,7 +108,7 @@ func Mounts(t *testing.T) []string {
 	}
 	var out []string
 	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) > 4 {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], dir+"/") {
 			out = append(out, f[4])
 		}
 	}
