@@ -337,10 +337,10 @@ func (a *allocation) undo(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("network of %s: its allocation does not end: %w", a.b.uuid(), ctx.Err())
 	}
-	if a.err != nil || a.b.args.noNetwork() {
-		return nil
+	if a.err == nil && !a.b.args.noNetwork() {
+		return a.b.m.dep.Ports.Deallocate(ctx, a.b.rc, a.b.inst, a.vifs)
 	}
-	return a.b.m.dep.Ports.Deallocate(ctx, a.b.rc, a.b.inst, a.vifs)
+	return nil // a failed allocation leaves nothing
 }
 
 var _ driver.NetworkSource = (*allocation)(nil)

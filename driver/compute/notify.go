@@ -23,12 +23,21 @@ func (m *Manager) notify(ctx context.Context, rc messaging.RequestContext, inst 
 	}
 	payload := instancePayload(inst)
 	maps.Copy(payload, more)
-	if err := m.dep.Notifier.Notify(ctx, rc, p, "compute.instance."+event, payload); err != nil {
-		m.log.Warn().Err(err).Str(logging.Instance, inst.String("uuid")).Str(logging.Step, event).Msg("notification lost")
-	}
+	m.tell(ctx, rc, p, "compute.instance."+event, payload)
 }
 
 func (m *Manager) notifies() bool { return m.dep.Notifier != nil && m.dep.Notifier.Enabled() }
+
+// tellTime is how long an operation waits for the broker to take a notification.
+const tellTime = 10 * time.Second
+
+func (m *Manager) tell(ctx context.Context, rc messaging.RequestContext, p messaging.Priority, event string, payload map[string]any) {
+	ctx, cancel := context.WithTimeout(ctx, tellTime)
+	defer cancel()
+	if err := m.dep.Notifier.Notify(ctx, rc, p, event, payload); err != nil {
+		m.log.Warn().Err(err).Str(logging.Step, event).Msg("notification lost")
+	}
+}
 
 // notifyException tells of an operation that failed (nova/exception_wrapper.py).
 func (m *Manager) notifyException(ctx context.Context, o *op, err error) {
@@ -39,10 +48,7 @@ func (m *Manager) notifyException(ctx context.Context, o *op, err error) {
 	if o.inst != nil {
 		args["instance_uuid"] = o.uuid()
 	}
-	payload := map[string]any{"exception": tenantText(err), "args": args}
-	if err := m.dep.Notifier.Notify(ctx, o.rc, messaging.PriorityError, o.name, payload); err != nil {
-		o.log.Warn().Err(err).Msg("notification lost")
-	}
+	m.tell(ctx, o.rc, messaging.PriorityError, o.name, map[string]any{"exception": tenantText(err), "args": args})
 }
 
 // instancePayload is info_from_instance of nova/notifications/base.py.

@@ -168,12 +168,12 @@ func (m *Manager) afterwards(ctx context.Context, w wrap, o *op, err error, even
 }
 
 func (m *Manager) logFailure(o *op, err error) {
-	ev := o.log.Error()
+	level := zerolog.ErrorLevel
 	switch e, remote := errors.AsType[*messaging.RemoteError](err); {
 	case gone(err), errors.Is(err, errdefs.ErrUnsupported), remote && e.Code >= 400 && e.Code < 500, remote && e.Module == "builtins":
-		ev = o.log.Info()
+		level = zerolog.InfoLevel
 	}
-	ev.Err(err).Msg("operation refused or failed")
+	o.log.WithLevel(level).Err(err).Msg("operation refused or failed")
 }
 
 // fault stores an InstanceFault. The details, which hold the whole story, go

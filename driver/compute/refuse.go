@@ -48,7 +48,7 @@ func refuseLive() handler {
 }
 
 // nothing is done for methods that undo what is never done here.
-func nothing(*Manager, context.Context, *op) (any, error) { return nil, nil }
+func (m *Manager) nothing(context.Context, *op) (any, error) { return nil, nil }
 
 // refuseRebuild gives the instance the image back that the API has already
 // written into the row. An evacuation has changed nothing.

@@ -39,6 +39,7 @@ type rig struct {
 	tracker *tracker
 	ports   *ports
 	images  *images
+	notes   *notes
 	api     *messaging.Client
 	// conductor and caller are the manager's own.
 	conductor compute.Conductor
@@ -51,7 +52,7 @@ func newRig(t *testing.T, set ...func(*compute.Options)) *rig {
 	t.Helper()
 	r := &rig{
 		t: t, db: conductortest.New(), drv: fake.New(), tracker: &tracker{claims: map[string]bool{}, allocations: map[string]bool{}},
-		ports: &ports{made: map[string]string{}}, images: &images{m: map[string]*image{}}, opt: compute.DefaultOptions(host),
+		ports: &ports{made: map[string]string{}}, images: &images{m: map[string]*image{}}, notes: &notes{}, opt: compute.DefaultOptions(host),
 	}
 	for _, f := range set {
 		f(&r.opt)
@@ -89,7 +90,7 @@ func newRig(t *testing.T, set ...func(*compute.Options)) *rig {
 func (r *rig) managerWith(c compute.Conductor) *compute.Manager {
 	m := compute.New(compute.Deps{
 		Driver: r.drv, Conductor: c, Tracker: r.tracker, Ports: r.ports, Images: r.images,
-		Scheduler: conductor.NewScheduler(r.caller, host, zerolog.Nop()),
+		Scheduler: conductor.NewScheduler(r.caller, host, zerolog.Nop()), Notifier: r.notes,
 	}, r.opt, zerolog.Nop())
 	r.t.Cleanup(func() {
 		if err := m.Close(context.Background()); err != nil {

@@ -1,0 +1,98 @@
+package compute_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/gantry-project/gantry/driver/fake"
+	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+// notes keeps notifications once it is switched on.
+type notes struct {
+	mu       sync.Mutex
+	on       bool
+	events   []string
+	payloads []map[string]any
+}
+
+func (n *notes) Enabled() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.on
+}
+
+func (n *notes) Notify(_ context.Context, _ messaging.RequestContext, p messaging.Priority, event string, payload any) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.events = append(n.events, string(p)+" "+event)
+	n.payloads = append(n.payloads, payload.(map[string]any))
+	return nil
+}
+
+func (n *notes) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.payloads)
+}
+
+// take returns the events so far and forgets them.
+func (n *notes) take() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := n.events
+	n.events = nil
+	return out
+}
+
+func (r *rig) wantNotes(want ...string) {
+	r.t.Helper()
+	if got := r.notes.take(); !slices.Equal(got, want) {
+		r.t.Errorf("notifications\n  %q, want\n  %q", got, want)
+	}
+}
+
+func TestNotifications(t *testing.T) {
+	r := newRig(t, noWait)
+	r.notes.on = true
+	inst := r.active()
+	r.wantNotes("INFO compute.instance.create.start", "INFO compute.instance.create.end")
+	p := r.notes.payloads[1]
+	for key, want := range map[string]any{
+		"instance_id": inst.String("uuid"), "tenant_id": "p1", "state": "active", "host": host, "instance_type": "c1.tiny", "message": "Success",
+	} {
+		if p[key] != want {
+			t.Errorf("%s = %v, want %v", key, p[key], want)
+		}
+	}
+	if ips, ok := p["fixed_ips"].([]map[string]any); !ok || ips == nil {
+		t.Errorf("fixed_ips = %v", p["fixed_ips"])
+	}
+	r.ask(inst, "stop", "powering-off", "stop_instance", nil)
+	r.waitState(inst, "stopped")
+	r.wantNotes("INFO compute.instance.power_off.start", "INFO compute.instance.power_off.end")
+	r.drv.FailNext(fake.StepOn, errdefs.ErrUnavailable)
+	n := len(r.db.Events(inst.String("uuid")))
+	r.ask(inst, "start", "powering-on", "start_instance", nil)
+	r.wait("the event", func() bool { return len(r.db.Events(inst.String("uuid"))) > n })
+	r.waitState(inst, "stopped")
+	r.wait("the exception", func() bool { return r.notes.count() == 6 })
+	r.wantNotes("INFO compute.instance.power_on.start", "ERROR start_instance")
+	r.ask(inst, "delete", "deleting", "terminate_instance", nil)
+	r.wantDeleted(inst)
+	r.wantNotes("INFO compute.instance.delete.start", "INFO compute.instance.shutdown.start",
+		"INFO compute.instance.shutdown.end", "INFO compute.instance.delete.end")
+}
+
+func TestNotificationOfAFailedBuild(t *testing.T) {
+	r := newRig(t, noWait)
+	r.notes.on = true
+	inst := r.instance()
+	r.drv.FailNext(fake.StepImage, errdefs.ErrCorrupt)
+	r.cast(r.context(inst.String("uuid"), "create"), "build_and_run_instance", buildArgs(inst))
+	r.waitState(inst, "error")
+	r.wantNotes("INFO compute.instance.create.start", "ERROR compute.instance.create.error")
+}
