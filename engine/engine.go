@@ -118,8 +118,6 @@ type Options struct {
 	Snapshots snapshot.Snapshotter
 	Store     store.Store
 	Content   content.Store
-	// Seccomp is the filter for containers.
-	Seccomp []process.SockFilter
 	// ImageLimits bound what an image may be, LayerLimits what it may unpack to.
 	ImageLimits image.Limits
 	LayerLimits layer.Limits
@@ -128,7 +126,9 @@ type Options struct {
 
 // Engine runs containers. Its methods may be called from any goroutine.
 type Engine struct {
-	opts   Options
+	opts Options
+	// filter is the system call filter of every container.
+	filter []process.SockFilter
 	locks  keylock.Map[ContainerID]
 	events chan Event
 	stop   context.CancelFunc

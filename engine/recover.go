@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/seccomp"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/logging"
@@ -21,9 +23,13 @@ import (
 //
 // The engine lives until Close; ctx bounds the opening only.
 func Open(ctx context.Context, opts Options) (*Engine, error) {
+	filter, err := callFilter()
+	if err != nil {
+		return nil, fmt.Errorf("open engine: %w", err)
+	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
-		opts: opts, events: make(chan Event, 64), stop: stop, life: life,
+		opts: opts, filter: filter, events: make(chan Event, 64), stop: stop, life: life,
 		containers: map[ContainerID]*container{},
 	}
 	if err := e.recover(ctx); err != nil {
@@ -31,6 +37,23 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
 	return e, nil
+}
+
+// callFilter compiles the default profile for this architecture.
+func callFilter() ([]process.SockFilter, error) {
+	profile, err := seccomp.Default(capabilities)
+	if err != nil {
+		return nil, err
+	}
+	code, err := seccomp.Compile(profile, seccomp.Arch(runtime.GOARCH))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]process.SockFilter, len(code))
+	for i, in := range code {
+		out[i] = process.SockFilter(in)
+	}
+	return out, nil
 }
 
 // Close stops looking after the containers; they go on. It closes nothing that

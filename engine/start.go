@@ -151,7 +151,7 @@ func (e *Engine) spec(c *container, req StartRequest) (process.Spec, error) {
 		Rootfs: e.rootfs(id), UserNS: user, NetNS: net, Hostname: req.Hostname,
 		Args: req.Args, Env: req.Env, Cwd: req.Cwd, Files: req.Files,
 		Capabilities: capabilities, NoNewPrivs: req.NoNewPrivs,
-		MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths, Seccomp: e.opts.Seccomp,
+		MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths, Seccomp: e.filter,
 		Rlimits: []process.Rlimit{{Name: "RLIMIT_CORE"}},
 		Sysctls: map[string]string{
 			"net.ipv4.ping_group_range":           "0 65535",

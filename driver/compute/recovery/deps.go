@@ -76,8 +76,9 @@ type Deps struct {
 type Options struct {
 	// Host is the name of this compute service.
 	Host string
-	// Provider is the UUID of this host's resource provider.
-	Provider string
+	// Provider returns the UUID of this host's resource provider, which is known
+	// when Run is called.
+	Provider func() string
 	// ResumeGuests is resume_guests_state_on_host_boot: start what the row
 	// says runs and does not.
 	ResumeGuests bool

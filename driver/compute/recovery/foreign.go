@@ -52,7 +52,7 @@ func (r *Recovery) discard(ctx context.Context, rc messaging.RequestContext, ins
 	if err := r.deps.Driver.Destroy(ctx, driver.InstanceUUID(uuid)); err != nil {
 		return err
 	}
-	if err := r.deps.Allocations.RemoveProvider(ctx, uuid, r.opts.Provider); err != nil {
+	if err := r.deps.Allocations.RemoveProvider(ctx, uuid, r.opts.Provider()); err != nil {
 		return err
 	}
 	migration.Set("status", "completed")
@@ -63,10 +63,10 @@ func (r *Recovery) discard(ctx context.Context, rc messaging.RequestContext, ins
 // host yet: they hold an allocation of ours, and nobody will build them.
 // Failures are logged: the same is tried at the next start.
 func (r *Recovery) unclaimed(ctx context.Context, handled map[string]struct{}) {
-	if r.opts.Provider == "" {
+	if r.opts.Provider() == "" {
 		return
 	}
-	consumers, err := r.deps.Allocations.Consumers(ctx, r.opts.Provider)
+	consumers, err := r.deps.Allocations.Consumers(ctx, r.opts.Provider())
 	if err != nil {
 		r.log.Warn().Err(err).Msg("allocations cannot be read, unclaimed builds stay")
 		return

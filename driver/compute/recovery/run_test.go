@@ -15,7 +15,7 @@ import (
 func (w *world) recovery(resume bool) *Recovery {
 	c := cloud{w}
 	return New(Deps{Driver: w, Conductor: c, Operations: c, Ports: c, Tracker: c, Allocations: c},
-		Options{Host: "cmp1", Provider: "rp", ResumeGuests: resume}, zerolog.Nop())
+		Options{Host: "cmp1", Provider: func() string { return "rp" }, ResumeGuests: resume}, zerolog.Nop())
 }
 
 func TestAct(t *testing.T) {

@@ -1,0 +1,248 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gantry-project/gantry/config"
+	"github.com/gantry-project/gantry/driver/compute"
+	"github.com/gantry-project/gantry/driver/compute/periodic"
+	"github.com/gantry-project/gantry/driver/compute/recovery"
+	"github.com/gantry-project/gantry/driver/compute/service"
+	"github.com/gantry-project/gantry/driver/compute/tracker"
+	"github.com/gantry-project/gantry/driver/conductor"
+	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/internal/failpoint"
+	"github.com/gantry-project/gantry/internal/logging"
+)
+
+const (
+	// grace is what running work gets when the service is asked to stop.
+	grace = 10 * time.Second
+	// retryPause stands between tries of a start that the control plane could
+	// not answer.
+	retryPause = 2 * time.Second
+)
+
+// Compute runs the compute service until ctx ends; instances go on. It returns
+// an error when the service cannot start or must not: nothing has been changed
+// then that a later start would not find.
+func Compute(ctx context.Context, cfg *config.Config, version string) error {
+	log, closeLog, err := logger(cfg)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	if err := failpoint.Arm(cfg.Gantry.Failpoints); err != nil {
+		return err
+	}
+	log.Info().Str("version", version).Str(logging.Host, cfg.Default.Host).Msg("compute service starts")
+
+	cloud, err := newCloud(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer cloud.close()
+	host, err := openHost(ctx, cfg, cloud.images, log)
+	if err != nil {
+		return err
+	}
+	defer host.close()
+	wire, err := openWire(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer wire.close(ctx)
+	s := &computeService{cfg: cfg, log: log, cloud: cloud, host: host, wire: wire}
+	return s.run(ctx)
+}
+
+// logger writes to the configured file, or to standard error.
+func logger(cfg *config.Config) (zerolog.Logger, func(), error) {
+	out, done := os.Stderr, func() {}
+	if cfg.Default.LogFile != "" {
+		f, err := os.OpenFile(cfg.Default.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			return zerolog.Nop(), nil, fmt.Errorf("open log: %w", err)
+		}
+		out, done = f, func() { f.Close() }
+	}
+	return logging.New(out, cfg.Default.Debug).With().Int("pid", os.Getpid()).Logger(), done, nil
+}
+
+// computeService is one run of the compute service.
+type computeService struct {
+	cfg   *config.Config
+	log   zerolog.Logger
+	cloud *cloud
+	host  *host
+	wire  *wire
+}
+
+// parts are what run together once the service has started.
+type parts struct {
+	record  *service.Service
+	tracker *tracker.Tracker
+	manager *compute.Manager
+	server  *messaging.Server
+	tasks   *periodic.Scheduler
+}
+
+func (s *computeService) run(ctx context.Context) error {
+	p, err := s.prepare(ctx)
+	if err != nil || p == nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.server.Serve(ctx) })
+	group.Go(func() error { return p.tracker.Run(ctx) })
+	group.Go(func() error { return p.manager.Watch(ctx) })
+	group.Go(func() error { return p.record.Heartbeat(ctx) })
+	group.Go(func() error { return p.tasks.Run(ctx) })
+	group.Go(func() error {
+		select {
+		case <-p.server.Ready():
+			s.log.Info().Msg("compute service ready")
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	err = group.Wait()
+	s.log.Info().Msg("compute service stops; instances go on")
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	return errors.Join(err, p.manager.Close(ending))
+}
+
+// prepare brings the control plane and the host into agreement before the first
+// message is taken. nil without an error means that ctx ended first.
+func (s *computeService) prepare(ctx context.Context) (*parts, error) {
+	p := s.assemble()
+	restart := s.recovery(p)
+	// Identify runs within Register, before the record is written: what the
+	// record says of the past decides who we are.
+	steps := []struct {
+		name string
+		run  func(context.Context) error
+	}{
+		{"adopt instances", restart.Adopt},
+		{"register", p.record.Register},
+		{"recover instances", restart.Run},
+		{"take stock", p.tracker.Init},
+	}
+	for _, step := range steps {
+		if err := s.persist(ctx, step.name, step.run); err != nil {
+			if ctx.Err() != nil {
+				return nil, nil //nolint:nilnil,nilerr // asked to stop before the start was complete
+			}
+			return nil, fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	if err := s.serve(p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// persist repeats a step of the start while the control plane is away.
+func (s *computeService) persist(ctx context.Context, name string, run func(context.Context) error) error {
+	for {
+		err := run(ctx)
+		if err == nil || !away(err) || ctx.Err() != nil {
+			return err
+		}
+		s.log.Warn().Err(err).Str(logging.Step, name).Msg("the control plane does not answer; trying again")
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// assemble makes the parts that talk to the control plane.
+func (s *computeService) assemble() *parts {
+	d, conduct := s.cfg.Default, s.wire.conductor
+	p := &parts{}
+	p.tracker = tracker.New(tracker.Deps{Driver: s.host.driver, Conductor: conduct, Reporter: s.cloud.placement}, tracker.Options{
+		Host: d.Host, MyIP: d.MyIP, StatePath: d.StatePath,
+		CPURatio: d.CPUAllocationRatio, RAMRatio: d.RAMAllocationRatio, DiskRatio: d.DiskAllocationRatio,
+		InitialCPURatio: d.InitialCPURatio, InitialRAMRatio: d.InitialRAMRatio, InitialDiskRatio: d.InitialDiskRatio,
+		ReservedCPUs: d.ReservedHostCPUs, ReservedMemoryMB: d.ReservedHostMemoryMB, ReservedDiskMB: d.ReservedHostDiskMB,
+		CountFailedBuilds: s.cfg.Compute.BuildFailureThreshold > 0,
+	}, s.log)
+	p.record = service.New(conduct, service.Options{
+		Host: d.Host, ReportInterval: d.ReportInterval, Version: s.cfg.Gantry.ServiceVersion,
+		Admit:   p.tracker.Identify,
+		OnState: func(st service.State) { p.tracker.SetDisabled(st.Disabled) },
+	}, s.log)
+	opts := compute.DefaultOptions(d.Host)
+	opts.MaxConcurrentBuilds, opts.MaxConcurrentSnapshots = d.MaxConcurrentBuilds, d.MaxConcurrentSnapshots
+	opts.VIFPluggingTimeout, opts.VIFPluggingFatal = d.VIFPluggingTimeout, d.VIFPluggingIsFatal
+	opts.ShutdownTimeout, opts.InstanceNameTemplate = d.ShutdownTimeout, d.InstanceNameTemplate
+	p.manager = compute.New(compute.Deps{
+		Driver: s.host.driver, Conductor: conduct, Tracker: p.tracker, Ports: s.ports(),
+		Images: imageStore{s.cloud.glance}, Scheduler: s.wire.scheduler, Notifier: s.wire.notifier,
+	}, opts, s.log)
+	return p
+}
+
+// serve makes what takes messages and what runs by the clock.
+func (s *computeService) serve(p *parts) error {
+	server, err := messaging.NewServer(s.wire.transport, messaging.ServerOptions{
+		Topics: []string{"compute", "compute-alt"}, Host: s.cfg.Default.Host, Endpoints: p.manager.Endpoints(),
+		Log: s.log, ReplyRetry: s.cfg.Rabbit.MissingConsumerTimeout, Grace: grace,
+	})
+	if err != nil {
+		return err
+	}
+	p.server = server
+	d := s.cfg.Default
+	set := periodic.DefaultSettings(d.Host)
+	set.UpdateResourcesInterval, set.SyncPowerStateInterval = d.UpdateResourcesInterval, d.SyncPowerStateInterval
+	set.HealInstanceInfoCacheInterval, set.SchedulerSyncInterval = d.HealInstanceInfoInterval, d.SchedulerInstanceSync
+	set.InstanceDeleteInterval, set.MaxInstanceDeleteAttempts = d.InstanceDeleteInterval, d.MaximumDeleteAttempts
+	set.RunningDeletedInstancePollInterval = d.RunningDeletedPollInterval
+	set.ReclaimInstanceInterval, set.InstanceBuildTimeout = d.ReclaimInstanceInterval, d.InstanceBuildTimeout
+	tasks := periodic.NewTasks(periodic.Deps{
+		Conductor: s.wire.conductor, Manager: p.manager, Driver: s.host.driver, Ports: s.ports(),
+		Tracker: p.tracker, Schedulers: s.wire.scheduler, Log: s.log,
+	}, set)
+	p.tasks = periodic.NewScheduler(s.log, periodic.Options{FuzzyDelay: d.PeriodicFuzzyDelay}, tasks...)
+	return nil
+}
+
+func (s *computeService) recovery(p *parts) *recovery.Recovery {
+	return recovery.New(recovery.Deps{
+		Driver: s.host.driver, Conductor: s.wire.conductor, Operations: p.manager, Ports: s.ports(),
+		Tracker: p.tracker, Allocations: s.cloud.placement,
+	}, recovery.Options{
+		Host: s.cfg.Default.Host, Provider: p.tracker.NodeUUID, ResumeGuests: s.cfg.Default.ResumeGuestsStateOnHostBoot,
+	}, s.log)
+}
+
+func (s *computeService) ports() ports {
+	return ports{neutron: s.cloud.neutron, conductor: s.wire.conductor, host: s.cfg.Default.Host}
+}
+
+// wire is the connection to the broker and what speaks over it.
+type wire struct {
+	transport messaging.Transport
+	client    *messaging.Client
+	conductor *conductor.Client
+	scheduler *conductor.Scheduler
+	notifier  *messaging.Notifier
+}
+
+func (w *wire) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	// the process ends: what cannot be said any more is not missed
+	_ = errors.Join(w.client.Close(ctx), w.transport.Close())
+}

@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gantry-project/gantry/engine/keeper"
+	"github.com/gantry-project/gantry/internal/logging"
+)
+
+// keeperIdle is how long a keeper without containers and clients stays.
+const keeperIdle = time.Minute
+
+// Names below the engine's root.
+const (
+	keeperSocket = "keeper.sock"
+	keeperLog    = "keeper.log"
+)
+
+// openKeeper finds or starts the process that owns this host's containers. It
+// is this same program, under a verb of its own, and outlives the service.
+func openKeeper(ctx context.Context, root string) (*keeper.Client, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find own program: %w", err)
+	}
+	socket := filepath.Join(root, keeperSocket)
+	return keeper.Ensure(ctx, keeper.Options{
+		Socket:  socket,
+		Command: []string{self, "keeper", "--socket", socket},
+		LogFile: filepath.Join(root, keeperLog),
+	})
+}
+
+// Keeper serves the socket until ctx ends, or until no container and no client
+// is left for a while.
+func Keeper(ctx context.Context, socket string) error {
+	log := logging.New(os.Stderr, false).With().Int("pid", os.Getpid()).Logger()
+	return keeper.Serve(ctx, keeper.ServeOptions{Socket: socket, Log: log, IdleExit: keeperIdle, OwnsProcess: true})
+}

@@ -1,0 +1,55 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-project/gantry/config"
+	"github.com/gantry-project/gantry/driver/conductor"
+	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/driver/messaging/amqp"
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+// openWire connects to the broker of the cell; a broker that is away is waited for.
+func openWire(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*wire, error) {
+	url, err := amqp.ParseURL(cfg.Default.TransportURL)
+	if err != nil {
+		return nil, &config.Error{Section: "DEFAULT", Key: "transport_url", Problem: err.Error()}
+	}
+	r := cfg.Rabbit
+	opts := amqp.DefaultOptions()
+	opts.URL, opts.ControlExchange, opts.Program, opts.Log = url, cfg.Default.ControlExchange, "gantry-compute", log
+	opts.SSL, opts.SSLCAFile, opts.SSLCertFile, opts.SSLKeyFile = r.SSL, r.SSLCAFile, r.SSLCertFile, r.SSLKeyFile
+	opts.DurableQueues, opts.AutoDelete, opts.HAQueues = r.DurableQueues, r.AutoDelete, r.HAQueues
+	opts.QuorumQueue, opts.QuorumDeliveryLimit = r.QuorumQueue, r.QuorumDeliveryLimit
+	opts.TransientQueuesTTL, opts.TransientQuorumQueue = r.TransientQueuesTTL, r.TransientQuorumQueue
+	opts.PrefetchCount, opts.HeartbeatTimeout, opts.HeartbeatRate = r.PrefetchCount, r.HeartbeatTimeout, r.HeartbeatRate
+	opts.RetryInterval, opts.RetryBackoff, opts.IntervalMax = r.RetryInterval, r.RetryBackoff, r.IntervalMax
+	opts.ReconnectDelay = r.ReconnectDelay
+	transport, err := amqp.New(ctx, opts)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the message broker: %w", err)
+	}
+	w := &wire{transport: transport}
+	w.client = messaging.NewClient(transport, messaging.ClientOptions{ResponseTimeout: cfg.Default.RPCResponseTimeout, Log: log})
+	w.conductor = conductor.New(w.client, cfg.Default.Host)
+	w.scheduler = conductor.NewScheduler(w.client, cfg.Default.Host, log)
+	n, err := messaging.NewNotifier(transport, messaging.NotifierOptions{
+		Drivers: []string{cfg.Notifications.Driver}, Topics: cfg.Notifications.Topics, Publisher: "compute." + cfg.Default.Host,
+	})
+	if err != nil {
+		return nil, errors.Join(&config.Error{Section: "oslo_messaging_notifications", Key: "driver", Problem: err.Error()}, transport.Close())
+	}
+	w.notifier = n
+	return w, nil
+}
+
+// away reports whether the control plane did not answer, so that asking again
+// makes sense.
+func away(err error) bool {
+	return errors.Is(err, messaging.ErrTimeout) || errors.Is(err, errdefs.ErrUnavailable)
+}
