@@ -17,8 +17,9 @@ import (
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-// schema is the version of the layout. A store of another version is refused.
-const schema = 1
+// schema is the version of the layout. Version 1 had neither checksums nor the
+// journal and is brought up to date; a store of any other version is refused.
+const schema = 2
 
 // lockWait is how long an opener waits for another process to let go.
 const lockWait = 3 * time.Second
@@ -28,6 +29,7 @@ var (
 	bucketContainers = []byte("containers")
 	bucketImages     = []byte("images")
 	bucketBlocks     = []byte("blocks")
+	bucketJournal    = []byte("journal")
 	keySchema        = []byte("schema")
 )
 
@@ -43,7 +45,7 @@ func Open(name string) (*Bolt, error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", name, err)
 	}
-	db, err := bolt.Open(name, 0o600, &bolt.Options{Timeout: lockWait})
+	db, err := bolt.Open(name, 0o600, &bolt.Options{Timeout: lockWait, FreelistType: bolt.FreelistMapType})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("open store %s: another gantry uses this state directory: %w", name, errdefs.ErrConflict)
@@ -62,15 +64,46 @@ func Open(name string) (*Bolt, error) {
 func prepare(tx *bolt.Tx) error {
 	if meta := tx.Bucket(bucketMeta); meta != nil {
 		raw := meta.Get(keySchema)
-		if len(raw) != 8 || binary.BigEndian.Uint64(raw) != schema {
-			return fmt.Errorf("schema %x, want %d: %w", raw, schema, errdefs.ErrUnsupported)
+		switch {
+		case len(raw) == 8 && binary.BigEndian.Uint64(raw) == schema:
+			return nil
+		case len(raw) == 8 && binary.BigEndian.Uint64(raw) == 1:
+			return upgrade(tx)
 		}
-		return nil
+		return fmt.Errorf("schema %x, want %d: %w", raw, schema, errdefs.ErrUnsupported)
 	}
-	for _, name := range [][]byte{bucketMeta, bucketContainers, bucketImages, bucketBlocks} {
+	for _, name := range [][]byte{bucketMeta, bucketContainers, bucketImages, bucketBlocks, bucketJournal} {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return err
 		}
+	}
+	return tx.Bucket(bucketMeta).Put(keySchema, binary.BigEndian.AppendUint64(nil, schema))
+}
+
+// upgrade brings schema 1 up to date: records get their checksums.
+func upgrade(tx *bolt.Tx) error {
+	for _, name := range [][]byte{bucketContainers, bucketImages} {
+		bucket := tx.Bucket(name)
+		wrapped := map[string][]byte{}
+		err := bucket.ForEach(func(k, raw []byte) error {
+			stored, err := encode(json.RawMessage(raw))
+			if err != nil {
+				return nil //nolint:nilerr // damaged before; stays as it is and is named by Damaged
+			}
+			wrapped[string(k)] = stored
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for k, stored := range wrapped {
+			if err := bucket.Put([]byte(k), stored); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := tx.CreateBucketIfNotExists(bucketJournal); err != nil {
+		return err
 	}
 	return tx.Bucket(bucketMeta).Put(keySchema, binary.BigEndian.AppendUint64(nil, schema))
 }
@@ -84,10 +117,7 @@ func (b *Bolt) get(bucket []byte, key string, v any) error {
 		if raw == nil {
 			return errdefs.ErrNotFound
 		}
-		if err := json.Unmarshal(raw, v); err != nil {
-			return fmt.Errorf("%w: %w", errdefs.ErrCorrupt, err)
-		}
-		return nil
+		return decode(raw, v)
 	})
 	if err != nil {
 		return fmt.Errorf("record %s of %s: %w", key, bucket, err)
@@ -99,7 +129,7 @@ func (b *Bolt) put(bucket []byte, key string, v any) error {
 	if key == "" {
 		return fmt.Errorf("record of %s without a key: %w", bucket, errdefs.ErrInvalid)
 	}
-	raw, err := json.Marshal(v)
+	raw, err := encode(v)
 	if err != nil {
 		return fmt.Errorf("record %s of %s: %w", key, bucket, err)
 	}
@@ -121,7 +151,7 @@ func list[T any](b *Bolt, bucket []byte, bad func(key string)) ([]T, error) {
 	err := b.db.View(func(tx *bolt.Tx) error {
 		return tx.Bucket(bucket).ForEach(func(k, raw []byte) error {
 			var v T
-			if err := json.Unmarshal(raw, &v); err != nil {
+			if err := decode(raw, &v); err != nil {
 				bad(string(bucket) + "/" + string(k))
 				return nil //nolint:nilerr // the others are still wanted; Damaged names this one
 			}
@@ -153,9 +183,20 @@ func (b *Bolt) PutContainer(_ context.Context, c Container) error {
 
 // DeleteContainer implements Store.
 func (b *Bolt) DeleteContainer(_ context.Context, id string) error {
-	return b.update(bucketContainers, id, func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketContainers).Delete([]byte(id))
+	return b.remove(bucketContainers, id)
+}
+
+// remove deletes a record; an absent one costs no write.
+func (b *Bolt) remove(bucket []byte, key string) error {
+	absent := false
+	err := b.db.View(func(tx *bolt.Tx) error {
+		absent = tx.Bucket(bucket).Get([]byte(key)) == nil
+		return nil
 	})
+	if err == nil && absent {
+		return nil
+	}
+	return b.update(bucket, key, func(tx *bolt.Tx) error { return tx.Bucket(bucket).Delete([]byte(key)) })
 }
 
 // Image implements Store.
@@ -179,7 +220,7 @@ func (b *Bolt) DeleteImage(_ context.Context, ref string) error {
 	return b.update(bucketImages, ref, func(tx *bolt.Tx) error {
 		err := tx.Bucket(bucketContainers).ForEach(func(k, raw []byte) error {
 			var c Container
-			if err := json.Unmarshal(raw, &c); err != nil || c.Image == ref {
+			if err := decode(raw, &c); err != nil || c.Image == ref {
 				return fmt.Errorf("container %s uses it: %w", k, errdefs.ErrConflict)
 			}
 			return nil
@@ -193,6 +234,9 @@ func (b *Bolt) DeleteImage(_ context.Context, ref string) error {
 
 // AllocateIDs implements Store.
 func (b *Bolt) AllocateIDs(_ context.Context, container string) (base uint32, err error) {
+	if container == "" {
+		return 0, fmt.Errorf("allocate user ids without a container: %w", errdefs.ErrInvalid)
+	}
 	err = b.update(bucketBlocks, container, func(tx *bolt.Tx) error {
 		bucket := tx.Bucket(bucketBlocks)
 		if raw := bucket.Get([]byte(container)); len(raw) == 4 {
@@ -219,9 +263,7 @@ func (b *Bolt) AllocateIDs(_ context.Context, container string) (base uint32, er
 
 // FreeIDs implements Store.
 func (b *Bolt) FreeIDs(_ context.Context, container string) error {
-	return b.update(bucketBlocks, container, func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketBlocks).Delete([]byte(container))
-	})
+	return b.remove(bucketBlocks, container)
 }
 
 // Damaged implements Store.
@@ -232,6 +274,9 @@ func (b *Bolt) Damaged(context.Context) ([]string, error) {
 		return nil, err
 	}
 	if _, err := list[Image](b, bucketImages, note); err != nil {
+		return nil, err
+	}
+	if _, err := list[Intent](b, bucketJournal, note); err != nil {
 		return nil, err
 	}
 	return bad, nil

@@ -18,11 +18,15 @@ type Memory struct {
 	containers map[string]Container // guarded by mu
 	images     map[string]Image     // guarded by mu
 	blocks     map[string]uint32    // guarded by mu
+	journal    map[string]Intent    // guarded by mu
 }
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
-	return &Memory{containers: map[string]Container{}, images: map[string]Image{}, blocks: map[string]uint32{}}
+	return &Memory{
+		containers: map[string]Container{}, images: map[string]Image{},
+		blocks: map[string]uint32{}, journal: map[string]Intent{},
+	}
 }
 
 // Containers implements Store.
@@ -106,6 +110,9 @@ func (m *Memory) DeleteImage(_ context.Context, ref string) error {
 
 // AllocateIDs implements Store.
 func (m *Memory) AllocateIDs(_ context.Context, container string) (uint32, error) {
+	if container == "" {
+		return 0, fmt.Errorf("allocate user ids without a container: %w", errdefs.ErrInvalid)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if base, ok := m.blocks[container]; ok {
