@@ -35,7 +35,7 @@ const killGrace = 5 * time.Second
 // On error nothing of the child is left.
 func (b *birth) await(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = b.status.SetReadDeadline(time.Now()) })
-	err := b.read(false)
+	err := b.read(func() bool { return false })
 	if !stop() && ctx.Err() != nil && err != nil {
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), errdefs.ErrAborted)
 	}
@@ -56,11 +56,11 @@ func (b *birth) await(ctx context.Context) error {
 	return err
 }
 
-// read takes messages until the socket is closed by its last holder or, if
-// ready is set, until the child says that it is ready.
-func (b *birth) read(untilReady bool) error {
+// read takes messages until enough says so or the socket is closed by its last
+// holder.
+func (b *birth) read(enough func() bool) error {
 	buf := make([]byte, recordSize)
-	for {
+	for !enough() {
 		n, files, err := linux.RecvFiles(b.status, buf, 1)
 		if err != nil {
 			return fmt.Errorf("read set-up status: %w", err)
@@ -75,10 +75,8 @@ func (b *birth) read(untilReady bool) error {
 		if err := b.take(buf, files); err != nil {
 			return err
 		}
-		if untilReady && b.ready {
-			return nil
-		}
 	}
+	return nil
 }
 
 func (b *birth) take(record []byte, files []*os.File) error {
@@ -107,15 +105,12 @@ func (b *birth) take(record []byte, files []*os.File) error {
 
 // kill ends and reaps whatever of the birth still lives and closes its files.
 func (b *birth) kill() {
+	// The forking child must not be killed between fork and report: nobody
+	// would know the first process. Unless it hangs, it gets there at once.
+	_ = b.status.SetReadDeadline(time.Now().Add(killGrace))
+	_ = b.read(func() bool { return b.pid != 0 || b.failed != nil })
 	_ = b.child.Kill()
 	if b.pidfd != nil {
-		_ = linux.PidfdSignal(b.pidfd, int(unix.SIGKILL))
-	}
-	// The pid may be under way still.
-	_ = b.status.SetReadDeadline(time.Now().Add(killGrace))
-	known := b.pidfd != nil
-	_ = b.read(false)
-	if !known && b.pidfd != nil {
 		_ = linux.PidfdSignal(b.pidfd, int(unix.SIGKILL))
 	}
 	_, _ = b.child.Wait()

@@ -2,6 +2,7 @@ package process_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gantry-project/gantry/engine/conlog"
 	"github.com/gantry-project/gantry/engine/process"
@@ -116,6 +118,25 @@ func mountCount(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return bytes.Count(data, []byte("\n"))
+}
+
+// Starts that are cancelled at any moment leave nothing behind.
+func TestLocalStartCancelledAnywhere(t *testing.T) {
+	h := local(t)
+	for i := range 60 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*50*time.Microsecond)
+		_, err := h.Runner.Start(ctx, "x", h.Spec(t, "sleep", "1000"))
+		cancel()
+		if err == nil {
+			processtest.Reap(t, h.Runner, "x")
+		} else if !errors.Is(err, errdefs.ErrAborted) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	var ws unix.WaitStatus
+	if pid, err := unix.Wait4(-1, &ws, unix.WNOHANG|unix.WALL, nil); !errors.Is(err, unix.ECHILD) {
+		t.Errorf("child %d is left (%v)", pid, err)
+	}
 }
 
 // A closed runner leaves its processes to the caller.

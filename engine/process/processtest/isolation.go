@@ -12,6 +12,7 @@ import (
 	"github.com/gantry-project/gantry/engine/conlog"
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 // Isolation checks what a real process can see and do. newRunner is called
@@ -203,6 +204,9 @@ func testMounts(t *testing.T, r real) {
 	want := map[string]string{
 		"/proc": "nosuid,nodev,noexec", "/sys": "ro,nosuid,nodev,noexec", "/dev": "nosuid,noexec", "/dev/pts": "nosuid,noexec",
 		"/dev/shm": "nosuid,nodev,noexec", "/dev/mqueue": "nosuid,nodev,noexec", "/proc/sys": "ro,nosuid,nodev,noexec",
+	}
+	if linux.UnifiedCgroups() {
+		want["/sys/fs/cgroup"] = "ro,nosuid,nodev,noexec"
 	}
 	for line := range strings.Lines(out) {
 		f := strings.Fields(line)
