@@ -80,7 +80,7 @@ type Result struct {
 	// of aufs, attributes outside the allow list.
 	Devices, Skipped int64
 	// ImplicitDirs are the directories that had to be made without an entry of
-	// their own; "." is the root. They are 0755 and root's, and ought to take
+	// their own; "." is the root. They are 0755 and root's; Inherit gives them
 	// the attributes of the same directory in the layers below. Sorted.
 	ImplicitDirs []string
 }

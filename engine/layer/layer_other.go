@@ -20,3 +20,8 @@ func Apply(context.Context, *os.File, io.Reader, Options) (Result, error) {
 func Diff(context.Context, *os.File, io.Writer) (DiffResult, error) {
 	return DiffResult{}, fmt.Errorf("write layer: %w", errdefs.ErrUnsupported)
 }
+
+// Inherit needs Linux.
+func Inherit(*os.File, []string, []*os.File) error {
+	return fmt.Errorf("inherit directories: %w", errdefs.ErrUnsupported)
+}
