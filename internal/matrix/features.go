@@ -1,0 +1,151 @@
+package matrix
+
+// Features returns the table, in the order of the document.
+func Features() []Group {
+	return []Group{
+		{"Joining an OpenStack", joining()},
+		{"Images", images()},
+		{"What an instance gets", instance()},
+		{"What a tenant can do", verbs()},
+		{"Crashes and restarts", restarts()},
+		{"Failures", failures()},
+		{"The wire", wire()},
+		{"Platforms", platforms()},
+	}
+}
+
+func joining() []Feature {
+	return []Feature{
+		{"a host's `nova.conf` is read as it is; several files, environment and flags override in order", []string{"config:TestLoadReadsANovaConfAsItIs"}, ""},
+		{"a bad setting is refused with file, section, key and what was expected", []string{"config:TestLoadRefusesBadSettingsByName", "config:TestLoadRefusesUnknownOverride"}, ""},
+		{"`compute service list` shows the host up", []string{"functional:TestFunctionalHostIsUp"}, ""},
+		{"it stays up for hours", nil, "needs a run of hours"},
+		{"`hypervisor list / show / stats`", []string{"functional:TestFunctionalHostIsUp"}, ""},
+		{"resource provider with VCPU, MEMORY_MB, DISK_GB, allocation ratios, traits", []string{"functional:TestFunctionalPlacementKnowsTheHost"}, ""},
+		{"disabling and enabling the service reaches Placement", []string{"functional:TestFunctionalPlacementKnowsTheHost"}, ""},
+		{"`nova-manage cell_v2 discover_hosts`", nil, "the tests' scheduler discovers hosts by its periodic task; the command is not run"},
+		{"UUID of the node survives a lost record and is refused when it contradicts the control plane", []string{"driver/compute/tracker:TestIdentitySurvivesALostRecord", "driver/compute/tracker:TestIdentify"}, ""},
+	}
+}
+
+func images() []Feature {
+	return []Feature{
+		{"docker archive (skopeo)", []string{`functional:TestFunctionalEveryFormatBoots/app-docker\.tar`}, ""},
+		{"OCI archive (umoci, skopeo)", []string{`functional:TestFunctionalEveryFormatBoots/app-oci\.tar`}, ""},
+		{"root file system tarball, plain", []string{`functional:TestFunctionalEveryFormatBoots/busybox\.tar`}, ""},
+		{"root file system tarball, gzip", []string{`functional:TestFunctionalEveryFormatBoots/busybox\.tar\.gz`}, ""},
+		{"root file system tarball, xz", []string{`functional:TestFunctionalEveryFormatBoots/busybox\.tar\.xz`}, ""},
+		{"root file system tarball, zstd", []string{`functional:TestFunctionalEveryFormatBoots/busybox\.tar\.zst`}, ""},
+		{"root file system made by debootstrap", []string{"functional:TestFunctionalDebianBoots"}, "with `os_command_line`; no init in it"},
+		{"command, environment, user, groups and directory of the image", []string{"functional:TestFunctionalTenantsFirstHour"}, ""},
+		{"systemd as first process", nil, ""},
+		{"disk image (qcow2, raw)", nil, "refused; see Failures"},
+		{"two instances of one image share its layers on disk", []string{"functional:TestFunctionalInstancesShareLayers"}, ""},
+		{"one download for simultaneous boots", []string{"glance/cache:TestOneWorkForMany"}, ""},
+	}
+}
+
+func instance() []Feature {
+	return []Feature{
+		{"user, pid, mount, network, uts, ipc and cgroup namespaces of its own", []string{"functional:TestFunctionalIsolatedAndLimited"}, ""},
+		{"memory, CPU and process limits of the flavor", []string{"functional:TestFunctionalIsolatedAndLimited", "engine/cgroup:TestLinuxSuite"}, "on the layout of control groups of the machine that ran the tests"},
+		{"a process beyond the memory limit is killed, and only there", []string{"engine/cgroup:TestOOMKillIsCounted"}, ""},
+		{"devices outside the list are refused", []string{"engine/cgroup:TestDevices"}, ""},
+		{"system call filter", []string{"engine/seccomp:TestUnderFilter", "engine/process:TestLocalWithDefaultFilter"}, ""},
+		{"limit on the size of the disk", nil, "only an image larger than the flavor's disk is refused; what a guest writes is not limited"},
+		{"Neutron's address, MTU, routes and DNS before the first process", []string{"functional:TestFunctionalNetworkOfAnInstance"}, "one IPv4 subnet"},
+		{"several ports, addresses of several subnets, IPv6", []string{"driver/neutron:TestAllocateSeveral", "netbridge:TestLinuxSuite.*"}, "not with a real Neutron"},
+		{"ping and TCP through the linuxbridge agent", []string{"functional:TestFunctionalNetworkOfAnInstance"}, ""},
+		{"metadata service", []string{"functional:TestFunctionalNetworkOfAnInstance"}, ""},
+		{"public key of the key pair in root's authorized_keys", nil, ""},
+		{"Open vSwitch, OVN, SR-IOV ports", nil, "refused: only VIF types bridge and tap are plugged"},
+	}
+}
+
+func verbs() []Feature {
+	power := []string{"functional:TestFunctionalPowerStates"}
+	hour := []string{"functional:TestFunctionalTenantsFirstHour"}
+	return []Feature{
+		{"`server create` as a non-admin with the stock client", hour, ""},
+		{"`console log show`", hour, ""},
+		{"`server stop`, `start`", power, ""},
+		{"`server reboot --soft`", power, ""},
+		{"`server reboot --hard`", power, ""},
+		{"`server pause`, `unpause`", power, ""},
+		{"`server lock`, `unlock`", hour, ""},
+		{"`server delete` leaves nothing on the host", hour, "every functional test checks this for its instances"},
+		{"`server image create`: content, size and hashes in Glance; boots again with the change", []string{"functional:TestFunctionalSnapshotCarriesTheChange"}, ""},
+		{"`server show --diagnostics`", []string{"functional:TestFunctionalDiagnostics"}, ""},
+		{"each action has its event, without an error", power, ""},
+		{"notifications as from nova-compute", []string{"driver/compute:TestNotifications", "driver/compute:TestNotificationOfAFailedBuild"}, "not compared on a real broker; unversioned only"},
+		{"soft delete and restore", []string{"driver/compute:TestVerbs"}, "not with a real Nova"},
+		{"what is not done is refused without harm to the instance", []string{"driver/compute:TestRefusals", "driver/compute:TestMethodsAreComplete"}, "resize, migration, rebuild, suspend, rescue, shelve, volumes, attaching interfaces, passwords, graphical and serial consoles"},
+	}
+}
+
+func restarts() []Feature {
+	return []Feature{
+		{"kill -9 of the service: instances run on and are adopted", []string{"functional:TestFunctionalInstancesOutliveTheService"}, ""},
+		{"the console log is whole afterwards", []string{"functional:TestFunctionalInstancesOutliveTheService"}, ""},
+		{"kill -9 in each step of a build", []string{"functional:TestFunctionalCrashInTheMiddleOfABuild"}, ""},
+		{"each failing step of a container's start leaves nothing", []string{"engine:TestAFailedStepLeavesNothingAndTheNextTryWorks"}, ""},
+		{"decision table of the start of the service", []string{"driver/compute/recovery:TestDecide", "driver/compute/recovery:TestDecideInvariants"}, ""},
+		{"restart of RabbitMQ", []string{"functional:TestFunctionalControlPlaneRestarts/rabbitmq"}, ""},
+		{"restart of nova-conductor", []string{"functional:TestFunctionalControlPlaneRestarts/nova-conductor"}, ""},
+		{"restart of neutron-server", []string{"functional:TestFunctionalControlPlaneRestarts/neutron-server"}, ""},
+		{"power states agree after a guest has ended by itself", []string{"driver/compute:TestGuestEndsByItself", "driver/compute:TestSyncPowerState"}, "not with a real Nova"},
+		{"reboot of the host", nil, ""},
+		{"loss of the keeper process", nil, "what runs is ended at the next start of the service and becomes SHUTOFF"},
+	}
+}
+
+func failures() []Feature {
+	bad := func(name string) []string {
+		return []string{"functional:TestFunctionalBadImagesFailWithTheCause/" + name}
+	}
+	return []Feature{
+		{"unknown image format", bad("noise"), ""},
+		{"unsupported image format (disk image)", append(bad("disk_image"), "engine/image:TestDiskImagesAreRefused"), ""},
+		{"damaged image: hash differs", []string{"functional:TestFunctionalDamagedImageIsRefused"}, ""},
+		{"download cut off half-way", []string{"glance:TestDownload", "engine:TestDamagedImportLeavesNothing"}, "not with a real Glance"},
+		{"archive with hostile entries", append(bad("climbing_entry"), append(bad("climbing_link"), "engine/layer:TestApplyContains", "engine/image:TestHostileDocuments", "engine/image:TestBombs")...), ""},
+		{"image without a command and without an init", bad("nothing_to_run"), ""},
+		{"command that does not exist", bad("missing_command"), ""},
+		{"command that exits at once", bad("command_that_ends"), ""},
+		{"malformed `os_command_line`", bad("open_quote"), ""},
+		{"port that cannot be bound", []string{"functional:TestFunctionalPortThatCannotBeBound"}, ""},
+		{"vif-plugged event that never comes, fatal and not fatal", []string{"functional:TestFunctionalPluggingThatNeverEnds"}, ""},
+		{"flavor larger than the host", []string{"driver/compute/tracker:TestClaim", "driver/compute/tracker:TestFit"}, "the claim; Placement refuses such a flavor before"},
+		{"disk full during unpack", []string{"functional:TestFunctionalFullDisk"}, ""},
+		{"delete while building", []string{"functional:TestFunctionalDeleteWhileBuilding"}, ""},
+		{"two boots of the same UUID (redelivered message)", []string{"driver/compute:TestBuildTwice"}, ""},
+		{"messages for instances of another host", []string{"driver/compute:TestBuildOfAnotherHost", "driver/compute:TestForeignInstance"}, ""},
+		{"verdict of a failed build: error, reschedule or silence", []string{"driver/compute:TestBuildFailures", "driver/compute:TestJudge"}, ""},
+	}
+}
+
+func wire() []Feature {
+	return []Feature{
+		{"captured traffic of a stock nova-compute decodes and re-encodes without loss", []string{"driver/objects:TestCapturesRoundTrip", "driver/messaging:TestStockRequests", "driver/messaging:TestStockReplies"}, ""},
+		{"our calls for each verb beside the stock ones", []string{"driver/compute:TestSequence"}, ""},
+		{"the objects of the Zed manifest, by fingerprint", []string{"driver/objects:TestFingerprints"}, ""},
+		{"transport over a real RabbitMQ: lost, frozen and refused connections", []string{"driver/messaging/amqp:TestTransport", "driver/messaging/amqp:TestBrokerDown", "driver/messaging/amqp:TestHalfOpen"}, ""},
+		{"adopts exchanges and queues that exist with other properties", []string{"driver/messaging/amqp:TestAdoptsWhatIsThere"}, ""},
+		{"object calls to a real nova-conductor", []string{"driver/conductor:TestRealReads", "driver/conductor:TestRealServiceAndNode", "driver/conductor:TestRealInstance"}, ""},
+		{"ports in a real Neutron", []string{"driver/neutron:TestRealNeutron"}, ""},
+		{"providers in a real Placement", []string{"driver/placement:TestRealPlacement"}, ""},
+		{"verification of the broker's certificate", []string{"driver/messaging/amqp:TestTLSVerification"}, ""},
+		{"TLS to a real RabbitMQ", nil, "the test broker has no TLS"},
+		{"quorum queues", nil, "options are read and sent; the test broker uses classic queues"},
+		{"OpenStack newer than Zed", nil, ""},
+	}
+}
+
+func platforms() []Feature {
+	return []Feature{
+		{"amd64, Debian 12, cgroup v1", []string{"functional:TestFunctionalTenantsFirstHour", "engine/cgroup:TestLinuxSuite"}, "the layout of the machine that ran the tests; see its log line `engine open`"},
+		{"cgroup v2 only", nil, "tried in a virtual machine only, not in this run"},
+		{"arm64", nil, "compiles and vets; never run"},
+		{"bare machine without systemd", nil, ""},
+	}
+}
