@@ -7,19 +7,25 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-// Client is the process.Runner whose processes belong to a keeper. It holds no
-// connection between calls, so it survives everything that the keeper does,
+// Client is the process.Runner whose processes belong to a keeper. Each call
+// has a connection of its own, so it survives everything that the keeper does,
 // and any number of clients, in any processes, may use one keeper.
 //
-// While no keeper answers, methods return errdefs.ErrUnavailable.
+// While no keeper answers, methods return errdefs.ErrUnavailable; but Start of
+// a client from Ensure starts a keeper again.
 type Client struct {
 	socket string
+	ensure *Options // nil for a client from Dial
+
+	mu       sync.Mutex
+	attached *net.UnixConn // guarded by mu: shows an idle keeper that it is needed
 }
 
 var _ process.Runner = (*Client)(nil)
@@ -46,9 +52,15 @@ func (c *Client) call(ctx context.Context, req request, files []*os.File) (*resp
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: c.socket, Net: "unix"})
+	conn, err := c.connect()
+	if err != nil && req.Op == opStart && c.ensure != nil {
+		if err := c.restart(ctx); err != nil {
+			return nil, err
+		}
+		conn, err = c.connect()
+	}
 	if err != nil {
-		return nil, fmt.Errorf("connect to keeper: %w: %w", err, errdefs.ErrUnavailable)
+		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
 	onCancel := func() { _ = conn.SetDeadline(time.Now()) }
@@ -74,6 +86,53 @@ func (c *Client) call(ctx context.Context, req request, files []*os.File) (*resp
 		return nil, fromWire(res.Error)
 	}
 	return &res, nil
+}
+
+func (c *Client) connect() (*net.UnixConn, error) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: c.socket, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("connect to keeper: %w: %w", err, errdefs.ErrUnavailable)
+	}
+	return conn, nil
+}
+
+// restart starts a keeper in place of one that is gone.
+func (c *Client) restart(ctx context.Context) error {
+	if err := startKeeper(ctx, *c.ensure); err != nil {
+		return fmt.Errorf("start keeper: %w", err)
+	}
+	return c.attach()
+}
+
+// attach opens the connection that keeps an idle keeper alive.
+func (c *Client) attach() error {
+	conn, err := c.connect()
+	if err != nil {
+		return err
+	}
+	if err := send(conn, request{Version: Version, Op: opAttach}, nil); err != nil {
+		_ = conn.Close()
+		return fmt.Errorf("attach to keeper: %w: %w", err, errdefs.ErrUnavailable)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.attached != nil {
+		_ = c.attached.Close()
+	}
+	c.attached = conn
+	return nil
+}
+
+// Close lets an idle keeper end. The client may be used further.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.attached == nil {
+		return nil
+	}
+	err := c.attached.Close()
+	c.attached = nil
+	return err
 }
 
 // broken classifies a failure of the connection.

@@ -47,65 +47,102 @@ const startLimit = 10 * time.Second
 
 // Ensure returns a client of the keeper, which it starts, detached from the
 // calling process (process.Detach), if none answers. Several callers at once
-// end up with one keeper.
+// end up with one keeper. The client stays connected, which keeps an idle
+// keeper from ending; Close it when done.
 func Ensure(ctx context.Context, o Options) (*Client, error) {
-	c, err := Dial(ctx, o.Socket)
-	if !errors.Is(err, errdefs.ErrUnavailable) {
-		return c, err
+	_, err := Dial(ctx, o.Socket)
+	if errors.Is(err, errdefs.ErrUnavailable) {
+		if err = startKeeper(ctx, o); err != nil {
+			err = fmt.Errorf("start keeper: %w", err)
+		}
 	}
-	if c, err = startKeeper(ctx, o); err != nil {
-		return nil, fmt.Errorf("start keeper: %w", err)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{socket: o.Socket, ensure: &o}
+	if err := c.attach(); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
-func startKeeper(ctx context.Context, o Options) (*Client, error) {
+// startKeeper returns when a keeper answers.
+func startKeeper(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit,
 		fmt.Errorf("no answer after %s: %w", startLimit, errdefs.ErrUnavailable))
 	defer cancel()
+	turn, err := awaitTurn(ctx, o.Socket)
+	if turn == nil {
+		return err // somebody else has started one
+	}
+	defer func() { _ = turn.Close() }()
 	name := o.LogFile
 	if name == "" {
 		name = os.DevNull
 	}
 	output, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = output.Close() }()
 	_, pidfd, err := process.Detach(ctx, o.Command, o.Env, output)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = pidfd.Close() }()
 	return awaitKeeper(ctx, o.Socket, pidfd)
 }
 
-// awaitKeeper asks until a keeper answers. The one that was started may end
-// early because another was faster; then that one answers soon.
-func awaitKeeper(ctx context.Context, socket string, pidfd *os.File) (*Client, error) {
+// pollInterval is how often the start of a keeper is looked at.
+const pollInterval = 2 * time.Millisecond
+
+// awaitTurn returns a lock that lets one caller at a time start a keeper, or
+// nil and the outcome when a keeper answers meanwhile.
+func awaitTurn(ctx context.Context, socket string) (*os.File, error) {
+	if err := prepareDirectory(socket); err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		lock, err := takeLock(socket + ".start")
+		if err != nil && !errors.Is(err, errdefs.ErrAlreadyExists) {
+			return nil, err
+		}
+		if _, err := Dial(ctx, socket); !errors.Is(err, errdefs.ErrUnavailable) {
+			linux.CloseAll([]*os.File{lock})
+			return nil, err
+		}
+		if lock != nil {
+			return lock, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// awaitKeeper asks until the keeper of pidfd answers or has ended.
+func awaitKeeper(ctx context.Context, socket string, pidfd *os.File) error {
 	ended := make(chan struct{})
 	go func() { // ends at the latest when the caller closes pidfd
 		defer close(ended)
 		_ = linux.AwaitPidfd(pidfd)
 	}()
-	const pause, triesAfterEnd = 2 * time.Millisecond, 500
-	tick := time.NewTicker(pause)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	for tries := 0; ; {
-		c, err := Dial(ctx, socket)
+	for {
+		_, err := Dial(ctx, socket)
 		if !errors.Is(err, errdefs.ErrUnavailable) {
-			return c, err
-		}
-		select {
-		case <-ended:
-			if tries++; tries > triesAfterEnd {
-				return nil, fmt.Errorf("it ended at once: %w", err)
-			}
-		default:
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
+		case <-ended:
+			return fmt.Errorf("it ended at once: %w", err)
 		case <-tick.C:
 		}
 	}

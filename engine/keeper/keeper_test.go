@@ -276,8 +276,11 @@ func TestWithoutKeeper(t *testing.T) {
 	if err := unix.Kill(s.Process.Pid, unix.SIGKILL); err != nil {
 		t.Errorf("the process is gone: %v", err)
 	}
-	// A new keeper begins empty, on the same socket.
-	c = start(t, o)
+	// The next start brings a new keeper, which begins empty.
+	if _, err := c.Start(t.Context(), "y", f.Spec(t, "true")); err != nil {
+		t.Fatal(err)
+	}
+	processtest.Reap(t, c, "y")
 	if list, err := c.List(t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("%v, %v", list, err)
 	}
@@ -313,6 +316,41 @@ func TestServeIdleExit(t *testing.T) {
 	if _, err := os.Lstat(o.Socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("socket is left: %v", err)
 	}
+}
+
+// A client from Ensure keeps an idle keeper alive until it is closed.
+func TestAttachedClientKeepsKeeper(t *testing.T) {
+	const idle = 30 * time.Millisecond
+	o := options(t, idle)
+	c := start(t, o)
+	hello, err := c.Hello(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pidfd, err := linux.PidfdOpen(hello.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pidfd.Close() }()
+	<-time.After(5 * idle)
+	if now, err := c.Hello(t.Context()); err != nil || now.Pid != hello.Pid {
+		t.Errorf("%+v, %v", now, err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := linux.AwaitPidfd(pidfd); err != nil {
+		t.Error(err)
+	}
+	// It is back when it is needed.
+	if _, err := c.List(t.Context()); !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Errorf("list: %v", err)
+	}
+	f := processtest.NewFixture(t)
+	if _, err := c.Start(t.Context(), "x", f.Spec(t, "true")); err != nil {
+		t.Fatal(err)
+	}
+	processtest.Reap(t, c, "x")
 }
 
 func TestServeOnce(t *testing.T) {

@@ -26,7 +26,7 @@ type ServeOptions struct {
 	Socket string
 	Log    zerolog.Logger
 	// IdleExit ends Serve when no process has been known and no client been
-	// connected for so long; 0 never.
+	// connected for so long; 0 never. A client from Ensure stays connected.
 	IdleExit time.Duration
 	// OwnsProcess says that the calling process does nothing else: Serve then
 	// tunes the garbage collector for little memory.
@@ -88,8 +88,8 @@ func prepareDirectory(socket string) error {
 	return nil
 }
 
-// takeLock makes this process the only keeper of a socket, for as long as the
-// file is open.
+// takeLock locks a file for as long as it is open; errdefs.ErrAlreadyExists
+// and nil when somebody else holds the lock.
 func takeLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -232,6 +232,9 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 		s.log.Debug().Str(logging.Container, req.ID).Str(logging.Method, req.Op).Str("error", res.Error.Text).Msg("request failed")
 	}
 	_ = send(conn, res, nil) // a client that is gone asks again
+	if req.Op == opAttach && res.Error == nil {
+		_, _ = receive(conn, &request{}) // until the client or the keeper ends
+	}
 }
 
 // checkPeer lets in root and the keeper's own user.
@@ -275,7 +278,7 @@ func (s *server) answer(ctx context.Context, req *request, files []*os.File) res
 			return fmt.Errorf("keeper speaks version %d, client %d: %w", Version, req.Version, errdefs.ErrUnsupported)
 		}
 		switch req.Op {
-		case opHello:
+		case opHello, opAttach:
 			list, err := s.runner.List(ctx)
 			res.Hello = &Hello{Version: Version, Pid: os.Getpid(), Processes: len(list)}
 			return err

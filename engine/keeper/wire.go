@@ -24,6 +24,7 @@ const Version = 1
 // After a start or wait the client may send a second request, opCancel.
 const (
 	opHello  = "hello"
+	opAttach = "attach" // answers as hello does; the connection then stays open
 	opStart  = "start"
 	opSignal = "signal"
 	opStatus = "status"
