@@ -2,8 +2,8 @@ package glance
 
 import (
 	"context"
-	"crypto/md5"  //nolint:gosec // Glance's checksum
-	"crypto/sha1" //nolint:gosec // one of Glance's algorithms
+	"crypto/md5"  // Glance's checksum
+	"crypto/sha1" // one of Glance's algorithms
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
@@ -36,13 +36,13 @@ func (i Image) digest() (h hash.Hash, want string) {
 		case "sha224":
 			return sha256.New224(), i.HashValue
 		case "sha1":
-			return sha1.New(), i.HashValue //nolint:gosec // the cloud's choice
+			return sha1.New(), i.HashValue // the cloud's choice
 		case "md5":
-			return md5.New(), i.HashValue //nolint:gosec // the cloud's choice
+			return md5.New(), i.HashValue // the cloud's choice
 		}
 	}
 	if i.Checksum != "" {
-		return md5.New(), i.Checksum //nolint:gosec // Glance's checksum
+		return md5.New(), i.Checksum // Glance's checksum
 	}
 	return nil, ""
 }
@@ -213,7 +213,7 @@ func (d *download) request() error {
 	if d.offset > 0 {
 		req.Header["Range"] = fmt.Sprintf("bytes=%d-", d.offset)
 	}
-	resp, err := d.c.rest.Open(ctx, d.auth, req)
+	resp, err := d.c.rest.Open(ctx, d.auth, req) //nolint:bodyclose // drop closes it
 	d.stall.Stop()
 	if err != nil {
 		if context.Cause(ctx) == errStalled { //nolint:errorlint // set above
@@ -227,10 +227,10 @@ func (d *download) request() error {
 
 // position makes sure that the next byte of the body is that at offset.
 func (d *download) position(resp *http.Response) error {
-	switch {
-	case resp.StatusCode == http.StatusNoContent:
+	switch resp.StatusCode {
+	case http.StatusNoContent:
 		return errdefs.WithPublic(fmt.Errorf("no data: %w", errdefs.ErrInvalid), fmt.Sprintf("Image %s has no data.", d.img.ID))
-	case resp.StatusCode == http.StatusPartialContent:
+	case http.StatusPartialContent:
 		var first int64
 		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &first); err != nil || first != d.offset {
 			return fmt.Errorf("asked for byte %d, got %q: %w", d.offset, resp.Header.Get("Content-Range"), errdefs.ErrCorrupt)

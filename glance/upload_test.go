@@ -83,8 +83,10 @@ func TestUploadFails(t *testing.T) {
 			w.SetFault(id, glancetest.Fault{Times: 1, StallAt: 1000, Hold: hold})
 			return id
 		}, nil, errdefs.ErrUnavailable},
-		{"content breaks", func(t *testing.T, w *world) string { return w.queued(t) },
-			io.MultiReader(bytes.NewReader(data[:100_000]), iotest.ErrReader(broken)), broken},
+		{
+			"content breaks", func(t *testing.T, w *world) string { return w.queued(t) },
+			io.MultiReader(bytes.NewReader(data[:100_000]), iotest.ErrReader(broken)), broken,
+		},
 		{"other bytes stored", func(t *testing.T, w *world) string {
 			id := w.queued(t)
 			w.SetFault(id, glancetest.Fault{Times: 1, Data: []byte("x")})

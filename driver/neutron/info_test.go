@@ -160,8 +160,11 @@ func TestParseRequests(t *testing.T) {
 		{"nil", nil, nil, nil},
 		{"empty", list(), nil, nil},
 		{"unspecified", list(map[string]any{"network_id": nil}), nil, nil},
-		{"network and port", list(map[string]any{"network_id": "n", "address": "10.0.0.5", "tag": "a"}, map[string]any{"port_id": "p"}),
-			[]neutron.NetworkRequest{{NetworkID: "n", Address: "10.0.0.5", Tag: "a"}, {PortID: "p"}}, nil},
+		{
+			"network and port", list(map[string]any{"network_id": "n", "address": "10.0.0.5", "tag": "a"}, map[string]any{"port_id": "p"}),
+			[]neutron.NetworkRequest{{NetworkID: "n", Address: "10.0.0.5", Tag: "a"}, {PortID: "p"}},
+			nil,
+		},
 		{"auto", list(map[string]any{"network_id": "auto"}), []neutron.NetworkRequest{{NetworkID: neutron.NetworkAuto}}, nil},
 		{"device of the host", list(map[string]any{"port_id": "p", "pci_request_id": "x"}), nil, errdefs.ErrUnsupported},
 		{"another object", objects.New("Instance"), nil, errdefs.ErrInvalid},

@@ -343,7 +343,9 @@ func TestOptions(t *testing.T) {
 		{"unknown type", func(o *openstack.Options) { o.AuthType = "v2token" }, false},
 		{"no user", func(o *openstack.Options) { o.Username = "" }, false},
 		{"half a credential", func(o *openstack.Options) { o.AuthType = "v3applicationcredential"; o.AppCredentialID = "x" }, false},
-		{"none", func(o *openstack.Options) { *o = openstack.Options{AuthType: "none", EndpointOverride: "http://g:9292"} }, true},
+		{"none", func(o *openstack.Options) {
+			*o = openstack.Options{AuthType: "none", EndpointOverride: "http://g:9292"}
+		}, true},
 		{"none without endpoint", func(o *openstack.Options) { o.AuthType = "none" }, false},
 		{"cafile absent", func(o *openstack.Options) { o.TLS.CAFile = "/nonexistent/ca.pem" }, false},
 	}

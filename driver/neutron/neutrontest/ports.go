@@ -184,7 +184,8 @@ func (s *Server) allocate(net Resource, asked any) ([]any, *reply) {
 		sub := s.find("subnets", id)
 		prefix := netip.MustParsePrefix(sub["cidr"].(string))
 		a := prefix.Addr().Next().Next().Next()
-		for ; taken[a.String()]; a = a.Next() { //nolint:revive // looks for the first free one
+		for taken[a.String()] {
+			a = a.Next()
 		}
 		if last := a.Next(); !prefix.Contains(a) || (a.Is4() && !prefix.Contains(last)) {
 			r := failure(http.StatusConflict, "IpAddressGenerationFailure", "No more IP addresses available on network.")

@@ -45,12 +45,11 @@ type Server struct {
 	tables map[string][]Resource // by collection name
 	// hosts maps the name of a host to the VIF type that its agent binds;
 	// a host that is not here has no agent.
-	hosts   map[string]string
-	details map[string]any
-	quota   int
-	calls   []Call
-	fail    func(Call) (status int, kind, message string)
-	after   func(Call)
+	hosts map[string]string
+	quota int
+	calls []Call
+	fail  func(Call) (status int, kind, message string)
+	after func(Call)
 }
 
 // New returns a server with the extensions of a plain ML2 installation and no
