@@ -20,6 +20,8 @@ type container struct {
 	running bool
 	paused  bool
 	exit    ExitState
+	// asked is true once Stop or Delete wants the present process to end.
+	asked bool
 	// done is closed when the present process has ended and been tidied up.
 	// nil when nothing was started since the engine was opened.
 	done chan struct{}

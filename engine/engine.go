@@ -102,10 +102,12 @@ type StopRequest struct {
 	Timeout, Retry time.Duration
 }
 
-// Event tells that a container has ended by itself or was ended.
+// Event tells that a container has ended.
 type Event struct {
 	ID   ContainerID
 	Exit ExitState
+	// Asked is true when Stop or Delete ended it.
+	Asked bool
 }
 
 // Options of an engine.

@@ -91,7 +91,7 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 		return err
 	}
 	undone.Release()
-	c.running, c.exit, c.done = true, ExitState{}, make(chan struct{})
+	c.running, c.asked, c.exit, c.done = true, false, ExitState{}, make(chan struct{})
 	e.watch(id, c)
 	return nil
 }

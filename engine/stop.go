@@ -44,6 +44,7 @@ func (e *Engine) ask(ctx context.Context, id ContainerID, req StopRequest) (done
 		return false, err
 	}
 	running, paused, ended, pid := c.running, c.paused, c.done, c.rec.Pid
+	c.asked = c.asked || running
 	unlock()
 	if !running {
 		return true, nil
@@ -134,6 +135,7 @@ func (e *Engine) kill(ctx context.Context, c *container) error {
 	if !c.running {
 		return nil
 	}
+	c.asked = true
 	id := ContainerID(c.rec.ID)
 	group, err := e.opts.Cgroups.Open(ctx, c.rec.ID)
 	if err != nil {
@@ -203,10 +205,10 @@ func (e *Engine) watch(id ContainerID, c *container) {
 				e.opts.Log.Warn().Err(err).Str(logging.Container, string(id)).Msg("tidy up container")
 			}
 		}
-		state = c.exit
+		event := Event{ID: id, Exit: c.exit, Asked: c.asked}
 		unlock()
 		select {
-		case e.events <- Event{ID: id, Exit: state}:
+		case e.events <- event:
 		case <-e.life.Done():
 		}
 	})

@@ -40,7 +40,7 @@ func TestFunctionalHostIsUp(t *testing.T) {
 		t.Errorf("hypervisor stats: %v", stats)
 	}
 	uptime := c.openstack(t, c.admin, "hypervisor", "show", nodeName(t), "-c", "uptime", "-f", "value")
-	if !strings.Contains(uptime, "up") {
+	if !strings.ContainsAny(uptime, "0123456789") { // the client shows what stands after "up"
 		t.Errorf("uptime %q", uptime)
 	}
 }
@@ -120,13 +120,14 @@ func TestFunctionalTenantsFirstHour(t *testing.T) {
 	c.waitStatus(t, id, "ACTIVE")
 	c.openstack(t, c.demo, "server", "reboot", "--wait", id)
 	c.openstack(t, c.demo, "server", "lock", id)
-	if out, err := c.tryOpenstack(t, c.demo, "server", "pause", id); err != nil {
-		t.Errorf("pause by the owner of the lock: %s", out)
+	if out, err := c.tryOpenstack(t, c.demo, "server", "pause", id); err == nil || !strings.Contains(out, "locked") {
+		t.Errorf("pause of a locked server: %v %s", err, out)
 	}
+	c.openstack(t, c.demo, "server", "unlock", id)
+	c.openstack(t, c.demo, "server", "pause", id)
 	c.waitStatus(t, id, "PAUSED")
 	c.openstack(t, c.demo, "server", "unpause", id)
 	c.waitStatus(t, id, "ACTIVE")
-	c.openstack(t, c.demo, "server", "unlock", id)
 	c.openstack(t, c.demo, "server", "image", "create", "--name", "first-hour-snap", "--wait", id)
 	t.Cleanup(func() { c.openstackCleanup(t, "image", "delete", "first-hour-snap") })
 	c.openstack(t, c.demo, "server", "delete", "--wait", id)

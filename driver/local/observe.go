@@ -98,6 +98,9 @@ func (d *Driver) forward(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case e := <-d.opts.Engine.Events():
+			if e.Asked {
+				continue
+			}
 			select {
 			case d.events <- driver.LifecycleEvent{UUID: driver.InstanceUUID(e.ID), Reason: describeExit(e.Exit)}:
 			case <-ctx.Done():

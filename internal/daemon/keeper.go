@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/gantry-project/gantry/engine/keeper"
+	"github.com/gantry-project/gantry/internal/atomicfile"
 	"github.com/gantry-project/gantry/internal/logging"
 )
 
@@ -18,6 +20,7 @@ const keeperIdle = time.Minute
 const (
 	keeperSocket = "keeper.sock"
 	keeperLog    = "keeper.log"
+	keeperPid    = "keeper.pid"
 )
 
 // openKeeper finds or starts the process that owns this host's containers. It
@@ -38,6 +41,10 @@ func openKeeper(ctx context.Context, root string) (*keeper.Client, error) {
 // Keeper serves the socket until ctx ends, or until no container and no client
 // is left for a while.
 func Keeper(ctx context.Context, socket string) error {
+	pidFile := filepath.Join(filepath.Dir(socket), keeperPid)
+	if err := atomicfile.Write(pidFile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+		return err
+	}
 	log := logging.New(os.Stderr, false).With().Int("pid", os.Getpid()).Logger()
 	return keeper.Serve(ctx, keeper.ServeOptions{Socket: socket, Log: log, IdleExit: keeperIdle, OwnsProcess: true})
 }
