@@ -152,8 +152,10 @@ func (l *loader) unknown(fields []field) []error {
 	for p, file := range l.origin {
 		section, key, _ := strings.Cut(p, delim)
 		if slices.Contains(ownSections, section) && !known[p] {
-			errs = append(errs, &Error{File: file, Section: section, Key: key,
-				Problem: "unknown key; expected one of " + strings.Join(names[section], ", ")})
+			errs = append(errs, &Error{
+				File: file, Section: section, Key: key,
+				Problem: "unknown key; expected one of " + strings.Join(names[section], ", "),
+			})
 		}
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
@@ -176,8 +178,10 @@ func (l *loader) fill(f field) error {
 		return nil
 	}
 	if want := parse(f.value, text); want != "" {
-		return &Error{File: l.origin[f.path()], Section: f.section, Key: f.key,
-			Problem: fmt.Sprintf("%q is not %s", text, want)}
+		return &Error{
+			File: l.origin[f.path()], Section: f.section, Key: f.key,
+			Problem: fmt.Sprintf("%q is not %s", text, want),
+		}
 	}
 	return nil
 }

@@ -29,12 +29,15 @@ type container struct {
 
 // paths of one container.
 func (e *Engine) nsDir(id ContainerID) string { return filepath.Join(e.opts.Root, "ns", string(id)) }
+
 func (e *Engine) rootfs(id ContainerID) string {
 	return filepath.Join(e.opts.Root, "rootfs", string(id))
 }
+
 func (e *Engine) conDir(id ContainerID) string {
 	return filepath.Join(e.opts.Root, "console", string(id))
 }
+
 func (e *Engine) conFile(id ContainerID) string {
 	return filepath.Join(e.conDir(id), "console.log")
 }

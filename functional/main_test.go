@@ -5,7 +5,6 @@ package functional
 import (
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -211,13 +210,13 @@ func TestFunctionalNetworkOfAnInstance(t *testing.T) {
 	// the address was there before the first process ran: its first lines show it
 	c.waitConsole(t, id, "guest: eth0 has "+addr+"/24 mtu 1450")
 	c.waitConsole(t, id, "guest: route default via 10.77.0.1")
-	c.waitConsole(t, id, "guest: dns 10.77.0.")
+	c.waitConsole(t, id, "guest: dns nameserver 10.77.0.")
 	c.waitConsole(t, id, "guest: metadata ok")
 	eventually(t, 30*time.Second, "ping", func() bool {
-		_, err := c.inRouter(t, "ping", "-c1", "-W1", addr)
+		_, err := c.inRouter(t, "/bin/busybox", "ping", "-c1", "-W1", addr)
 		return err == nil
 	})
-	out, err := c.inRouter(t, "nc", "-w", "3", addr, "22")
+	out, err := c.inRouter(t, "/bin/busybox", "nc", "-w", "3", addr, "22")
 	if err != nil || !strings.Contains(out, "SSH-2.0-guest") {
 		t.Errorf("TCP: %q %v", out, err)
 	}
@@ -243,9 +242,12 @@ func TestFunctionalPowerStates(t *testing.T) {
 		action, status string
 		power          servers.PowerState
 	}{
-		{"stop", "SHUTOFF", servers.SHUTDOWN}, {"start", "ACTIVE", servers.RUNNING},
-		{"soft", "ACTIVE", servers.RUNNING}, {"hard", "ACTIVE", servers.RUNNING},
-		{"pause", "PAUSED", servers.PAUSED}, {"unpause", "ACTIVE", servers.RUNNING},
+		{"stop", "SHUTOFF", servers.SHUTDOWN},
+		{"start", "ACTIVE", servers.RUNNING},
+		{"soft", "ACTIVE", servers.RUNNING},
+		{"hard", "ACTIVE", servers.RUNNING},
+		{"pause", "PAUSED", servers.PAUSED},
+		{"unpause", "ACTIVE", servers.RUNNING},
 	} {
 		if err := actions[step.action](); err != nil {
 			t.Fatalf("%s: %v", step.action, err)
@@ -260,7 +262,7 @@ func TestFunctionalPowerStates(t *testing.T) {
 	}
 	c.waitConsole(t, id, "guest: stopping")
 	eventually(t, 30*time.Second, "ping after reboots", func() bool {
-		_, err := c.inRouter(t, "ping", "-c1", "-W1", addr)
+		_, err := c.inRouter(t, "/bin/busybox", "ping", "-c1", "-W1", addr)
 		return err == nil
 	})
 	var events []map[string]any
@@ -307,7 +309,7 @@ func TestFunctionalSnapshotCarriesTheChange(t *testing.T) {
 func (c *cloud) tell(t *testing.T, addr, line string) {
 	t.Helper()
 	eventually(t, 30*time.Second, "the guest takes a line", func() bool {
-		out, _ := c.inRouter(t, "/bin/busybox", "sh", "-c", "echo "+line+" | nc -w 3 "+net.JoinHostPort(addr, "")[:len(addr)]+" 23")
+		out, _ := c.inRouter(t, "/bin/busybox", "sh", "-c", "(echo "+line+"; sleep 1) | nc -w 5 "+addr+" 22")
 		return strings.Contains(out, "ok")
 	})
 }

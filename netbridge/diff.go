@@ -251,7 +251,7 @@ func (d *differ) hostEnd(n int, i Interface) {
 func (d *differ) guestEnd(n int, i Interface) {
 	_, g, whole := d.pair(i)
 	for _, other := range d.state.Guest {
-		if other.Name == i.GuestName && !(whole && other.Index == g.Index) && !d.dies(other) {
+		if other.Name == i.GuestName && (!whole || other.Index != g.Index) && !d.dies(other) {
 			d.conflict(i, "the guest has another device %s", i.GuestName)
 			return
 		}

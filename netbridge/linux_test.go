@@ -33,7 +33,6 @@ type kernelHost struct {
 	host    *os.File
 	spaces  map[string]*os.File
 	changes atomic.Int64
-	n       int
 }
 
 func newKernelHost(t testing.TB) *kernelHost {

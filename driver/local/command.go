@@ -16,12 +16,13 @@ func splitCommand(line string) ([]string, error) {
 		in    bool
 		quote rune
 	)
+	if strings.ContainsRune(line, 0) {
+		return nil, fmt.Errorf("a zero byte: %w", errdefs.ErrInvalid)
+	}
 	runes := []rune(line)
 	for i := 0; i < len(runes); i++ {
 		r := runes[i]
 		switch {
-		case r == 0:
-			return nil, fmt.Errorf("a zero byte: %w", errdefs.ErrInvalid)
 		case r == '\\' && quote != '\'':
 			if i++; i == len(runes) {
 				return nil, fmt.Errorf("a backslash at the end: %w", errdefs.ErrInvalid)

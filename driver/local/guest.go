@@ -72,26 +72,30 @@ func guestFor(req driver.SpawnRequest, img engine.ImageInfo) (guest, error) {
 	return g, nil
 }
 
-// environment is the image's, with a PATH and the mark that container guests look for.
+// environment is the image's, and what every guest has unless its image says
+// otherwise: a PATH, a TERM, and the mark by which container guests know
+// themselves. A name stands once; in an image the last one counts.
 func environment(img engine.ImageInfo) []string {
-	env := []string{"container=gantry", "TERM=linux"}
-	hasPath := false
-	for _, e := range img.Config.Env {
+	var env []string
+	at := map[string]int{}
+	for _, e := range slices.Concat([]string{"container=gantry", "TERM=linux", "PATH=" + defaultPath}, img.Config.Env) {
 		name, _, ok := strings.Cut(e, "=")
 		if !ok || name == "" || strings.ContainsRune(e, 0) {
 			continue
 		}
-		hasPath = hasPath || name == "PATH"
+		if i, twice := at[name]; twice {
+			env[i] = e
+			continue
+		}
+		at[name] = len(env)
 		env = append(env, e)
-	}
-	if !hasPath {
-		env = append(env, "PATH="+defaultPath)
 	}
 	return env
 }
 
-// hostname is the instance's name made safe: a label of letters, digits and
-// '-', at most 63 long.
+// hostname is the instance's name made safe: letters, digits, '-' and '.', at
+// most 63 long, with a letter or digit at both ends. A name of which nothing is
+// left gives the fallback.
 func hostname(name, fallback string) string {
 	var b strings.Builder
 	for _, r := range name {
@@ -100,22 +104,24 @@ func hostname(name, fallback string) string {
 			b.WriteRune(r)
 		}
 	}
-	out := strings.Trim(b.String(), "-.")
-	if out == "" {
-		out = fallback
+	out := strings.TrimLeft(b.String(), "-.")
+	if out = strings.TrimRight(out[:min(len(out), 63)], "-."); out == "" {
+		return fallback
 	}
-	return out[:min(len(out), 63)]
+	return out
 }
 
-// limitsFor turns a flavor into limits; every one is set.
+// limitsFor turns a flavor into limits; every one is set, whatever the flavor
+// says.
 func limitsFor(f driver.Flavor, pidsPerVCPU int64) cgroup.Limits {
+	vcpus := max(f.VCPUs, 1)
 	return cgroup.Limits{
-		MemoryBytes: f.MemoryMB * mib,
+		MemoryBytes: max(f.MemoryMB, 1) * mib,
 		SwapBytes:   -1,
 		CPUPeriod:   cpuPeriod,
-		CPUQuota:    f.VCPUs * cpuPeriod,
-		CPUShares:   min(f.VCPUs*1024, 262144),
-		Pids:        pidLimit(f.VCPUs, pidsPerVCPU),
+		CPUQuota:    vcpus * cpuPeriod,
+		CPUShares:   min(vcpus*1024, 262144),
+		Pids:        pidLimit(vcpus, pidsPerVCPU),
 		Devices:     devices,
 	}
 }
@@ -134,16 +140,19 @@ var devices = []cgroup.Device{
 	{Type: 'c', Major: 136, Minor: -1, Access: "rwm"}, // pseudo terminals
 }
 
-// networkFiles are written at each start: they follow Neutron.
+// networkFiles are written at each start: they follow Neutron. A network
+// without name servers leaves the image's own.
 func networkFiles(vifs objects.NetworkInfo) []process.File {
-	if len(vifs) == 0 {
+	data := resolvConf(vifs)
+	if len(data) == 0 {
 		return nil
 	}
-	return []process.File{{Path: "/etc/resolv.conf", Data: resolvConf(vifs), Mode: 0o644}}
+	return []process.File{{Path: "/etc/resolv.conf", Data: data, Mode: 0o644}}
 }
 
 // firstFiles are written at the first start only; from then on they are the
-// guest's. A path that leaves the root or names a directory is errdefs.ErrInvalid.
+// guest's. A path with "..", with a zero byte or that names a directory is
+// errdefs.ErrInvalid.
 func firstFiles(req driver.SpawnRequest, g guest, vifs objects.NetworkInfo) ([]process.File, error) {
 	files := []process.File{
 		{Path: "/etc/hostname", Data: []byte(g.Hostname + "\n"), Mode: 0o644},
@@ -154,7 +163,8 @@ func firstFiles(req driver.SpawnRequest, g guest, vifs objects.NetworkInfo) ([]p
 	}
 	for _, f := range req.Files {
 		clean := path.Clean("/" + f.Path)
-		if clean == "/" || strings.ContainsRune(f.Path, 0) || strings.HasSuffix(f.Path, "/") {
+		if clean == "/" || strings.ContainsRune(f.Path, 0) || strings.HasSuffix(f.Path, "/") ||
+			slices.Contains(strings.Split(f.Path, "/"), "..") {
 			return nil, errdefs.WithPublic(fmt.Errorf("inject %q: %w", f.Path, errdefs.ErrInvalid),
 				"The injected file "+strconv.Quote(f.Path)+" has no usable path.")
 		}

@@ -3,6 +3,7 @@ package local
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,9 +22,8 @@ var metadataAddress = netip.MustParsePrefix("169.254.169.254/32")
 // before anything is made.
 func networkPlan(owner, netns string, vifs objects.NetworkInfo) (netbridge.Plan, error) {
 	plan := netbridge.Plan{Owner: owner, NetNS: netns}
-	hasDefault := map[bool]bool{}
 	for i, vif := range vifs {
-		iface, err := planInterface(i, vif, hasDefault)
+		iface, err := planInterface(i, vif)
 		if err != nil {
 			return netbridge.Plan{}, fmt.Errorf("port %s: %w", vif.ID, err)
 		}
@@ -32,7 +32,7 @@ func networkPlan(owner, netns string, vifs objects.NetworkInfo) (netbridge.Plan,
 	return plan, nil
 }
 
-func planInterface(index int, vif objects.VIF, hasDefault map[bool]bool) (netbridge.Interface, error) {
+func planInterface(index int, vif objects.VIF) (netbridge.Interface, error) {
 	iface := netbridge.Interface{
 		ID:        vif.ID,
 		HostName:  netbridge.TapName(vif.ID),
@@ -59,7 +59,7 @@ func planInterface(index int, vif objects.VIF, hasDefault map[bool]bool) (netbri
 			"Port "+vif.ID+" has VIF type "+vif.Type+", which container hosts do not support.")
 	}
 	for _, subnet := range vif.Network.Subnets {
-		if err := planSubnet(&iface, subnet, hasDefault); err != nil {
+		if err := planSubnet(&iface, subnet); err != nil {
 			return iface, fmt.Errorf("subnet %s: %w", subnet.CIDR, err)
 		}
 	}
@@ -67,8 +67,10 @@ func planInterface(index int, vif objects.VIF, hasDefault map[bool]bool) (netbri
 }
 
 // planSubnet adds the addresses and routes that the subnet gives the port: the
-// ones that a DHCP client would get from Neutron.
-func planSubnet(iface *netbridge.Interface, subnet objects.VIFSubnet, hasDefault map[bool]bool) error {
+// ones that a DHCP client would get from Neutron. Each port has its own default
+// routes; netbridge gives the first port's the lower metric. Of two routes of
+// one port to the same destination the first counts.
+func planSubnet(iface *netbridge.Interface, subnet objects.VIFSubnet) error {
 	for _, ip := range subnet.IPs {
 		addr, err := netip.ParseAddr(ip.Address)
 		if err != nil {
@@ -88,7 +90,7 @@ func planSubnet(iface *netbridge.Interface, subnet objects.VIFSubnet, hasDefault
 		if err != nil {
 			return fmt.Errorf("route via %q: %w", r.Gateway.Address, errdefs.ErrInvalid)
 		}
-		iface.Routes = append(iface.Routes, netbridge.Route{To: to.Masked(), Via: via})
+		addRoute(iface, to.Masked(), via)
 	}
 	v4 := subnet.CIDR.Addr().Is4()
 	gateway, err := gatewayOf(subnet)
@@ -96,20 +98,26 @@ func planSubnet(iface *netbridge.Interface, subnet objects.VIFSubnet, hasDefault
 		return err
 	}
 	switch {
-	case gateway.IsValid() && !hasDefault[v4]:
-		hasDefault[v4] = true
-		any := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	case gateway.IsValid():
+		anywhere := netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 		if v4 {
-			any = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+			anywhere = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 		}
-		iface.Routes = append(iface.Routes, netbridge.Route{To: any, Via: gateway})
-	case !gateway.IsValid() && v4 && subnet.Meta.DHCPServer != "":
+		addRoute(iface, anywhere, gateway)
+	case v4 && subnet.Meta.DHCPServer != "":
 		// an isolated network: Neutron's DHCP server answers for the metadata service
-		if server, err := netip.ParseAddr(subnet.Meta.DHCPServer); err == nil && !routed(iface.Routes, metadataAddress) {
-			iface.Routes = append(iface.Routes, netbridge.Route{To: metadataAddress, Via: server})
+		if server, err := netip.ParseAddr(subnet.Meta.DHCPServer); err == nil {
+			addRoute(iface, metadataAddress, server)
 		}
 	}
 	return nil
+}
+
+// addRoute adds a route unless there is one to the same destination.
+func addRoute(iface *netbridge.Interface, to netip.Prefix, via netip.Addr) {
+	if !slices.ContainsFunc(iface.Routes, func(r netbridge.Route) bool { return r.To == to }) {
+		iface.Routes = append(iface.Routes, netbridge.Route{To: to, Via: via})
+	}
 }
 
 func gatewayOf(subnet objects.VIFSubnet) (netip.Addr, error) {
@@ -121,15 +129,6 @@ func gatewayOf(subnet objects.VIFSubnet) (netip.Addr, error) {
 		return addr, fmt.Errorf("gateway %q: %w", subnet.Gateway.Address, errdefs.ErrInvalid)
 	}
 	return addr, nil
-}
-
-func routed(routes []netbridge.Route, to netip.Prefix) bool {
-	for _, r := range routes {
-		if r.To == to {
-			return true
-		}
-	}
-	return false
 }
 
 // resolvConf is the resolver configuration that the subnets give. A subnet

@@ -36,6 +36,9 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 		return failpoint.Hit("spawn." + name)
 	}
 
+	if err := possible(req.Flavor); err != nil {
+		return err
+	}
 	img, err := d.ensureImage(ctx, req.Credentials, req.Image)
 	if err != nil {
 		return err
@@ -174,6 +177,22 @@ func (d *Driver) lastLine(ctx context.Context, uuid driver.InstanceUUID) string 
 	}
 	line := strings.TrimSpace(string(bytes.ToValidUTF8(out, []byte("?"))))
 	return line[:min(len(line), 100)]
+}
+
+// possible refuses a flavor that asks for what no instance gets here: it would
+// boot without it, and nobody would know.
+func possible(f driver.Flavor) error {
+	var what string
+	switch {
+	case f.EphemeralGB > 0:
+		what = "an ephemeral disk"
+	case f.SwapMB > 0:
+		what = "a swap disk"
+	default:
+		return nil
+	}
+	return errdefs.WithPublic(fmt.Errorf("flavor %s with %s: %w", f.Name, what, errdefs.ErrInvalid),
+		"The flavor has "+what+", which container hosts do not support.")
 }
 
 // fits refuses an image that is larger than the flavor's disk.

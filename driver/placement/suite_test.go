@@ -168,8 +168,10 @@ func foreignThingsStay(t *testing.T, w world) {
 	w.reconcile(t, h)
 	w.do(t, "PUT", "/traits/CUSTOM_GANTRY_TEST_RACK", nil, nil)
 	d := w.traitsOf(t, h.UUID)
-	w.do(t, "PUT", "/resource_providers/"+h.UUID+"/traits", traitDoc{d.Generation,
-		append(d.Traits, "CUSTOM_GANTRY_TEST_RACK", "HW_CPU_X86_AVX2", "COMPUTE_TRUSTED_CERTS")}, nil)
+	w.do(t, "PUT", "/resource_providers/"+h.UUID+"/traits", traitDoc{
+		d.Generation,
+		append(d.Traits, "CUSTOM_GANTRY_TEST_RACK", "HW_CPU_X86_AVX2", "COMPUTE_TRUSTED_CERTS"),
+	}, nil)
 	aggregate := uuid.NewString()
 	w.do(t, "PUT", "/resource_providers/"+h.UUID+"/aggregates", map[string]any{
 		"resource_provider_generation": w.traitsOf(t, h.UUID).Generation, "aggregates": []string{aggregate},

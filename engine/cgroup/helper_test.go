@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -58,7 +59,8 @@ func helper(what, files string) {
 			_ = cmd.Start()
 		}
 	case "spin":
-		for {
+		for n := 0; ; n++ { //nolint:staticcheck // it is to spin
+			runtime.KeepAlive(n)
 		}
 	}
 	os.Exit(0)

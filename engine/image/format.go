@@ -98,9 +98,18 @@ func isTar(head []byte) bool {
 // file systems' own headers.
 func diskAtZero(head []byte) string {
 	for _, m := range []struct{ magic, name string }{
-		{"QFI\xfb", "qcow2"}, {"KDMV", "vmdk"}, {"COWD", "vmdk"}, {"# Disk DescriptorFile", "vmdk"},
-		{"vhdxfile", "vhdx"}, {"conectix", "vhd"}, {"QED\x00", "qed"}, {"hsqs", "squashfs"},
-		{"XFSB", "raw"}, {"LUKS\xba\xbe", "luks"}, {"WithoutFreeSpace", "ploop"}, {"WithouFreSpacExt", "ploop"},
+		{"QFI\xfb", "qcow2"},
+		{"KDMV", "vmdk"},
+		{"COWD", "vmdk"},
+		{"# Disk DescriptorFile", "vmdk"},
+		{"vhdxfile", "vhdx"},
+		{"conectix", "vhd"},
+		{"QED\x00", "qed"},
+		{"hsqs", "squashfs"},
+		{"XFSB", "raw"},
+		{"LUKS\xba\xbe", "luks"},
+		{"WithoutFreeSpace", "ploop"},
+		{"WithouFreSpacExt", "ploop"},
 	} {
 		if bytes.HasPrefix(head, []byte(m.magic)) {
 			return m.name

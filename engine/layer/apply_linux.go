@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -44,6 +45,7 @@ func Apply(ctx context.Context, dir *os.File, r io.Reader, opts Options) (Result
 	p := newPump(r, h)
 	err := a.run(ctx, p)
 	p.stop()
+	runtime.KeepAlive(dir) // its descriptor was in use until here
 	if err != nil {
 		return Result{}, err
 	}

@@ -85,12 +85,14 @@ file 0644 0:0 swapped/new ""
 gone 0000 0:0 top
 `},
 		{"metadata of aufs is left out", []item{
-			{name: ".wh..wh.aufs"}, dirItem(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", "x"), dirItem("d/.wh..wh.orph"),
+			{name: ".wh..wh.aufs"},
+			dirItem(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", "x"), dirItem("d/.wh..wh.orph"),
 			file("x", ""),
 		}, "dir 0755 0:0 .\nfile 0644 0:0 x \"\"\n"},
 		{"devices are left out", []item{
 			{name: "dev/null", typ: tar.TypeChar, major: 1, minor: 3},
-			{name: "dev/sda", typ: tar.TypeBlock, major: 8}, hardlink("dev/also", "dev/null"),
+			{name: "dev/sda", typ: tar.TypeBlock, major: 8},
+			hardlink("dev/also", "dev/null"),
 		}, "dir 0755 0:0 .\ndir 0755 0:0 dev\n"},
 		{"hard link to a symbolic link becomes a second one", []item{
 			symlink("s", "/etc/shadow"), hardlink("h", "s"), file("h2", ""), hardlink("h2", "s"),
@@ -185,9 +187,14 @@ func TestApplyKeepsAllowedAttributes(t *testing.T) {
 		t.Errorf("skipped %d attributes, want 4", res.Skipped)
 	}
 	for _, c := range []struct{ file, name, want string }{
-		{"cap2", capabilityXattr, v2}, {"cap3", capabilityXattr, v2}, {"capother", capabilityXattr, ""},
-		{"capbad", capabilityXattr, ""}, {"user", "user.comment", "kept\x00binary"},
-		{"acl", "system.posix_acl_access", acl}, {"label", "security.selinux", ""}, {"dir", "user.d", "1"},
+		{"cap2", capabilityXattr, v2},
+		{"cap3", capabilityXattr, v2},
+		{"capother", capabilityXattr, ""},
+		{"capbad", capabilityXattr, ""},
+		{"user", "user.comment", "kept\x00binary"},
+		{"acl", "system.posix_acl_access", acl},
+		{"label", "security.selinux", ""},
+		{"dir", "user.d", "1"},
 	} {
 		buf := make([]byte, 256)
 		n, err := unix.Lgetxattr(filepath.Join(j.root, c.file), c.name, buf)

@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ func Diff(ctx context.Context, dir *os.File, w io.Writer) (DiffResult, error) {
 	out := bufio.NewWriterSize(io.MultiWriter(&d.count, d.hash, w), 1<<20)
 	d.tw = tar.NewWriter(out)
 	err := d.root(ctx, int(dir.Fd()))
+	runtime.KeepAlive(dir) // its descriptor was in use until here
 	if err == nil {
 		err = d.tw.Close()
 	}

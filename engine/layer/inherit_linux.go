@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +16,8 @@ import (
 // directory that shows, and a layer that only adds /tmp/x must not close /tmp.
 // Directories that no layer below has stay as they are.
 func Inherit(dir *os.File, implicit []string, below []*os.File) error {
+	defer runtime.KeepAlive(dir)
+	defer runtime.KeepAlive(below)
 	for _, path := range implicit {
 		if err := inherit(int(dir.Fd()), path, below); err != nil {
 			return fmt.Errorf("inherit directory %q: %w", path, err)

@@ -28,9 +28,9 @@ const (
 
 // Files of launch for a compiled Spec, as descriptors of the child.
 const (
-	userFD   = firstFD + iota
-	netFD    //nolint:unused // documents the order
-	rootFD   //nolint:unused // documents the order
+	userFD = firstFD + iota
+	netFD
+	rootFD
 	cgroupFD // the first of Spec.CgroupFiles
 )
 

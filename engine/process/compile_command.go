@@ -64,7 +64,7 @@ func (c *compiler) credentials() {
 // idFault: the kernel refuses ids that the user namespace does not map.
 func idFault(errno unix.Errno) error {
 	if errno != unix.EINVAL {
-		return nil
+		return nil //nolint:nilerr // nothing to add to another errno
 	}
 	return errdefs.WithPublic(fmt.Errorf("%w: %w", errno, errdefs.ErrInvalid), "the user or a group is outside of the instance's ids")
 }

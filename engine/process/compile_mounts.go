@@ -87,7 +87,7 @@ func (c *compiler) mountPoint(name string) value {
 	s, fd := c.open("open mount point /"+name, c.root, name, unix.O_PATH|unix.O_DIRECTORY, noLinks)
 	s.faults(func(errno unix.Errno) error {
 		if errno != unix.ELOOP && errno != unix.ENOTDIR {
-			return nil
+			return nil //nolint:nilerr // nothing to add to another errno
 		}
 		return errdefs.WithPublic(fmt.Errorf("%w: %w", errno, errdefs.ErrInvalid), "/"+name+" of the image is not a directory")
 	})
@@ -132,8 +132,11 @@ func (c *compiler) devices() {
 		c.fileMount("device "+name, atCwd(), "/dev/"+name, name)
 	}
 	for _, l := range [][2]string{
-		{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
-		{"/proc/self/fd/2", "stderr"}, {"pts/ptmx", "ptmx"},
+		{"/proc/self/fd", "fd"},
+		{"/proc/self/fd/0", "stdin"},
+		{"/proc/self/fd/1", "stdout"},
+		{"/proc/self/fd/2", "stderr"},
+		{"pts/ptmx", "ptmx"},
 	} {
 		c.call("link /dev/"+l[1], unix.SYS_SYMLINKAT, c.str(l[0]), c.dev, c.str(l[1]))
 	}

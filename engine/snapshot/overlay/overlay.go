@@ -144,7 +144,7 @@ func (s *Snapshotter) unpack(final string, fill func(dir string) error) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }() // New sweeps what stays
 	dir := filepath.Join(tmp, "fs")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
@@ -284,7 +284,7 @@ func (s *Snapshotter) prepare(final string, chain []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }() // New sweeps what stays
 	upper := filepath.Join(tmp, "upper")
 	for _, dir := range []string{upper, filepath.Join(tmp, "work")} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
