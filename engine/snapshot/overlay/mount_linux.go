@@ -50,10 +50,20 @@ func (s *Snapshotter) Mount(ctx context.Context, key, target string, ids snapsho
 // mount makes the overlay as a mount that is attached nowhere, and attaches it
 // at target only when it is whole: an interrupted Mount leaves nothing.
 func (s *Snapshotter) mount(name string, chain []string, target string, userns int, root uint32) error {
+	fd, err := s.detached(name, chain, userns, root)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	err = unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	return os.NewSyscallError("move_mount", err)
+}
+
+// detached makes the overlay as a mount that is attached nowhere.
+func (s *Snapshotter) detached(name string, chain []string, userns int, root uint32) (fd int, err error) {
 	b := branches{upper: -1}
 	defer b.close()
-	fd := -1
-	err := asRoot(root, func() (err error) {
+	err = asRoot(root, func() (err error) {
 		if err := s.clone(&b, name, chain, userns); err != nil {
 			return err
 		}
@@ -70,12 +80,40 @@ func (s *Snapshotter) mount(name string, chain []string, target string, userns i
 			return err
 		})
 	}
+	return fd, err
+}
+
+// Probe tries on this host and file system, without attaching a mount, all
+// that Mount needs: id-mapped branches under a writable overlay, and nothing
+// is left of it. errdefs.ErrUnsupported names what is missing.
+func (s *Snapshotter) Probe(_ context.Context, ids snapshot.IDs) (err error) {
+	ns, err := os.Open(ids.UserNS)
 	if err != nil {
-		return err
+		return fmt.Errorf("probe snapshots: user namespace: %w", err)
+	}
+	defer ns.Close()
+	dir, err := os.MkdirTemp(s.path("active"), halfMade)
+	if err != nil {
+		return fmt.Errorf("probe snapshots: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "upper"), 0o755), os.Mkdir(filepath.Join(dir, "work"), 0o755)); err != nil {
+		return fmt.Errorf("probe snapshots: %w", err)
+	}
+	fd, err := s.detached(filepath.Base(dir), nil, int(ns.Fd()), ids.Root)
+	if err != nil {
+		return fmt.Errorf("probe snapshots: overlay over id-mapped mounts: %w: %w", errdefs.ErrUnsupported, err)
 	}
 	defer unix.Close(fd)
-	err = unix.MoveMount(fd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH)
-	return os.NewSyscallError("move_mount", err)
+	// A kernel that cannot write to the upper directory mounts all the same.
+	file, err := unix.Openat(fd, "probe", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if errors.Is(err, unix.EOVERFLOW) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("probe snapshots: the overlay cannot be written to: %w: %w", errdefs.ErrUnsupported, err)
+	}
+	if err != nil {
+		return fmt.Errorf("probe snapshots: %w", classify(err))
+	}
+	return unix.Close(file)
 }
 
 // clone fills b with id-mapped clones of the snapshot's own directory and of

@@ -109,6 +109,45 @@ func TestFileCapabilitiesAndSetuid(t *testing.T) {
 	}
 }
 
+func TestProbe(t *testing.T) {
+	root := t.TempDir()
+	s, err := overlay.New(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := snapshottest.IDs(t, 1_000_000)
+	if err := s.Probe(t.Context(), ids); err != nil {
+		t.Error(err)
+	}
+	s.PathsOnly()
+	if err := s.Probe(t.Context(), ids); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(root, "active")); err != nil || len(left) != 0 {
+		t.Error(left, err)
+	}
+	// An overlay is a file system whose ids cannot be mapped.
+	dirs := t.TempDir()
+	for _, d := range []string{"lower", "upper", "work", "store"} {
+		if err := os.Mkdir(filepath.Join(dirs, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	on := filepath.Join(dirs, "store")
+	err = syscall.Mount("overlay", on, "overlay", 0, "lowerdir="+dirs+"/lower,upperdir="+dirs+"/upper,workdir="+dirs+"/work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Unmount(on, syscall.MNT_DETACH) }()
+	s, err = overlay.New(on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Probe(t.Context(), ids); !errors.Is(err, errdefs.ErrUnsupported) {
+		t.Error(err)
+	}
+}
+
 func TestNewSweepsWhatACrashLeft(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, root)
