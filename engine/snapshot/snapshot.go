@@ -52,9 +52,11 @@ type Snapshotter interface {
 	// errdefs.ErrNotFound.
 	Prepare(ctx context.Context, key string, chain []string) error
 	// Mount shows the snapshot at target, an existing directory, with ids
-	// mapped by ids. The mount is nodev. A
-	// snapshot is mounted once at a time; a target that is mounted already is
-	// success.
+	// mapped by ids. The mount is nodev but not nosuid: set-user-ID files work
+	// inside, and lead to the container's own ids only. The host's root has no
+	// id in it and can make no new file there. A snapshot is mounted once at a
+	// time; one that is at target already is success, anything else there is
+	// errdefs.ErrConflict. On error nothing is mounted.
 	Mount(ctx context.Context, key, target string, ids IDs) error
 	// Unmount takes down the mount at target. Not mounted is nil. It returns
 	// before the file system has written everything back.

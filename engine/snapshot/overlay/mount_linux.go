@@ -106,7 +106,11 @@ func (s *Snapshotter) Probe(_ context.Context, ids snapshot.IDs) (err error) {
 	}
 	defer unix.Close(fd)
 	// A kernel that cannot write to the upper directory mounts all the same.
-	file, err := unix.Openat(fd, "probe", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	file := -1
+	err = asRoot(ids.Root, func() (err error) {
+		file, err = unix.Openat(fd, "probe", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+		return err
+	})
 	if errors.Is(err, unix.EOVERFLOW) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("probe snapshots: the overlay cannot be written to: %w: %w", errdefs.ErrUnsupported, err)
 	}
