@@ -87,8 +87,9 @@ func (e *Engine) recover(ctx context.Context) error {
 	known := map[string]bool{}
 	for _, rec := range records {
 		id := ContainerID(rec.ID)
-		if !hasDisk[rec.ID] || !exists(e.conDir(id)) {
-			// the record is written first and removed last: this one is half made
+		if !hasDisk[rec.ID] || rec.Started.IsZero() && !exists(e.conDir(id)) {
+			// the record is written first and removed last: this one is half
+			// made or half removed
 			if err := e.discard(ctx, rec.ID, "half-made container removed"); err != nil {
 				return err
 			}
@@ -167,12 +168,17 @@ func (e *Engine) settleUnknown(ctx context.Context, c *container) error {
 	return e.ended(ctx, c, exit)
 }
 
-// sweep removes what no record knows.
+// sweep removes what no record knows. A disk without a record cannot come from
+// an interrupted call, since records are written first and removed last: the
+// record was damaged or lost. Such a container is left alone, all of it.
 func (e *Engine) sweep(ctx context.Context, known map[string]bool, disks []string) error {
-	found := map[string]bool{}
-	for _, key := range disks {
-		found[key] = true
+	for _, id := range disks {
+		if !known[id] {
+			known[id] = true
+			e.opts.Log.Error().Str(logging.Container, id).Msg("a disk has no readable record; it and all of its container are left as they are")
+		}
 	}
+	found := map[string]bool{}
 	groups, err := e.opts.Cgroups.List(ctx)
 	if err != nil {
 		return err

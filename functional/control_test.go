@@ -25,3 +25,16 @@ func (c *cloud) shell(t *testing.T, line string) {
 		t.Fatalf("%s: %v\n%s", line, err, out)
 	}
 }
+
+// runGantry runs "gantry compute" in the foreground and returns what it said.
+func runGantry(t *testing.T, binary string, files, environ []string) (string, error) {
+	t.Helper()
+	args := []string{"compute"}
+	for _, f := range files {
+		args = append(args, "--config-file", f)
+	}
+	cmd := exec.CommandContext(t.Context(), binary, args...)
+	cmd.Env = append(cmd.Environ(), environ...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}

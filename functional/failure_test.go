@@ -201,14 +201,18 @@ func TestFunctionalFullDisk(t *testing.T) {
 	if err := os.MkdirAll(small, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	c.shell(t, "mount -t tmpfs -o size=8m,mode=0700 small "+small)
+	// room for the flavor by its size, and nearly full
+	c.shell(t, "mount -t tmpfs -o size=1200m,mode=0700 small "+small+" && fallocate -l 1170m "+small+"/filler")
 	t.Cleanup(func() { c.shell(t, "umount -l "+small) })
 	c.restart(t, false, "gantry.store_path="+small+"/engine")
-	t.Cleanup(func() { c.restart(t, false) })
-	fault := c.failed(t, bootOpts{image: c.upload(t, "large", "bare", filepath.Join(c.state, "images/debian.tar"), nil)})
+	t.Cleanup(func() { c.stopKeeperOf(t, small+"/engine") })
+	large := c.upload(t, "large", "bare", filepath.Join(c.state, "images/debian.tar"), map[string]string{"os_command_line": "/bin/sleep infinity"})
+	fault := c.failed(t, bootOpts{image: large, flavor: "c1.small"})
 	t.Logf("fault: %s", fault)
-	id := c.active(t, bootOpts{name: "still-fits"})
-	c.remove(t, id)
+	small1 := c.active(t, bootOpts{name: "still-fits", network: "none"})
+	c.remove(t, small1)
+	c.shell(t, "rm "+small+"/filler")
+	c.remove(t, c.active(t, bootOpts{name: "fits-now", image: large, flavor: "c1.small", network: "none"}))
 }
 
 func TestFunctionalInstancesOutliveTheService(t *testing.T) {

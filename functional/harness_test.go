@@ -75,7 +75,7 @@ func run(m *testing.M) (code int, err error) {
 		return 1, errors.Join(err, c.svc.stop())
 	}
 	code = m.Run()
-	return code, errors.Join(c.svc.stop(), c.stopKeeper())
+	return code, errors.Join(c.svc.stop(), c.stopKeeper(filepath.Join(c.state, "gantry/engine")))
 }
 
 func (c *cloud) login(ctx context.Context, user, project string) (clients, error) {
@@ -251,10 +251,10 @@ func (c *cloud) tail(n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// stopKeeper ends the process that holds the instances, by the pid that it
-// recorded, once no instance is left.
-func (c *cloud) stopKeeper() error {
-	raw, err := os.ReadFile(filepath.Join(c.state, "gantry/engine/keeper.pid"))
+// stopKeeper ends the process that holds the instances of an engine, once no
+// instance is left, by the pid that it recorded.
+func (c *cloud) stopKeeper(engine string) error {
+	raw, err := os.ReadFile(filepath.Join(engine, "keeper.pid"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -265,10 +265,27 @@ func (c *cloud) stopKeeper() error {
 	if _, err := fmt.Sscan(string(raw), &pid); err != nil {
 		return err
 	}
+	cmd, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || !bytes.Contains(cmd, []byte(engine)) {
+		return nil // it has ended, and its pid may be somebody else's
+	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	return nil
+}
+
+// stopKeeperOf stops the service and the keeper of an engine.
+func (c *cloud) stopKeeperOf(t *testing.T, engine string) {
+	t.Helper()
+	if err := errors.Join(c.svc.kill(), c.stopKeeper(engine)); err != nil {
+		t.Error(err)
+	}
+	svc, err := c.start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.svc = svc
 }
 
 // waitUp waits until Nova, its cell mapping and Placement know the host.

@@ -121,9 +121,13 @@ type imageSource struct{ glance *glance.Client }
 
 // OpenImage implements local.ImageSource.
 func (s imageSource) OpenImage(ctx context.Context, cred driver.Credentials, img driver.Image) (io.ReadCloser, error) {
+	size := img.SizeBytes
+	if size <= 0 {
+		size = -1 // the request did not say
+	}
 	return s.glance.Open(ctx, credentials(cred), glance.Image{
 		ID: img.ID, Name: img.Name, Status: glance.StatusActive, DiskFormat: img.DiskFormat, ContainerFormat: img.ContainerFormat,
-		SizeBytes: img.SizeBytes, Checksum: img.Checksum, HashAlgo: img.HashAlgo, HashValue: img.HashValue,
+		SizeBytes: size, Checksum: img.Checksum, HashAlgo: img.HashAlgo, HashValue: img.HashValue,
 	})
 }
 
