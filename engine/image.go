@@ -128,7 +128,11 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 		}
 		rec.SizeBytes += size
 	}
-	if err := errors.Join(failpoint.Hit("engine.import.record"), e.opts.Store.PutImage(ctx, rec)); err != nil {
+	err = failpoint.Hit("engine.import.record")
+	if err == nil {
+		err = e.opts.Store.PutImage(ctx, rec)
+	}
+	if err != nil {
 		return rec, errors.Join(err, e.dropLayers(ctx, made))
 	}
 	return rec, nil

@@ -87,7 +87,10 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	undone.Push("record", func(context.Context) error { c.rec = before; return nil })
 	c.rec.Args = spec.Args
 	c.rec.Pid, c.rec.StartTime, c.rec.BootID, c.rec.Started = proc.Pid, proc.StartTime, proc.BootID, time.Now()
-	if err := errors.Join(failpoint.Hit("engine.start.record"), e.opts.Store.PutContainer(ctx, c.rec)); err != nil {
+	if err := failpoint.Hit("engine.start.record"); err != nil {
+		return err
+	}
+	if err := e.opts.Store.PutContainer(ctx, c.rec); err != nil {
 		return err
 	}
 	undone.Release()

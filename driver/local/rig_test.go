@@ -33,6 +33,8 @@ type images struct {
 	opens atomic.Int64
 	// hold, when not nil, is read from before the first byte is given.
 	hold chan struct{}
+	// fail, when not nil, comes after the last byte.
+	fail error
 }
 
 func (s *images) OpenImage(_ context.Context, _ driver.Credentials, img driver.Image) (io.ReadCloser, error) {
@@ -44,7 +46,7 @@ func (s *images) OpenImage(_ context.Context, _ driver.Credentials, img driver.I
 	if s.hold != nil {
 		<-s.hold
 	}
-	return io.NopCloser(bytes.NewReader(data)), nil
+	return io.NopCloser(failing{bytes.NewReader(data), s.fail}), nil
 }
 
 // rig is a host with a driver: the real engine, links in a network namespace
