@@ -116,7 +116,7 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 		there, err := e.opts.Snapshots.HasLayer(ctx, chain)
 		if err == nil && !there {
 			made = append(made, chain)
-			err = e.opts.Snapshots.Unpack(ctx, chain, func(dir string) error { return e.apply(ctx, dir, l) })
+			err = e.opts.Snapshots.Unpack(ctx, chain, func(dir string) error { return e.apply(ctx, dir, l, rec.Chain) })
 		}
 		if err != nil {
 			return rec, errors.Join(fmt.Errorf("layer %d: %w", i, err), e.dropLayers(ctx, made))
@@ -138,8 +138,9 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 	return rec, nil
 }
 
-// apply unpacks one layer into dir.
-func (e *Engine) apply(ctx context.Context, dir string, l image.Layer) error {
+// apply unpacks one layer into dir. Directories that the layer only implies
+// take after those of the layers below.
+func (e *Engine) apply(ctx context.Context, dir string, l image.Layer, below []string) error {
 	r, err := l.Open(ctx)
 	if err != nil {
 		return err
@@ -150,8 +151,28 @@ func (e *Engine) apply(ctx context.Context, dir string, l image.Layer) error {
 		return err
 	}
 	defer target.Close()
-	_, err = layer.Apply(ctx, target, r, layer.Options{Limits: e.opts.LayerLimits, Verified: l.DiffID()})
-	return err
+	res, err := layer.Apply(ctx, target, r, layer.Options{Limits: e.opts.LayerLimits, Verified: l.DiffID()})
+	if err != nil || len(res.ImplicitDirs) == 0 || len(below) == 0 {
+		return err
+	}
+	var lower []*os.File
+	defer func() {
+		for _, f := range lower {
+			f.Close()
+		}
+	}()
+	for i := len(below) - 1; i >= 0; i-- { // topmost first
+		name, err := e.opts.Snapshots.Layer(ctx, below[i])
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		lower = append(lower, f)
+	}
+	return layer.Inherit(target, res.ImplicitDirs, lower)
 }
 
 // dropLayers removes the layers that a failed import has made. One that

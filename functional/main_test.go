@@ -347,3 +347,32 @@ func TestFunctionalDiagnostics(t *testing.T) {
 		t.Errorf("diagnostics %v", d)
 	}
 }
+
+func TestFunctionalDiscoverHostsMapsTheHost(t *testing.T) {
+	c := the
+	args := []string{"--config-file", filepath.Join(c.state, "etc/nova/common.conf"), "--config-file", filepath.Join(c.state, "etc/nova/nova.conf"), "cell_v2"}
+	if out, err := exec.CommandContext(t.Context(), "/usr/bin/nova-manage", append(args, "discover_hosts", "--verbose")...).CombinedOutput(); err != nil {
+		t.Fatalf("discover_hosts: %v %s", err, out)
+	}
+	out, err := exec.CommandContext(t.Context(), "/usr/bin/nova-manage", append(args, "list_hosts")...).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), host) {
+		t.Errorf("list_hosts: %v %s", err, out)
+	}
+}
+
+func TestFunctionalKeyAndFilesReachTheGuest(t *testing.T) {
+	c := the
+	id := c.active(t, bootOpts{})
+	root := fmt.Sprintf("/proc/%d/root", c.firstPid(t, id))
+	key, err := os.ReadFile(filepath.Join(c.state, "tenant_key.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(root + "/root/.ssh/authorized_keys")
+	if err != nil || strings.TrimSpace(string(got)) != strings.TrimSpace(string(key)) {
+		t.Errorf("authorized_keys %q %v, want %q", got, err, key)
+	}
+	if name, err := os.ReadFile(root + "/etc/hostname"); err != nil || !strings.HasPrefix(string(name), "testfunctionalkey") {
+		t.Errorf("hostname %q %v", name, err)
+	}
+}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
+	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/snapshot/overlay"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/netbridge"
@@ -55,6 +58,9 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 		return nil, err
 	}
 	h.closes = append(h.closes, func() error { snapshots.Close(); return nil })
+	if err := probe(ctx, snapshots, root); err != nil {
+		return nil, err
+	}
 	blobs, err := content.NewDir(filepath.Join(root, "content"))
 	if err != nil {
 		return nil, err
@@ -90,4 +96,30 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 		ConsoleBytes: cfg.Gantry.ConsoleLogBytes, PidsPerVCPU: cfg.Gantry.PidsPerVCPU, StartGrace: cfg.Gantry.StartGrace, Log: log,
 	})
 	return h, nil
+}
+
+// probe tries what every instance needs of the kernel and the file system, so
+// that a host that cannot do it says so at the start and not to a tenant.
+func probe(ctx context.Context, snapshots *overlay.Snapshotter, root string) error {
+	dir, err := os.MkdirTemp(root, ".probe-")
+	if err != nil {
+		return fmt.Errorf("probe the host: %w", err)
+	}
+	ids := []process.IDMap{{ContainerID: 0, HostID: store.FirstID, Size: store.IDBlock}}
+	user, _, err := process.CreateNamespaces(ctx, dir, ids, ids)
+	if err == nil {
+		err = snapshots.Probe(ctx, snapshot.IDs{UserNS: user, Root: store.FirstID})
+	}
+	if err := errors.Join(err, process.RemoveNamespaces(dir), removed(dir)); err != nil {
+		return fmt.Errorf("probe the host: %w", err)
+	}
+	return nil
+}
+
+// removed removes a directory that may be gone already.
+func removed(dir string) error {
+	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
