@@ -113,13 +113,13 @@ func TestArchivesOfRealTools(t *testing.T) {
 	run(t, dir, "tar", "-cf", "layout.tar", "-C", "oci", ".")
 	run(t, dir, "gzip", "-k", "layout.tar")
 	run(t, dir, "skopeo", "copy", "oci:oci:test", "oci-archive:skopeo-oci.tar:test")
-	run(t, dir, "skopeo", "copy", "oci:oci:test", "docker-archive:skopeo-docker.tar:test:1")
+	run(t, dir, "skopeo", "copy", "oci:oci:test", "docker-archive:skopeo-docker.tar:localhost/test:1")
 	run(t, dir, "skopeo", "copy", "--dest-compress-format", "zstd", "--dest-compress", "--dest-oci-accept-uncompressed-layers", "oci:oci:test", "oci:zstd:test")
 	run(t, dir, "tar", "-cf", "zstd.tar", "-C", "zstd", ".")
 	storage := podmanStorage(t)
 	run(t, dir, "podman", append(storage, "load", "-i", "skopeo-docker.tar")...)
-	run(t, dir, "podman", append(storage, "save", "--format", "docker-archive", "-o", "podman-docker.tar", "docker.io/library/test:1")...)
-	run(t, dir, "podman", append(storage, "save", "--format", "oci-archive", "-o", "podman-oci.tar", "docker.io/library/test:1")...)
+	run(t, dir, "podman", append(storage, "save", "--format", "docker-archive", "-o", "podman-docker.tar", "localhost/test:1")...)
+	run(t, dir, "podman", append(storage, "save", "--format", "oci-archive", "-o", "podman-oci.tar", "localhost/test:1")...)
 	for name, kind := range map[string]Kind{
 		"layout.tar": OCIArchive, "layout.tar.gz": OCIArchive, "skopeo-oci.tar": OCIArchive, "zstd.tar": OCIArchive,
 		"skopeo-docker.tar": DockerArchive, "podman-docker.tar": DockerArchive, "podman-oci.tar": OCIArchive,
