@@ -37,17 +37,11 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	if err != nil {
 		return err
 	}
-	base, err := e.opts.Store.AllocateIDs(ctx, string(req.ID))
-	if err != nil {
-		return err
-	}
-	undone.Push("ids", func(ctx context.Context) error { return e.opts.Store.FreeIDs(ctx, string(req.ID)) })
-	rec := store.Container{
-		ID: string(req.ID), Image: req.Image, Chain: img.Chain, IDBase: base, Labels: req.Labels,
-		Limits: req.Limits, Created: time.Now(),
-	}
 	// the record comes first: whatever is made after it is found by it
-	if err := e.opts.Store.PutContainer(ctx, rec); err != nil {
+	rec, err := e.opts.Store.CreateContainer(ctx, store.Container{
+		ID: string(req.ID), Image: req.Image, Chain: img.Chain, Labels: req.Labels, Limits: req.Limits, Created: time.Now(),
+	})
+	if err != nil {
 		return err
 	}
 	undone.Push("record", func(ctx context.Context) error { return e.opts.Store.DeleteContainer(ctx, rec.ID) })
@@ -142,5 +136,5 @@ func (e *Engine) removeAll(ctx context.Context, id string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return errors.Join(e.opts.Store.DeleteContainer(ctx, id), e.opts.Store.FreeIDs(ctx, id))
+	return e.opts.Store.DeleteContainer(ctx, id)
 }

@@ -111,7 +111,7 @@ func TestUploadFails(t *testing.T) {
 			if !errors.Is(err, c.want) {
 				t.Errorf("got %v", err)
 			}
-			if c.want != errdefs.ErrCorrupt && len(w.Data(id)) != 0 { //nolint:errorlint // a table
+			if c.want != errdefs.ErrCorrupt && len(w.Data(id)) != 0 {
 				t.Error("an image with data is left")
 			}
 		})

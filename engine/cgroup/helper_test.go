@@ -59,7 +59,7 @@ func helper(what, files string) {
 			_ = cmd.Start()
 		}
 	case "spin":
-		for n := 0; ; n++ { //nolint:staticcheck // it is to spin
+		for n := 0; ; n++ {
 			runtime.KeepAlive(n)
 		}
 	}

@@ -176,6 +176,51 @@ func (b *Bolt) Container(_ context.Context, id string) (c Container, err error) 
 	return c, err
 }
 
+// CreateContainer implements Store.
+func (b *Bolt) CreateContainer(_ context.Context, c Container) (Container, error) {
+	if c.ID == "" {
+		return c, fmt.Errorf("record of a container without id: %w", errdefs.ErrInvalid)
+	}
+	key := []byte(c.ID)
+	err := b.update(bucketContainers, c.ID, func(tx *bolt.Tx) (err error) {
+		records := tx.Bucket(bucketContainers)
+		if records.Get(key) != nil {
+			return errdefs.ErrAlreadyExists
+		}
+		if c.IDBase, err = block(tx.Bucket(bucketBlocks), key); err != nil {
+			return err
+		}
+		raw, err := encode(c)
+		if err != nil {
+			return err
+		}
+		return records.Put(key, raw)
+	})
+	return c, err
+}
+
+// block returns the block of the container, a new one if it has none.
+func block(blocks *bolt.Bucket, container []byte) (uint32, error) {
+	if raw := blocks.Get(container); len(raw) == 4 {
+		return binary.BigEndian.Uint32(raw), nil
+	}
+	taken := map[string]uint32{}
+	err := blocks.ForEach(func(k, raw []byte) error {
+		if len(raw) == 4 {
+			taken[string(k)] = binary.BigEndian.Uint32(raw)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	base, err := freeBlock(maps.Values(taken))
+	if err != nil {
+		return 0, err
+	}
+	return base, blocks.Put(container, binary.BigEndian.AppendUint32(nil, base))
+}
+
 // PutContainer implements Store.
 func (b *Bolt) PutContainer(_ context.Context, c Container) error {
 	return b.put(bucketContainers, c.ID, c)
@@ -183,20 +228,28 @@ func (b *Bolt) PutContainer(_ context.Context, c Container) error {
 
 // DeleteContainer implements Store.
 func (b *Bolt) DeleteContainer(_ context.Context, id string) error {
-	return b.remove(bucketContainers, id)
+	return b.remove(id, bucketContainers, bucketBlocks)
 }
 
-// remove deletes a record; an absent one costs no write.
-func (b *Bolt) remove(bucket []byte, key string) error {
-	absent := false
+// remove deletes a key of some buckets; an absent one costs no write.
+func (b *Bolt) remove(key string, buckets ...[]byte) error {
+	present := false
 	err := b.db.View(func(tx *bolt.Tx) error {
-		absent = tx.Bucket(bucket).Get([]byte(key)) == nil
+		for _, name := range buckets {
+			present = present || tx.Bucket(name).Get([]byte(key)) != nil
+		}
 		return nil
 	})
-	if err == nil && absent {
+	if err == nil && !present {
 		return nil
 	}
-	return b.update(bucket, key, func(tx *bolt.Tx) error { return tx.Bucket(bucket).Delete([]byte(key)) })
+	return b.update(buckets[0], key, func(tx *bolt.Tx) error {
+		var errs []error
+		for _, name := range buckets {
+			errs = append(errs, tx.Bucket(name).Delete([]byte(key)))
+		}
+		return errors.Join(errs...)
+	})
 }
 
 // Image implements Store.
@@ -230,40 +283,6 @@ func (b *Bolt) DeleteImage(_ context.Context, ref string) error {
 		}
 		return tx.Bucket(bucketImages).Delete([]byte(ref))
 	})
-}
-
-// AllocateIDs implements Store.
-func (b *Bolt) AllocateIDs(_ context.Context, container string) (base uint32, err error) {
-	if container == "" {
-		return 0, fmt.Errorf("allocate user ids without a container: %w", errdefs.ErrInvalid)
-	}
-	err = b.update(bucketBlocks, container, func(tx *bolt.Tx) error {
-		bucket := tx.Bucket(bucketBlocks)
-		if raw := bucket.Get([]byte(container)); len(raw) == 4 {
-			base = binary.BigEndian.Uint32(raw)
-			return nil
-		}
-		taken := map[string]uint32{}
-		if err := bucket.ForEach(func(k, raw []byte) error {
-			if len(raw) == 4 {
-				taken[string(k)] = binary.BigEndian.Uint32(raw)
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-		var err error
-		if base, err = freeBlock(maps.Values(taken)); err != nil {
-			return err
-		}
-		return bucket.Put([]byte(container), binary.BigEndian.AppendUint32(nil, base))
-	})
-	return base, err
-}
-
-// FreeIDs implements Store.
-func (b *Bolt) FreeIDs(_ context.Context, container string) error {
-	return b.remove(bucketBlocks, container)
 }
 
 // Damaged implements Store.

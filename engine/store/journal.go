@@ -69,7 +69,7 @@ func (b *Bolt) End(_ context.Context, op, id string) error {
 	if err != nil {
 		return err
 	}
-	return b.remove(bucketJournal, key)
+	return b.remove(key, bucketJournal)
 }
 
 // Intents implements Journal.

@@ -47,6 +47,28 @@ func (m *Memory) Container(_ context.Context, id string) (Container, error) {
 	return c, nil
 }
 
+// CreateContainer implements Store.
+func (m *Memory) CreateContainer(_ context.Context, c Container) (Container, error) {
+	if c.ID == "" {
+		return c, fmt.Errorf("record of a container without id: %w", errdefs.ErrInvalid)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.containers[c.ID]; ok {
+		return c, fmt.Errorf("record of container %s: %w", c.ID, errdefs.ErrAlreadyExists)
+	}
+	base, ok := m.blocks[c.ID]
+	if !ok {
+		var err error
+		if base, err = freeBlock(maps.Values(m.blocks)); err != nil {
+			return c, fmt.Errorf("record of container %s: %w", c.ID, err)
+		}
+	}
+	c.IDBase = base
+	m.blocks[c.ID], m.containers[c.ID] = base, c
+	return c, nil
+}
+
 // PutContainer implements Store.
 func (m *Memory) PutContainer(_ context.Context, c Container) error {
 	if c.ID == "" {
@@ -63,6 +85,7 @@ func (m *Memory) DeleteContainer(_ context.Context, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.containers, id)
+	delete(m.blocks, id)
 	return nil
 }
 
@@ -105,31 +128,6 @@ func (m *Memory) DeleteImage(_ context.Context, ref string) error {
 		}
 	}
 	delete(m.images, ref)
-	return nil
-}
-
-// AllocateIDs implements Store.
-func (m *Memory) AllocateIDs(_ context.Context, container string) (uint32, error) {
-	if container == "" {
-		return 0, fmt.Errorf("allocate user ids without a container: %w", errdefs.ErrInvalid)
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if base, ok := m.blocks[container]; ok {
-		return base, nil
-	}
-	base, err := freeBlock(maps.Values(m.blocks))
-	if err == nil {
-		m.blocks[container] = base
-	}
-	return base, err
-}
-
-// FreeIDs implements Store.
-func (m *Memory) FreeIDs(_ context.Context, container string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.blocks, container)
 	return nil
 }
 

@@ -33,9 +33,15 @@ type Store interface {
 	// Container returns one, errdefs.ErrNotFound if there is none,
 	// errdefs.ErrCorrupt if it cannot be read.
 	Container(ctx context.Context, id string) (Container, error)
+	// CreateContainer writes the record of a new container and gives it a block
+	// of IDBlock host ids that no other has, in one step; it returns the record
+	// with IDBase set. A present record, a damaged one too, is
+	// errdefs.ErrAlreadyExists, errdefs.ErrExhausted says that no block is left.
+	CreateContainer(ctx context.Context, c Container) (Container, error)
 	// PutContainer writes or replaces a record.
 	PutContainer(ctx context.Context, c Container) error
-	// DeleteContainer removes a record. Absent is nil.
+	// DeleteContainer removes a record and gives its block of ids back, in one
+	// step. Absent is nil.
 	DeleteContainer(ctx context.Context, id string) error
 
 	// Image returns the image record, errdefs.ErrNotFound if there is none.
@@ -46,14 +52,8 @@ type Store interface {
 	// record names is errdefs.ErrConflict.
 	DeleteImage(ctx context.Context, ref string) error
 
-	// AllocateIDs gives the container a block of IDBlock host ids that no
-	// other has, and returns its first. Asked again for the same container it
-	// returns the same block. errdefs.ErrExhausted when none is left.
-	AllocateIDs(ctx context.Context, container string) (uint32, error)
-	// FreeIDs gives the block back. None is nil.
-	FreeIDs(ctx context.Context, container string) error
-
-	// Damaged lists the keys of records that cannot be read.
+	// Damaged lists the records that cannot be read, as bucket/key
+	// ("containers/ID").
 	Damaged(ctx context.Context) ([]string, error)
 	Close() error
 }

@@ -39,18 +39,18 @@ func TestMemory(t *testing.T) {
 func TestRecordsSurviveReopening(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "store.db")
 	s := open(t, name)
-	base, err := s.AllocateIDs(t.Context(), "c")
-	if err := errors.Join(err, s.PutContainer(t.Context(), storetest.Container("c")), s.PutImage(t.Context(), storetest.Image("r")),
+	made, err := s.CreateContainer(t.Context(), storetest.Container("c"))
+	if err := errors.Join(err, s.PutImage(t.Context(), storetest.Image("r")),
 		s.Begin(t.Context(), store.Intent{Op: "o", ID: "i"}), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	s = open(t, name)
 	c, err := s.Container(t.Context(), "c")
-	if d := cmp.Diff(storetest.Container("c"), c); d != "" || err != nil {
+	if d := cmp.Diff(made, c); d != "" || err != nil {
 		t.Error(d, err)
 	}
-	if again, err := s.AllocateIDs(t.Context(), "c"); err != nil || again != base {
-		t.Error(again, err)
+	if other, err := s.CreateContainer(t.Context(), storetest.Container("d")); err != nil || other.IDBase == made.IDBase {
+		t.Error(other.IDBase, err)
 	}
 	if list, err := s.Intents(t.Context()); err != nil || len(list) != 1 {
 		t.Error(list, err)
@@ -91,6 +91,9 @@ func TestDamagedRecordIsIsolated(t *testing.T) {
 			}
 			if bad, err := s.Damaged(t.Context()); err != nil || !slices.Equal(bad, []string{"containers/bad"}) {
 				t.Error(bad, err)
+			}
+			if _, err := s.CreateContainer(t.Context(), storetest.Container("bad")); !errors.Is(err, errdefs.ErrAlreadyExists) {
+				t.Error(err)
 			}
 			// What it refers to is not known, so no image may go.
 			if err := s.DeleteImage(t.Context(), "ref"); !errors.Is(err, errdefs.ErrConflict) {
@@ -154,8 +157,8 @@ func TestSchema1IsBroughtUpToDate(t *testing.T) {
 	if d := cmp.Diff(storetest.Container("old"), c); d != "" || err != nil {
 		t.Error(d, err)
 	}
-	if base, err := s.AllocateIDs(t.Context(), "old"); base != store.FirstID || err != nil {
-		t.Error(base, err)
+	if c, err := s.CreateContainer(t.Context(), storetest.Container("new")); c.IDBase == store.FirstID || err != nil {
+		t.Error(c.IDBase, err)
 	}
 	if bad, err := s.Damaged(t.Context()); err != nil || !slices.Equal(bad, []string{"containers/torn"}) {
 		t.Error(bad, err)

@@ -73,7 +73,8 @@ func (b *bench) close() {
 	_ = os.Remove(b.binary)
 }
 
-func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.out, format+"\n", args...) }
+// say writes a line; a reader that went away is no reason to stop.
+func (b *bench) say(format string, args ...any) { _, _ = fmt.Fprintf(b.out, format+"\n", args...) }
 
 // all measures each service in turn, each in turns with the fake driver, and
 // prints the table. A service that does not come up is told and left out; of

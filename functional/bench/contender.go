@@ -88,7 +88,7 @@ type gantryService struct {
 	set     []string
 	logFile string
 	cmd     *exec.Cmd
-	ended   chan error
+	ended   chan struct{} // closed once the service has ended
 }
 
 func (g *gantryService) start(ctx context.Context) error {
@@ -117,14 +117,16 @@ func (g *gantryService) start(ctx context.Context) error {
 	if err := g.cmd.Start(); err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
+	cmd, ended := g.cmd, make(chan struct{})
 	g.ended = ended
-	go func() { ended <- g.cmd.Wait() }()
+	go func() {
+		_ = cmd.Wait() // the log says why
+		close(ended)
+	}()
 	err = until(ctx, 90*time.Second, 200*time.Millisecond, func() (bool, error) {
 		select {
-		case err := <-ended:
-			ended <- err
-			return false, fmt.Errorf("gantry ended: %w, see %s", err, g.logFile)
+		case <-ended:
+			return false, fmt.Errorf("gantry ended, see %s", g.logFile)
 		default:
 		}
 		text, err := os.ReadFile(g.logFile)

@@ -35,6 +35,7 @@ func Run(t *testing.T, f Factory) {
 		"an image in use stays":  imageInUse,
 		"blocks of ids":          blocks,
 		"simultaneous blocks":    simultaneous,
+		"no block left":          exhausted,
 		"journal":                journal,
 		"keys are needed":        keys,
 		"nothing damaged at all": undamaged,
@@ -131,26 +132,40 @@ func imageInUse(t *testing.T, s Recorder) {
 
 func blocks(t *testing.T, s Recorder) {
 	ctx := t.Context()
-	bases := map[string]uint32{}
 	for i, id := range []string{"a", "b", "c"} {
-		base, err := s.AllocateIDs(ctx, id)
+		want := Container(id)
+		got, err := s.CreateContainer(ctx, want)
 		must(t, err)
-		if want := store.FirstID + uint32(i)*store.IDBlock; base != want {
-			t.Fatalf("block of %s is %d, want %d", id, base, want)
-		}
-		bases[id] = base
+		want.IDBase = store.FirstID + uint32(i)*store.IDBlock
+		same(t, want, got)
+		stored, err := s.Container(ctx, id)
+		must(t, err)
+		same(t, want, stored)
 	}
-	again, err := s.AllocateIDs(ctx, "b")
+	_, err := s.CreateContainer(ctx, Container("b"))
+	wantClass(t, err, errdefs.ErrAlreadyExists)
+	b, err := s.Container(ctx, "b")
+	must(t, err, s.PutContainer(ctx, b), s.DeleteContainer(ctx, "b"), s.DeleteContainer(ctx, "b"), s.DeleteContainer(ctx, "unknown"))
+	d, err := s.CreateContainer(ctx, Container("d"))
 	must(t, err)
-	if again != bases["b"] {
-		t.Fatalf("asked again, the block is %d", again)
+	if d.IDBase != b.IDBase {
+		t.Fatalf("a freed block is not used again: %d, want %d", d.IDBase, b.IDBase)
 	}
-	must(t, s.FreeIDs(ctx, "b"), s.FreeIDs(ctx, "b"), s.FreeIDs(ctx, "unknown"))
-	base, err := s.AllocateIDs(ctx, "d")
-	must(t, err)
-	if base != bases["b"] {
-		t.Fatalf("a freed block is not used again: %d", base)
+}
+
+func exhausted(t *testing.T, s Recorder) {
+	if testing.Short() {
+		return // thousands of durable records
 	}
+	left := (1<<31 - 1 - store.FirstID) / store.IDBlock
+	for i := range left {
+		_, err := s.CreateContainer(t.Context(), store.Container{ID: fmt.Sprint(i)})
+		must(t, err)
+	}
+	_, err := s.CreateContainer(t.Context(), store.Container{ID: "one more"})
+	wantClass(t, err, errdefs.ErrExhausted)
+	_, err = s.Container(t.Context(), "one more")
+	wantClass(t, err, errdefs.ErrNotFound)
 }
 
 func simultaneous(t *testing.T, s Recorder) {
@@ -160,17 +175,17 @@ func simultaneous(t *testing.T, s Recorder) {
 	for i := range 16 {
 		wg.Go(func() {
 			id := fmt.Sprint("c", i)
-			base, err := s.AllocateIDs(t.Context(), id)
+			c, err := s.CreateContainer(t.Context(), Container(id))
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			if other, ok := taken[base]; ok {
-				t.Errorf("%s and %s share the block %d", id, other, base)
+			if other, ok := taken[c.IDBase]; ok {
+				t.Errorf("%s and %s share the block %d", id, other, c.IDBase)
 			}
-			taken[base] = id
+			taken[c.IDBase] = id
 		})
 	}
 	wg.Wait()
@@ -197,7 +212,7 @@ func keys(t *testing.T, s Recorder) {
 	wantClass(t, s.PutImage(ctx, store.Image{}), errdefs.ErrInvalid)
 	wantClass(t, s.Begin(ctx, store.Intent{Op: "create"}), errdefs.ErrInvalid)
 	wantClass(t, s.Begin(ctx, store.Intent{Op: "a\x00b", ID: "c"}), errdefs.ErrInvalid)
-	_, err := s.AllocateIDs(ctx, "")
+	_, err := s.CreateContainer(ctx, store.Container{})
 	wantClass(t, err, errdefs.ErrInvalid)
 }
 
