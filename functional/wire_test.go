@@ -24,9 +24,14 @@ type tap struct {
 	msgs <-chan amqp091.Delivery
 }
 
+// brokerURL is the broker of the control plane, for a plain AMQP client.
+func brokerURL() string {
+	return strings.Replace(os.Getenv("GANTRY_TEST_AMQP_URL"), "rabbit://", "amqp://", 1)
+}
+
 func (c *cloud) tap(t *testing.T) *tap {
 	t.Helper()
-	conn, err := amqp091.Dial(os.Getenv("GANTRY_TEST_AMQP_URL"))
+	conn, err := amqp091.Dial(brokerURL())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +151,7 @@ func TestFunctionalMessagesForOthersAndNoise(t *testing.T) {
 func TestFunctionalFlavorLargerThanTheHost(t *testing.T) {
 	c := the
 	disk := 1
-	f, err := flavors.Create(t.Context(), c.admin.compute, flavors.CreateOpts{Name: t.Name(), RAM: 16 << 20, VCPUs: 1, Disk: &disk}).Extract()
+	f, err := flavors.Create(t.Context(), c.admin.compute, flavors.CreateOpts{Name: t.Name(), RAM: 8 << 20, VCPUs: 1, Disk: &disk}).Extract()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +189,7 @@ func TestFunctionalFlavorLargerThanTheHost(t *testing.T) {
 
 func TestFunctionalNotifications(t *testing.T) {
 	c := the
-	conn, err := amqp091.Dial(os.Getenv("GANTRY_TEST_AMQP_URL"))
+	conn, err := amqp091.Dial(brokerURL())
 	if err != nil {
 		t.Fatal(err)
 	}
