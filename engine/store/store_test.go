@@ -187,6 +187,20 @@ func TestSecondOwnerIsRefused(t *testing.T) {
 	}
 }
 
+func TestBlocksRunOut(t *testing.T) {
+	var taken []uint32
+	for base := store.FirstID; base+store.IDBlock < 1<<31; base += store.IDBlock {
+		taken = append(taken, base)
+	}
+	if base, err := store.FreeBlock(slices.Values(taken)); !errors.Is(err, errdefs.ErrExhausted) {
+		t.Error(base, err)
+	}
+	last := taken[len(taken)-1]
+	if base, err := store.FreeBlock(slices.Values(taken[:len(taken)-1])); base != last || err != nil {
+		t.Error(base, err)
+	}
+}
+
 func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{"v":1,"crc32c":1,"record":{"id":"x"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

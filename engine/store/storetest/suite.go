@@ -35,7 +35,6 @@ func Run(t *testing.T, f Factory) {
 		"an image in use stays":  imageInUse,
 		"blocks of ids":          blocks,
 		"simultaneous blocks":    simultaneous,
-		"no block left":          exhausted,
 		"journal":                journal,
 		"keys are needed":        keys,
 		"nothing damaged at all": undamaged,
@@ -151,21 +150,6 @@ func blocks(t *testing.T, s Recorder) {
 	if d.IDBase != b.IDBase {
 		t.Fatalf("a freed block is not used again: %d, want %d", d.IDBase, b.IDBase)
 	}
-}
-
-func exhausted(t *testing.T, s Recorder) {
-	if testing.Short() {
-		return // thousands of durable records
-	}
-	left := (1<<31 - 1 - store.FirstID) / store.IDBlock
-	for i := range left {
-		_, err := s.CreateContainer(t.Context(), store.Container{ID: fmt.Sprint(i)})
-		must(t, err)
-	}
-	_, err := s.CreateContainer(t.Context(), store.Container{ID: "one more"})
-	wantClass(t, err, errdefs.ErrExhausted)
-	_, err = s.Container(t.Context(), "one more")
-	wantClass(t, err, errdefs.ErrNotFound)
 }
 
 func simultaneous(t *testing.T, s Recorder) {
