@@ -97,20 +97,27 @@ func (e *Engine) NetNS(ctx context.Context, id ContainerID) (string, error) {
 	return net, nil
 }
 
-// Delete ends the container and removes all of it. An absent one is success.
+// Delete ends the container and removes all of it. An absent one is success;
+// what a lost record has left of it goes too.
 func (e *Engine) Delete(ctx context.Context, id ContainerID) error {
 	c, unlock, err := e.acquire(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if c == nil {
-		return nil
+	if c != nil && c.running {
+		exit, err := e.end(ctx, string(id))
+		if err != nil {
+			return fmt.Errorf("delete container %s: %w", id, err)
+		}
+		c.asked = true
+		// the record is about to go: how the process ended is for those who wait
+		c.recordExit(exit)
+		if c.done != nil {
+			close(c.done)
+		}
 	}
-	if err := e.kill(ctx, c); err != nil {
-		return fmt.Errorf("delete container %s: %w", id, err)
-	}
-	if err := e.removeAll(ctx, c.rec.ID); err != nil {
+	if err := e.removeAll(ctx, string(id)); err != nil {
 		return fmt.Errorf("delete container %s: %w", id, err)
 	}
 	e.remember(id, nil)
@@ -121,19 +128,18 @@ func (e *Engine) Delete(ctx context.Context, id ContainerID) error {
 // record goes last, so that an interrupted removal is found again.
 func (e *Engine) removeAll(ctx context.Context, id string) error {
 	cid := ContainerID(id)
-	errs := []error{e.unmount(ctx, cid)}
-	if g, err := e.opts.Cgroups.Open(ctx, id); err == nil {
-		errs = append(errs, g.Kill(ctx), g.Delete(ctx))
-	} else if !errors.Is(err, errdefs.ErrNotFound) {
-		errs = append(errs, err)
+	if _, err := e.end(ctx, id); err != nil {
+		return err
 	}
-	errs = append(errs,
+	if err := errors.Join(
 		e.opts.Runner.Forget(ctx, id),
+		e.unmount(ctx, cid),
+		e.ungroup(ctx, id),
 		process.RemoveNamespaces(e.nsDir(cid)),
-		e.opts.Snapshots.Remove(ctx, id),
-		os.RemoveAll(e.conDir(cid)),
-	)
-	if err := errors.Join(errs...); err != nil {
+	); err != nil {
+		return err
+	}
+	if err := errors.Join(e.opts.Snapshots.Remove(ctx, id), os.RemoveAll(e.conDir(cid))); err != nil {
 		return err
 	}
 	return e.opts.Store.DeleteContainer(ctx, id)

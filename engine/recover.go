@@ -90,9 +90,7 @@ func (e *Engine) recover(ctx context.Context) error {
 		if !hasDisk[rec.ID] || rec.Started.IsZero() && !exists(e.conDir(id)) {
 			// the record is written first and removed last: this one is half
 			// made or half removed
-			if err := e.discard(ctx, rec.ID, "half-made container removed"); err != nil {
-				return err
-			}
+			e.discard(ctx, rec.ID, "half-made container removed")
 			continue
 		}
 		known[rec.ID] = true
@@ -108,15 +106,18 @@ func exists(name string) bool {
 	return err == nil
 }
 
-func (e *Engine) discard(ctx context.Context, id, why string) error {
-	e.opts.Log.Warn().Str(logging.Container, id).Msg(why)
+// discard removes all of a container. What cannot be removed is left for the
+// next start: it must not keep the other containers from being looked after.
+func (e *Engine) discard(ctx context.Context, id, why string) {
 	if err := e.removeAll(ctx, id); err != nil {
-		return fmt.Errorf("remove container %s: %w", id, err)
+		e.opts.Log.Error().Err(err).Str(logging.Container, id).Msg("remove left-over")
+		return
 	}
-	return nil
+	e.opts.Log.Warn().Str(logging.Container, id).Msg(why)
 }
 
-// adopt takes over one recorded container as the kernel has it now.
+// adopt takes over one recorded container as the kernel has it now. Only what
+// would leave its state unknown is an error; a failure to tidy up is logged.
 func (e *Engine) adopt(ctx context.Context, rec store.Container) error {
 	c := &container{rec: rec}
 	id := ContainerID(rec.ID)
@@ -127,28 +128,37 @@ func (e *Engine) adopt(ctx context.Context, rec store.Container) error {
 	}
 	e.remember(id, c)
 	status, err := e.opts.Runner.Status(ctx, rec.ID)
-	switch {
-	case errors.Is(err, errdefs.ErrNotFound):
-		return e.settleUnknown(ctx, c)
-	case err != nil:
+	if errors.Is(err, errdefs.ErrNotFound) {
+		e.tidied(id, e.settleUnknown(ctx, c))
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	// the runner knows better than a record that was cut off between the
 	// start and its own writing
 	c.rec.Pid, c.rec.StartTime, c.rec.BootID = status.Process.Pid, status.Process.StartTime, status.Process.BootID
 	c.running, c.done = true, make(chan struct{})
-	if !status.Running {
-		return e.ended(ctx, c, ExitState{Exit: status.Exit, Known: true})
-	}
-	if c.rec.Started.IsZero() {
+	switch {
+	case !status.Running:
+		e.tidied(id, e.ended(ctx, c, ExitState{Exit: status.Exit, Known: true}))
+	case c.rec.Started.IsZero():
 		// killed before the start was recorded: the caller never heard of it
-		return e.kill(ctx, c)
+		e.tidied(id, e.kill(ctx, c))
+	default:
+		if g, err := e.opts.Cgroups.Open(ctx, rec.ID); err == nil {
+			c.paused, _ = g.Frozen(ctx)
+		}
+		e.watch(id, c)
 	}
-	if g, err := e.opts.Cgroups.Open(ctx, rec.ID); err == nil {
-		c.paused, _ = g.Frozen(ctx)
-	}
-	e.watch(id, c)
 	return nil
+}
+
+// tidied logs a failure to tidy up after a container that has ended.
+func (e *Engine) tidied(id ContainerID, err error) {
+	if err != nil {
+		e.opts.Log.Error().Err(err).Str(logging.Container, string(id)).Msg("tidy up container")
+	}
 }
 
 // settleUnknown handles a container whose process the runner does not know:
@@ -156,15 +166,15 @@ func (e *Engine) adopt(ctx context.Context, rec store.Container) error {
 // be looked after any more and is ended.
 func (e *Engine) settleUnknown(ctx context.Context, c *container) error {
 	ran := c.rec.Pid != 0
-	c.running = true
+	if !ran && c.rec.Started.IsZero() {
+		_, err := e.end(ctx, c.rec.ID)
+		return errors.Join(err, e.unmount(ctx, ContainerID(c.rec.ID)), e.ungroup(ctx, c.rec.ID))
+	}
 	exit := c.exit
 	if ran {
 		exit = ExitState{}
 	}
-	if !ran && c.rec.Started.IsZero() {
-		c.running = false
-		return e.unmount(ctx, ContainerID(c.rec.ID))
-	}
+	c.running = true
 	return e.ended(ctx, c, exit)
 }
 
@@ -203,11 +213,8 @@ func (e *Engine) sweep(ctx context.Context, known map[string]bool, disks []strin
 		found[p.ID] = true
 	}
 	for id := range found {
-		if known[id] {
-			continue
-		}
-		if err := e.discard(ctx, id, "left-over without a record removed"); err != nil {
-			return err
+		if !known[id] {
+			e.discard(ctx, id, "left-over without a record removed")
 		}
 	}
 	return nil

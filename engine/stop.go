@@ -129,29 +129,59 @@ func blocked(status string, sig int) bool {
 	return false
 }
 
-// kill ends everything in the container's control group and waits until the
-// watcher has tidied up. The caller holds the container's lock.
+// kill ends the container's processes and tidies up after them. The caller
+// holds the container's lock.
 func (e *Engine) kill(ctx context.Context, c *container) error {
 	if !c.running {
 		return nil
 	}
 	c.asked = true
-	id := ContainerID(c.rec.ID)
-	group, err := e.opts.Cgroups.Open(ctx, c.rec.ID)
+	exit, err := e.end(ctx, c.rec.ID)
 	if err != nil {
 		return err
 	}
-	if err := group.Kill(ctx); err != nil {
-		return err
-	}
-	exit, err := e.opts.Runner.Wait(ctx, c.rec.ID)
+	return e.ended(ctx, c, exit)
+}
+
+// end kills every process that carries the id and returns, when none is left,
+// how the first one ended; Known is false when the runner cannot say. None at
+// all is success.
+func (e *Engine) end(ctx context.Context, id string) (ExitState, error) {
+	group, err := e.opts.Cgroups.Open(ctx, id)
 	switch {
 	case errors.Is(err, errdefs.ErrNotFound):
-		return e.ended(ctx, c, ExitState{})
+		// without a group only the first process can be reached; the kernel
+		// ends the others with it
+		if err := e.opts.Runner.Signal(ctx, id, int(unix.SIGKILL)); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+			return ExitState{}, err
+		}
 	case err != nil:
-		return fmt.Errorf("wait for container %s: %w", id, err)
+		return ExitState{}, err
+	default:
+		if err := group.Kill(ctx); err != nil {
+			return ExitState{}, err
+		}
 	}
-	return e.ended(ctx, c, ExitState{Exit: exit, Known: true})
+	exit, err := e.opts.Runner.Wait(ctx, id)
+	switch {
+	case errors.Is(err, errdefs.ErrNotFound):
+		return ExitState{}, nil
+	case err != nil:
+		return ExitState{}, fmt.Errorf("wait for container %s: %w", id, err)
+	}
+	return ExitState{Exit: exit, Known: true}, nil
+}
+
+// ungroup removes the control group of processes that have ended.
+func (e *Engine) ungroup(ctx context.Context, id string) error {
+	group, err := e.opts.Cgroups.Open(ctx, id)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return group.Delete(ctx)
 }
 
 // ended tidies up after the process: nothing of it stays mounted or grouped,
@@ -161,27 +191,40 @@ func (e *Engine) ended(ctx context.Context, c *container, exit ExitState) error 
 	if !c.running {
 		return nil
 	}
-	id := ContainerID(c.rec.ID)
-	group, err := e.opts.Cgroups.Open(ctx, c.rec.ID)
+	exit.OOM = exit.OOM || e.outOfMemory(ctx, c.rec.ID, exit)
+	// the first process may have ended by itself and left others: kill them all
+	_, err := e.end(ctx, c.rec.ID)
 	if err == nil {
-		if kills, err := group.OOMKills(ctx); err == nil && kills > 0 && exit.Signal == int(unix.SIGKILL) {
-			exit.OOM = true
-		}
-		err = errors.Join(group.Kill(ctx), group.Delete(ctx))
+		err = e.ungroup(ctx, c.rec.ID)
 	}
-	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+	if err != nil {
 		e.opts.Log.Warn().Err(err).Str(logging.Container, c.rec.ID).Msg("control group left behind")
 	}
 	done := c.done
 	c.recordExit(exit)
-	err = errors.Join(e.unmount(ctx, id), e.opts.Store.PutContainer(ctx, c.rec), e.opts.Runner.Forget(ctx, c.rec.ID))
+	err = errors.Join(e.unmount(ctx, ContainerID(c.rec.ID)), e.opts.Store.PutContainer(ctx, c.rec), e.opts.Runner.Forget(ctx, c.rec.ID))
 	if done != nil {
 		close(done)
 	}
 	if err != nil {
-		return fmt.Errorf("tidy up container %s: %w", id, err)
+		return fmt.Errorf("tidy up container %s: %w", c.rec.ID, err)
 	}
 	return nil
+}
+
+// outOfMemory reports whether the container ended because the kernel killed a
+// process of it for memory: the first one, or one whose death the first, being
+// a shell, passed on as its status.
+func (e *Engine) outOfMemory(ctx context.Context, id string, exit ExitState) bool {
+	if exit.Signal != int(unix.SIGKILL) && exit.Code != 128+int(unix.SIGKILL) {
+		return false
+	}
+	group, err := e.opts.Cgroups.Open(ctx, id)
+	if err != nil {
+		return false
+	}
+	kills, err := group.OOMKills(ctx)
+	return err == nil && kills > 0
 }
 
 // watch waits for the process in the background, tidies up and tells.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/objects"
@@ -11,12 +12,15 @@ import (
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-// Destroy leaves nothing of the instance.
+// Destroy leaves nothing of the instance. Container and links go side by side:
+// each costs the kernel's grace periods, and neither needs the other.
 func (d *Driver) Destroy(ctx context.Context, uuid driver.InstanceUUID) error {
-	// the namespace goes with the container, and the guest ends with it; the
-	// empty plan then finds what is left on the host
+	var links error
+	var wg sync.WaitGroup
+	wg.Go(func() { links = d.unplug(ctx, uuid) })
 	err := d.opts.Engine.Delete(ctx, container(uuid))
-	if err := errors.Join(err, d.unplug(ctx, uuid)); err != nil {
+	wg.Wait()
+	if err := errors.Join(err, links); err != nil {
 		return fmt.Errorf("destroy %s: %w", uuid, err)
 	}
 	return nil
