@@ -83,6 +83,10 @@ func (b *bench) print(all []*series) {
 	b.say("\n%s", machine())
 	b.say("%d boots each, median (lowest-highest); x is the ratio to the fake driver's median in the boots taken in turns with these.\n", b.set.boots)
 	ran := slices.DeleteFunc(slices.Clone(all), func(s *series) bool { return s.failed != nil || len(s.samples) == 0 })
+	if len(ran) == 0 {
+		b.say("nothing was measured")
+		return
+	}
 	row := func(title string, cell func(*series) string) {
 		cells := []string{title}
 		for _, s := range ran {
