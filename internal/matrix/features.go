@@ -23,7 +23,7 @@ func joining() []Feature {
 		{"`hypervisor list / show / stats`", []string{"functional:TestFunctionalHostIsUp"}, ""},
 		{"resource provider with VCPU, MEMORY_MB, DISK_GB, allocation ratios, traits", []string{"functional:TestFunctionalPlacementKnowsTheHost"}, ""},
 		{"disabling and enabling the service reaches Placement", []string{"functional:TestFunctionalPlacementKnowsTheHost"}, ""},
-		{"`nova-manage cell_v2 discover_hosts`", nil, "the tests' scheduler discovers hosts by its periodic task; the command is not run"},
+		{"`nova-manage cell_v2 discover_hosts`", []string{"functional:TestFunctionalDiscoverHostsMapsTheHost"}, ""},
 		{"UUID of the node survives a lost record and is refused when it contradicts the control plane", []string{"driver/compute/tracker:TestIdentitySurvivesALostRecord", "driver/compute/tracker:TestIdentify"}, ""},
 	}
 }
@@ -57,7 +57,7 @@ func instance() []Feature {
 		{"several ports, addresses of several subnets, IPv6", []string{"driver/neutron:TestAllocateSeveral", "netbridge:TestLinuxSuite.*"}, "not with a real Neutron"},
 		{"ping and TCP through the linuxbridge agent", []string{"functional:TestFunctionalNetworkOfAnInstance"}, ""},
 		{"metadata service", []string{"functional:TestFunctionalNetworkOfAnInstance"}, ""},
-		{"public key of the key pair in root's authorized_keys", nil, ""},
+		{"public key of the key pair in root's authorized_keys", []string{"functional:TestFunctionalKeyAndFilesReachTheGuest"}, ""},
 		{"Open vSwitch, OVN, SR-IOV ports", nil, "refused: only VIF types bridge and tap are plugged"},
 	}
 }
@@ -77,7 +77,7 @@ func verbs() []Feature {
 		{"`server image create`: content, size and hashes in Glance; boots again with the change", []string{"functional:TestFunctionalSnapshotCarriesTheChange"}, ""},
 		{"`server show --diagnostics`", []string{"functional:TestFunctionalDiagnostics"}, ""},
 		{"each action has its event, without an error", power, ""},
-		{"notifications as from nova-compute", []string{"driver/compute:TestNotifications", "driver/compute:TestNotificationOfAFailedBuild"}, "not compared on a real broker; unversioned only"},
+		{"notifications as from nova-compute", []string{"driver/compute:TestNotifications", "driver/compute:TestNotificationOfAFailedBuild", "functional:TestFunctionalNotifications"}, "unversioned only"},
 		{"soft delete and restore", []string{"driver/compute:TestVerbs"}, "not with a real Nova"},
 		{"what is not done is refused without harm to the instance", []string{"driver/compute:TestRefusals", "driver/compute:TestMethodsAreComplete"}, "resize, migration, rebuild, suspend, rescue, shelve, volumes, attaching interfaces, passwords, graphical and serial consoles"},
 	}
@@ -115,11 +115,11 @@ func failures() []Feature {
 		{"malformed `os_command_line`", bad("open_quote"), ""},
 		{"port that cannot be bound", []string{"functional:TestFunctionalPortThatCannotBeBound"}, ""},
 		{"vif-plugged event that never comes, fatal and not fatal", []string{"functional:TestFunctionalPluggingThatNeverEnds"}, ""},
-		{"flavor larger than the host", []string{"driver/compute/tracker:TestClaim", "driver/compute/tracker:TestFit"}, "the claim; Placement refuses such a flavor before"},
+		{"flavor larger than the host", []string{"driver/compute/tracker:TestClaim", "driver/compute/tracker:TestFit", "functional:TestFunctionalFlavorLargerThanTheHost"}, ""},
 		{"disk full during unpack", []string{"functional:TestFunctionalFullDisk"}, ""},
 		{"delete while building", []string{"functional:TestFunctionalDeleteWhileBuilding"}, ""},
-		{"two boots of the same UUID (redelivered message)", []string{"driver/compute:TestBuildTwice"}, ""},
-		{"messages for instances of another host", []string{"driver/compute:TestBuildOfAnotherHost", "driver/compute:TestForeignInstance"}, ""},
+		{"two boots of the same UUID (redelivered message)", []string{"driver/compute:TestBuildTwice", "functional:TestFunctionalRedeliveredBuildIsDoneOnce"}, ""},
+		{"messages for instances of another host", []string{"driver/compute:TestBuildOfAnotherHost", "driver/compute:TestForeignInstance", "functional:TestFunctionalMessagesForOthersAndNoise"}, ""},
 		{"verdict of a failed build: error, reschedule or silence", []string{"driver/compute:TestBuildFailures", "driver/compute:TestJudge"}, ""},
 	}
 }
