@@ -11,7 +11,8 @@
 // it imports only its own packages and internal ones.
 //
 // Locks: one per container, held for the whole of an operation; the map of
-// containers has its own, held only to look. Order: container, then map.
+// containers has its own, held only to look. Order: container, then map. The
+// lock of the layers in use by imports is taken under no other.
 package engine
 
 import (
@@ -132,8 +133,12 @@ type Engine struct {
 	// filter is the system call filter of every container.
 	filter []process.SockFilter
 	locks  keylock.Map[ContainerID]
-	events chan Event
-	stop   context.CancelFunc
+	layers layerUse
+	// commits keeps archives from being deleted (write) between their commit
+	// and their opening (read): two imports may have the same one.
+	commits sync.RWMutex
+	events  chan Event
+	stop    context.CancelFunc
 	// watching counts the goroutines that wait for containers.
 	watching sync.WaitGroup
 	life     context.Context //nolint:containedctx // ends the watchers when the engine closes

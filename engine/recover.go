@@ -98,7 +98,13 @@ func (e *Engine) recover(ctx context.Context) error {
 			return fmt.Errorf("adopt container %s: %w", rec.ID, err)
 		}
 	}
-	return e.sweep(ctx, known, disks)
+	if err := e.sweep(ctx, known, disks); err != nil {
+		return err
+	}
+	if err := e.sweepImages(ctx); err != nil {
+		e.opts.Log.Error().Err(err).Msg("remove what interrupted imports have left")
+	}
+	return nil
 }
 
 func exists(name string) bool {

@@ -26,8 +26,8 @@ func imageRef(img driver.Image) string {
 func (d *Driver) ensureImage(ctx context.Context, cred driver.Credentials, img driver.Image) (engine.ImageInfo, error) {
 	ref := imageRef(img)
 	info, err := d.opts.Engine.Image(ctx, ref)
-	if err == nil || !errors.Is(err, errdefs.ErrNotFound) {
-		return info, err
+	if err == nil || !errors.Is(err, errdefs.ErrNotFound) && !errors.Is(err, errdefs.ErrCorrupt) {
+		return info, err // a damaged record is written anew
 	}
 	return d.images.Do(ctx, ref, func(ctx context.Context) (engine.ImageInfo, error) {
 		if info, err := d.opts.Engine.Image(ctx, ref); err == nil {
