@@ -21,7 +21,6 @@ type Config struct {
 	Neutron       Neutron       `section:"neutron"`
 	Glance        Glance        `section:"glance"`
 	Compute       Compute       `section:"compute"`
-	Serial        Serial        `section:"serial_console"`
 	Gantry        Gantry        `section:"gantry"`
 }
 
@@ -97,7 +96,6 @@ type Rabbit struct {
 type Notifications struct {
 	Driver string   `key:"driver" doc:"messaging or messagingv2 to send notifications, empty or noop for none"`
 	Topics []string `key:"topics" default:"notifications" doc:"queues of the notifications"`
-	Format string   `key:"notification_format" section:"notifications" default:"unversioned" doc:"unversioned, versioned or both"`
 }
 
 // Auth is the usual set of keystoneauth options of one section.
@@ -151,11 +149,6 @@ type Compute struct {
 	BuildFailureThreshold int `key:"consecutive_build_service_disable_threshold" default:"10" doc:"0 stops counting failed builds"`
 }
 
-// Serial is [serial_console].
-type Serial struct {
-	Enabled bool `key:"enabled" default:"false" doc:"offer serial consoles"`
-}
-
 // Gantry is [gantry]: what Nova has no option for. An unknown key here is refused.
 type Gantry struct {
 	StorePath       string        `key:"store_path" doc:"images, layers and disks of instances; default: state_path/engine"`
@@ -166,6 +159,5 @@ type Gantry struct {
 	PidsPerVCPU     int64         `key:"pids_per_vcpu" default:"4096" doc:"processes that an instance may have for each vCPU"`
 	ImageMaxBytes   int64         `key:"image_max_bytes" default:"68719476736" doc:"largest unpacked image (bytes)"`
 	ImageMaxEntries int64         `key:"image_max_entries" default:"4000000" doc:"most files in an image"`
-	DefaultCommand  string        `key:"default_command" doc:"command for root file systems that have neither an init nor a shell; default: none"`
 	Failpoints      string        `key:"failpoints" doc:"for tests only: failures to inject"`
 }

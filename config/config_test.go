@@ -17,6 +17,7 @@ state_path = /var/lib/nova
 compute_driver = libvirt.LibvirtDriver
 log_file = $state_path/log
 debug: yes
+report_interval =
 vif_plugging_timeout = 60
 [placement]
 auth_url = http://127.0.0.1:5000/v3
@@ -63,6 +64,7 @@ func TestLoadReadsANovaConfAsItIs(t *testing.T) {
 		"password":   {cfg.Placement.Password, "a%b;c#d"},
 		"interfaces": {strings.Join(cfg.Placement.ValidInterfaces, "|"), "internal|public"},
 		"glance":     {cfg.Glance.Username, "nova"},
+		"empty":      {cfg.Default.ReportInterval, 10 * time.Second},
 		"cgroup":     {cfg.Gantry.CgroupName, "other"},
 		"store":      {cfg.Gantry.StorePath, "/var/lib/nova/engine"},
 		"env":        {cfg.Gantry.ConsoleLogBytes, int64(4096)},

@@ -168,6 +168,9 @@ func (l *loader) fill(f field) error {
 	if set {
 		text = l.expand(l.v.GetString(f.path()), 0)
 	}
+	if text == "" && f.value.Kind() != reflect.String {
+		text = f.def // "key =" says nothing to a number
+	}
 	if text == "" {
 		if f.required {
 			return &Error{File: l.origin[f.path()], Section: f.section, Key: f.key, Problem: "missing; expected " + f.doc}
