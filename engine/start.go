@@ -22,10 +22,13 @@ import (
 )
 
 // capabilities of the default profile: what an unprivileged system needs
-// inside its own user namespace.
+// inside its own user namespace. With CAP_SYS_BOOT an init can end its own pid
+// namespace, which is all that reboot(2) does there; without it every init that
+// is asked to power off hangs until it is killed.
 var capabilities = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
 	"CAP_SETPCAP", "CAP_SETFCAP", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_AUDIT_WRITE",
+	"CAP_SYS_BOOT",
 }
 
 // maskedPaths and readonlyPaths hide what a container must not see or change of

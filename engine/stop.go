@@ -102,31 +102,43 @@ func stopSignal(pid int) int {
 	return int(unix.SIGTERM)
 }
 
-// handles reports whether the process catches the signal. A first process of a
-// pid namespace never gets a signal that it does not catch (pid_namespaces(7)).
+// handles reports whether the process takes the signal. A first process of a
+// pid namespace never gets a signal that it neither catches nor blocks
+// (pid_namespaces(7)). While it waits in sigtimedwait(2), as busybox's init and
+// tini do, the kernel does not show what it has blocked. When in doubt, it does.
 func handles(pid, sig int) bool {
-	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
+	proc := "/proc/" + strconv.Itoa(pid)
+	if takes, err := mask(proc, sig); err != nil || takes {
 		return true
 	}
-	for line := range strings.SplitSeq(string(raw), "\n") {
-		if mask, ok := strings.CutPrefix(line, "SigCgt:"); ok {
-			v, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
-			// systemd takes signals from a descriptor: blocked, not caught
-			return err != nil || v&(1<<(sig-1)) != 0 || blocked(string(raw), sig)
-		}
+	call, err := os.ReadFile(proc + "/syscall")
+	number, _, _ := strings.Cut(string(call), " ")
+	if err != nil || number == strconv.Itoa(unix.SYS_RT_SIGTIMEDWAIT) {
+		return true
 	}
-	return true
+	// it may have been on its way into or out of that call
+	takes, err := mask(proc, sig)
+	return err != nil || takes
 }
 
-func blocked(status string, sig int) bool {
-	for line := range strings.SplitSeq(status, "\n") {
-		if mask, ok := strings.CutPrefix(line, "SigBlk:"); ok {
-			v, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
-			return err == nil && v&(1<<(sig-1)) != 0
+// mask reports whether the signal is caught, or blocked to be fetched later
+// (systemd reads its signals from a descriptor).
+func mask(proc string, sig int) (bool, error) {
+	status, err := os.ReadFile(proc + "/status")
+	if err != nil {
+		return false, err
+	}
+	for line := range strings.SplitSeq(string(status), "\n") {
+		name, value, _ := strings.Cut(line, ":")
+		if name != "SigCgt" && name != "SigBlk" {
+			continue
+		}
+		set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		if err != nil || set&(1<<(sig-1)) != 0 {
+			return err == nil, err
 		}
 	}
-	return false
+	return false, nil
 }
 
 // kill ends the container's processes and tidies up after them. The caller

@@ -35,14 +35,15 @@ func TestStop(t *testing.T) {
 		req           engine.StopRequest
 		code, signal  int
 	}{
-		"asked":                        {"trap 'exit 7' TERM; echo ready; " + forever, "ready", false, patient, 7, 0},
-		"the image's signal":           {"trap 'exit 8' USR1; trap 'exit 9' TERM; echo ready; " + forever, "ready", false, engine.StopRequest{Timeout: time.Hour, Signal: int(unix.SIGUSR1)}, 8, 0},
-		"asked twice":                  {"n=0; trap 'n=$((n+1)); [ $n = 2 ] && exit 6' TERM; echo ready; " + forever, "ready", false, engine.StopRequest{Timeout: time.Hour, Retry: 20 * time.Millisecond}, 6, 0},
-		"at once":                      {"trap 'exit 7' TERM; echo ready; " + forever, "ready", false, engine.StopRequest{}, 137, 9},
-		"out of patience":              {"trap : TERM; echo ready; " + forever, "ready", false, engine.StopRequest{Timeout: 20 * time.Millisecond}, 137, 9},
-		"deaf: nobody waits an hour":   {"echo ready; exec sleep 1000", "ready", false, patient, 137, 9},
-		"paused: nobody waits either":  {"trap 'exit 7' TERM; echo ready; " + forever, "ready", true, patient, 137, 9},
-		"busybox init: another signal": {`trap 'exit 5' USR2; echo ready; ` + forever, "ready", false, engine.StopRequest{Timeout: time.Hour, Signal: int(unix.SIGUSR2)}, 5, 0},
+		"asked":                       {"trap 'exit 7' TERM; echo ready; " + forever, "ready", false, patient, 7, 0},
+		"the image's signal":          {"trap 'exit 8' USR1; trap 'exit 9' TERM; echo ready; " + forever, "ready", false, engine.StopRequest{Timeout: time.Hour, Signal: int(unix.SIGUSR1)}, 8, 0},
+		"asked twice":                 {"n=0; trap 'n=$((n+1)); [ $n = 2 ] && exit 6' TERM; echo ready; " + forever, "ready", false, engine.StopRequest{Timeout: time.Hour, Retry: 20 * time.Millisecond}, 6, 0},
+		"at once":                     {"trap 'exit 7' TERM; echo ready; " + forever, "ready", false, engine.StopRequest{}, 137, 9},
+		"out of patience":             {"trap : TERM; echo ready; " + forever, "ready", false, engine.StopRequest{Timeout: 20 * time.Millisecond}, 137, 9},
+		"deaf: nobody waits an hour":  {"echo ready; exec sleep 1000", "ready", false, patient, 137, 9},
+		"paused: nobody waits either": {"trap 'exit 7' TERM; echo ready; " + forever, "ready", true, patient, 137, 9},
+		// it waits in sigtimedwait, takes SIGUSR2 for a power-off, ends its namespace
+		"busybox's init": {"ln -s busybox /bin/init; printf '::once:/bin/echo ready\\n::respawn:/bin/sleep 1000\\n' > /etc/inittab; exec /bin/init", "ready", false, patient, 130, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			script(t, e, tc.script, limits)

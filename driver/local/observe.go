@@ -6,18 +6,30 @@ import (
 	"time"
 
 	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/internal/logging"
 )
 
-// Recover removes the links of instances that are gone. The engine has adopted
-// its containers when it was opened.
+// Recover removes instances whose Spawn was cut off before they ran, and the
+// links of instances that are gone. The engine has adopted its containers when
+// it was opened.
 func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
-	here, err := d.Instances(ctx)
+	states, err := d.opts.Engine.List(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("list instances: %w", err)
 	}
+	var here []driver.InstanceUUID
 	known := map[string]bool{}
-	for _, uuid := range here {
+	for _, s := range states {
+		uuid := driver.InstanceUUID(s.ID)
+		if s.Status == engine.StatusCreated {
+			if err := d.Destroy(ctx, uuid); err != nil {
+				return nil, fmt.Errorf("remove a half-made instance: %w", err)
+			}
+			d.opts.Log.Warn().Str(logging.Instance, string(uuid)).Msg("half-made instance removed")
+			continue
+		}
+		here = append(here, uuid)
 		known[string(uuid)] = true
 	}
 	owners, err := d.opts.Network.Owners(ctx)

@@ -265,7 +265,7 @@ func TestGuestFindsItsNetworkAndFiles(t *testing.T) {
 	check(t, r.driver.Destroy(t.Context(), req.UUID))
 }
 
-// TestRebootKeepsTheNamespace: addresses and links survive, and the disk too.
+// TestRebootKeepsNamespaceAndDisk: addresses and links survive, and the disk too.
 func TestRebootKeepsNamespaceAndDisk(t *testing.T) {
 	r := newRig(t)
 	req := request()
@@ -289,7 +289,7 @@ func TestRebootKeepsNamespaceAndDisk(t *testing.T) {
 	check(t, r.driver.Destroy(t.Context(), req.UUID))
 }
 
-// TestRecoverRemovesForeignLinks: an owner that no instance is goes, with what
+// TestRecoverRemovesLinksOfTheUnknown: an owner that no instance is goes, with what
 // it has.
 func TestRecoverRemovesLinksOfTheUnknown(t *testing.T) {
 	r := newRig(t)
@@ -311,6 +311,25 @@ func TestRecoverRemovesLinksOfTheUnknown(t *testing.T) {
 		t.Errorf("found %v", found)
 	}
 	asBefore(t, r, before)
+}
+
+// TestRecoverRemovesTheHalfMade: a Spawn that was cut off before the first
+// process leaves a container that never ran, and its links.
+func TestRecoverRemovesTheHalfMade(t *testing.T) {
+	r := newRig(t)
+	whole := request()
+	check(t, r.driver.Spawn(t.Context(), whole))
+	before := r.residue(t)
+	half := drivertest.NewUUID()
+	s := must(r.engine.State(t.Context(), engine.ContainerID(whole.UUID)))(t)
+	check(t, r.engine.Create(t.Context(), engine.CreateRequest{ID: engine.ContainerID(half), Image: bootable + ":aa", Labels: s.Labels}))
+	check(t, r.driver.Plug(t.Context(), half, port(t)))
+	r.again(t, 0)
+	if found := must(r.driver.Recover(t.Context()))(t); !slices.Equal(found, []driver.InstanceUUID{whole.UUID}) {
+		t.Errorf("found %v", found)
+	}
+	asBefore(t, r, before)
+	check(t, r.driver.Destroy(t.Context(), whole.UUID))
 }
 
 // TestPlugFollowsNeutron: a port that is gone goes, a new one comes.
