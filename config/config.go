@@ -155,7 +155,7 @@ type Gantry struct {
 	CgroupName      string        `key:"cgroup" default:"gantry" doc:"name of the control group of all instances"`
 	ServiceVersion  int           `key:"service_version" default:"0" doc:"Nova service version to report; 0 negotiates"`
 	ConsoleLogBytes int64         `key:"console_log_bytes" default:"1048576" doc:"how much of a console's output is kept (bytes)"`
-	StartGrace      time.Duration `key:"start_grace" default:"0.02" doc:"a first process that fails within this time fails the build"`
+	StartGrace      time.Duration `key:"start_grace" default:"0.01" doc:"a first process that fails within this time fails the build"`
 	PidsPerVCPU     int64         `key:"pids_per_vcpu" default:"4096" doc:"processes that an instance may have for each vCPU"`
 	ImageMaxBytes   int64         `key:"image_max_bytes" default:"68719476736" doc:"largest unpacked image (bytes)"`
 	ImageMaxEntries int64         `key:"image_max_entries" default:"4000000" doc:"most files in an image"`

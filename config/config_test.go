@@ -69,7 +69,7 @@ func TestLoadReadsANovaConfAsItIs(t *testing.T) {
 		"store":      {cfg.Gantry.StorePath, "/var/lib/nova/engine"},
 		"env":        {cfg.Gantry.ConsoleLogBytes, int64(4096)},
 		"override":   {cfg.Default.MaxConcurrentBuilds, 3},
-		"grace":      {cfg.Gantry.StartGrace, 20 * time.Millisecond},
+		"grace":      {cfg.Gantry.StartGrace, 10 * time.Millisecond},
 	}
 	for name, c := range checks {
 		if c[0] != c[1] {

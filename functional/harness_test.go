@@ -161,7 +161,8 @@ func (c *cloud) start(set ...string) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"compute", "--debug"}
+	// a grace that a loaded machine keeps too: a command that fails at once is to be seen as one
+	args := []string{"compute", "--debug", "--set", "gantry.start_grace=0.5"}
 	for _, f := range c.config() {
 		args = append(args, "--config-file", f)
 	}
