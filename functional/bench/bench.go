@@ -10,8 +10,14 @@ import (
 	"time"
 )
 
-// pause is left after a boot and after a delete for what the services still do.
-const pause = time.Second
+const (
+	// pause is left after a boot and after a delete for what the services still do.
+	pause = time.Second
+	// agentPeriod is how often the linuxbridge agent looks for new devices by
+	// default ([agent] polling_interval). Boots that end with its look and
+	// follow one another evenly would all meet the same phase of it.
+	agentPeriod = 2 * time.Second
+)
 
 // bench is one run.
 type bench struct {
@@ -159,7 +165,10 @@ func (b *bench) against(ctx context.Context, s, base *series) (err error) {
 		return err
 	}
 	b.hose.take()
-	for range b.set.boots {
+	for n := range b.set.boots {
+		if err := rest(ctx, agentPeriod*time.Duration(n)/time.Duration(b.set.boots)); err != nil {
+			return err
+		}
 		for _, one := range []*series{s, base} {
 			sam, err := b.once(ctx, one.of)
 			if err != nil {
