@@ -2,7 +2,6 @@ package compute
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/gantry-project/gantry/driver/messaging"
@@ -14,9 +13,8 @@ import (
 // major is served, so the highest that is known is announced; a 5.x caller has
 // other argument names, which the handlers take as defaults.
 const (
-	rpcVersion     = "6.99"
-	rpcVersionOld  = "5.13"
-	rpcVersionBase = "1.1"
+	rpcVersion    = "6.99"
+	rpcVersionOld = "5.13"
 )
 
 // method is one entry of the table.
@@ -129,24 +127,8 @@ func (m *Manager) Endpoints() []messaging.Endpoint {
 	return []messaging.Endpoint{
 		{Version: rpcVersion, Methods: table},
 		{Version: rpcVersionOld, Methods: table},
-		{Namespace: "baseapi", Version: rpcVersionBase, Methods: map[string]messaging.Handler{
-			"ping": ping,
-			"get_backdoor_port": func(context.Context, *messaging.Request) (any, error) {
-				return nil, nil
-			},
-		}},
+		messaging.BaseEndpoint("compute"),
 	}
-}
-
-func ping(_ context.Context, req *messaging.Request) (any, error) {
-	var arg json.RawMessage
-	if err := req.Arg("arg", &arg); err != nil {
-		return nil, translate(err)
-	}
-	if len(arg) == 0 {
-		arg = json.RawMessage("null")
-	}
-	return map[string]any{"service": "compute", "arg": arg}, nil
 }
 
 // serve makes the RPC handler of a method: decode the instance, keep off those
