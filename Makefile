@@ -5,7 +5,7 @@ BIN     := bin/gantry
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 TOOL    := $(GO) tool -modfile=tools/go.mod
 PKGS    := ./...
-FUZZTIME ?= 5s
+FUZZ ?= 10000x
 STATE   ?= /var/lib/gantry-controlplane
 
 export CGO_ENABLED ?= 0
@@ -41,8 +41,8 @@ lint: ## run the linters
 unit: ## unit and root tests with the race detector (root)
 	./tools/unit
 
-fuzz: ## each fuzz target for $(FUZZTIME)
-	FUZZTIME=$(FUZZTIME) ./tools/fuzz
+fuzz: ## each fuzz target for $(FUZZ) inputs
+	FUZZ=$(FUZZ) ./tools/fuzz
 
 functional: build ## functional tests against a real OpenStack in namespaces of its own (root)
 	./functional/controlplane/functional $(abspath $(BIN))
