@@ -14,7 +14,6 @@ package process
 
 import (
 	"context"
-	"os"
 	"time"
 )
 
@@ -70,76 +69,4 @@ type Exit struct {
 	// and with SIGINT when it asks for power off (reboot(2)).
 	Signal int       `json:"signal"`
 	Time   time.Time `json:"time"`
-}
-
-// IDMap maps a block of ids of the container to a block of the host.
-type IDMap struct {
-	ContainerID, HostID, Size uint32
-}
-
-// Spec describes a process tree.
-type Spec struct {
-	// Rootfs is a mounted directory on the host that becomes "/".
-	Rootfs string
-	// UserNS and NetNS are pinned namespaces to join (see Namespaces). The
-	// other namespaces (pid, mount, uts, ipc, cgroup) are always new and
-	// belong to UserNS.
-	UserNS, NetNS string
-	// CgroupFiles are opened cgroup.procs files that the child joins first.
-	CgroupFiles []*os.File `json:"-"`
-	Hostname    string
-
-	Args   []string
-	Env    []string
-	Cwd    string
-	UID    uint32
-	GID    uint32
-	Groups []uint32
-
-	// Files are written inside as root of the container before the command
-	// starts. Parents are made (0755). A symbolic link on the way is resolved
-	// inside the root; the file itself is replaced.
-	Files []File
-
-	// Capabilities are the names (CAP_CHOWN …) to keep in the bounding,
-	// permitted and effective sets; inheritable and ambient are empty.
-	Capabilities  []string
-	NoNewPrivs    bool
-	MaskedPaths   []string
-	ReadonlyPaths []string
-	// Seccomp is a compiled filter, nil for none.
-	Seccomp []SockFilter
-	Rlimits []Rlimit
-	Sysctls map[string]string
-	// SysWritable leaves /sys writable (guests that run systemd).
-	SysWritable bool
-
-	// Console is the file that keeps the console's output (engine/conlog); the
-	// command's stdin, stdout and stderr are a terminal whose other end the
-	// runner holds.
-	ConsoleLog string
-	// ConsoleLimit bounds the log, in bytes.
-	ConsoleLimit int64
-}
-
-// File is a file to write inside the container.
-type File struct {
-	Path string
-	Data []byte
-	Mode uint32
-	UID  uint32
-	GID  uint32
-}
-
-// SockFilter is one instruction of classic BPF (linux/filter.h).
-type SockFilter struct {
-	Code   uint16
-	JT, JF uint8
-	K      uint32
-}
-
-// Rlimit is one resource limit, by its name (RLIMIT_NOFILE).
-type Rlimit struct {
-	Name       string
-	Soft, Hard uint64
 }
