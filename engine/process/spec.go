@@ -120,6 +120,9 @@ type Spec struct {
 	// has come that far, and the command is executed when one byte has been
 	// written to the pipe. See OpenGate.
 	Gate *os.File `json:"-"`
+
+	// Passed is set between TakeFiles and SetFiles only.
+	Passed *PassedFiles `json:",omitempty"`
 }
 
 // NamespaceKind is a word of config-linux.md, Namespaces.

@@ -1,0 +1,88 @@
+package process
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+func TestSpecFilesCrossASocket(t *testing.T) {
+	file := func() *os.File {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	full := Spec{
+		CgroupFiles: []*os.File{file(), file()}, Stdio: [3]*os.File{nil, file(), file()}, Preserve: []*os.File{file()},
+		ConsoleSocket: file(), Gate: file(), SeccompListener: file(),
+	}
+	full.Hooks.State = func(status string, pid int) []byte {
+		text, _ := json.Marshal(map[string]any{"id": "x", "status": status, "pid": pid})
+		return text
+	}
+	for name, spec := range map[string]Spec{
+		"full":  full,
+		"none":  {},
+		"stdio": {Stdio: [3]*os.File{file(), nil, nil}},
+		"gate":  {Gate: file()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sent := spec
+			files := sent.TakeFiles()
+			if sent.CgroupFiles != nil || sent.Gate != nil || sent.Stdio[1] != nil || sent.Hooks.State != nil {
+				t.Error("files are left in the Spec")
+			}
+			text, err := json.Marshal(&sent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got Spec
+			if err := json.Unmarshal(text, &got); err != nil {
+				t.Fatal(err)
+			}
+			if err := got.SetFiles(files); err != nil {
+				t.Fatal(err)
+			}
+			if got.Stdio != spec.Stdio || got.ConsoleSocket != spec.ConsoleSocket || got.Gate != spec.Gate ||
+				got.SeccompListener != spec.SeccompListener || len(got.CgroupFiles) != len(spec.CgroupFiles) || len(got.Preserve) != len(spec.Preserve) {
+				t.Errorf("got %+v", got)
+			}
+			if spec.Hooks.State != nil {
+				if text := string(got.Hooks.State("created", 7)); text != `{"id":"x","pid":7,"status":"created"}` {
+					t.Errorf("state %s", text)
+				}
+			}
+			if err := got.SetFiles(append(files, file())); !errors.Is(err, errdefs.ErrInvalid) {
+				t.Errorf("a second time: %v", err)
+			}
+		})
+	}
+}
+
+func TestSpecFilesRefused(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	const most = int(^uint(0) >> 1)
+	for name, p := range map[string]*PassedFiles{
+		"too few":        {Cgroup: 2},
+		"negative":       {Cgroup: -1, Preserve: 2},
+		"overflow":       {Cgroup: most, Preserve: most, Gate: true},
+		"state":          {Gate: true, State: json.RawMessage("7")},
+		"no state":       {Gate: true, State: json.RawMessage("null")},
+		"no description": nil,
+	} {
+		spec := Spec{Passed: p}
+		if err := spec.SetFiles([]*os.File{null}); !errors.Is(err, errdefs.ErrInvalid) || spec.Gate != nil || spec.CgroupFiles != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
