@@ -60,7 +60,7 @@ checked:
 accepted:
 	TESTQ AX, AX
 	JNZ  next
-	MOVL 64(R12), CX
+	MOVLQSX 64(R12), CX
 	ADDQ CX, R12
 next:
 	ADDQ $96, R12
@@ -77,7 +77,7 @@ failed:
 	JEQ  ignored
 	JMP  report
 ignored:
-	MOVL 68(R12), CX
+	MOVLQSX 68(R12), CX
 	ADDQ CX, R12
 	JMP  next
 short:

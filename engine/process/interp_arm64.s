@@ -48,7 +48,7 @@ checked:
 	BNE  short
 accepted:
 	CBNZ R0, next
-	MOVWU 64(R19), R9
+	MOVW 64(R19), R9
 	ADD  R9, R19, R19
 next:
 	ADD  $96, R19, R19
@@ -69,7 +69,7 @@ failed:
 	BEQ  ignored
 	B    report
 ignored:
-	MOVWU 68(R19), R9
+	MOVW 68(R19), R9
 	ADD  R9, R19, R19
 	B    next
 short:

@@ -42,10 +42,12 @@ type step struct {
 	// want is the only accepted result; anyResult accepts all.
 	want int64
 	// ignored errnos do not end the program: it goes on behind skipIgnored
-	// further steps. At most maxIgnored.
+	// further steps, or at an earlier one when that is negative. At most
+	// maxIgnored.
 	ignored     []unix.Errno
 	skipIgnored int
-	// skipZero further steps are left out when the result is 0.
+	// skipZero further steps are left out when the result is 0; negative to go
+	// back.
 	skipZero int
 	// fault turns the errno into an error for callers; nil for the default.
 	fault func(unix.Errno) error
@@ -172,6 +174,12 @@ func (p *Program) land(j jump) {
 	}
 }
 
+// here is the index of the next step, for backZero.
+func (p *Program) here() int { return len(p.steps) }
+
+// backZero makes the last step go back to step index on result 0.
+func (p *Program) backZero(index int) { p.steps[len(p.steps)-1].skipZero = index - len(p.steps) }
+
 // Layout of the data segment, shared with the interpreters: a record, then the
 // steps, then data. All numbers are little endian.
 const (
@@ -181,8 +189,8 @@ const (
 
 	offArgs        = 8
 	offOut         = 56
-	offSkipZero    = 64 // bytes, a multiple of stepSize
-	offSkipIgnored = 68 // bytes
+	offSkipZero    = 64 // bytes, a multiple of stepSize, signed
+	offSkipIgnored = 68 // bytes, signed
 	offIndirect    = 72 // bit i: argument i is the address of the value
 	offIndex       = 76
 	offWant        = 80

@@ -30,7 +30,7 @@ func (p *Program) alike(i int) (count, arg int) {
 	arg = -1
 	for k := i + 1; k < len(p.steps); k++ {
 		a, b := &p.steps[i], &p.steps[k]
-		if a.nr != b.nr || a.name != b.name || len(a.args) != len(b.args) || a.skipIgnored+b.skipIgnored+a.skipZero+b.skipZero != 0 {
+		if a.nr != b.nr || a.name != b.name || len(a.args) != len(b.args) || a.skipIgnored|b.skipIgnored|a.skipZero|b.skipZero != 0 {
 			return k - i, arg
 		}
 		differs := -1
@@ -84,11 +84,11 @@ func (p *Program) line(out *strings.Builder, i, listArg int, numbers []uint64) {
 			names[k] = unix.ErrnoName(e)
 		}
 		fmt.Fprintf(out, " or %s", strings.Join(names, " "))
-		if s.skipIgnored > 0 {
+		if s.skipIgnored != 0 {
 			fmt.Fprintf(out, " -> %d", i+1+s.skipIgnored)
 		}
 	}
-	if s.skipZero > 0 {
+	if s.skipZero != 0 {
 		fmt.Fprintf(out, " if 0 -> %d", i+1+s.skipZero)
 	}
 	out.WriteByte('\n')
