@@ -61,31 +61,6 @@ type Group interface {
 	OOMKills(ctx context.Context) (int64, error)
 }
 
-// Limits of a group. A zero field sets no limit.
-type Limits struct {
-	MemoryBytes int64
-	// SwapBytes is swap on top of memory. -1 forbids swap.
-	SwapBytes int64
-	// CPUQuota and CPUPeriod in microseconds: quota of cpu time per period.
-	CPUQuota, CPUPeriod int64
-	// CPUShares in v1 terms, 2 to 262144; 1024 is the weight of one vCPU.
-	CPUShares int64
-	Pids      int64
-	CPUSet    string
-	// Devices is an allow list; nil leaves devices alone, an empty list
-	// forbids all.
-	Devices []Device
-}
-
-// Device is one allowed device.
-type Device struct {
-	// Type is 'c' or 'b'. Major and Minor -1 mean any.
-	Type         byte
-	Major, Minor int64
-	// Access is a subset of "rwm".
-	Access string
-}
-
 // Stats of a group, its sub-groups included.
 type Stats struct {
 	CPUTime time.Duration
