@@ -26,19 +26,14 @@ const (
 	recordSize    = 16
 )
 
-// Files of launch for a compiled Spec, as descriptors of the child.
-const (
-	userFD = firstFD + iota
-	netFD
-	rootFD
-	cgroupFD // the first of Spec.CgroupFiles
-)
-
 // compiler holds the places that several parts of a program refer to.
 type compiler struct {
 	*Program
 	spec  *Spec
 	facts facts
+	// The files of the child that the runner opens.
+	userFD, netFD, rootFD value
+	cgroups               []value
 	// root is the new root directory; every path of the image is resolved
 	// below it. proc, sys and dev are the roots of fresh mounts of our own.
 	root, proc, sys, dev value
@@ -70,6 +65,10 @@ func compile(spec *Spec, facts facts) (*Program, error) {
 		return nil, err
 	}
 	c := &compiler{Program: newProgram(), spec: spec, facts: facts, dirs: map[string]value{}}
+	c.userFD = c.place("user namespace", spec.UserNS, unix.O_RDONLY)
+	c.netFD = c.place("network namespace", spec.NetNS, unix.O_RDONLY)
+	c.rootFD = c.place("root directory", spec.Rootfs, unix.O_PATH|unix.O_DIRECTORY)
+	c.placeCgroups()
 	c.hostSteps()
 	c.enterNamespaces()
 	c.fork()
@@ -103,21 +102,16 @@ func (c *compiler) hostSteps() {
 	c.call("open oom_score_adj", unix.SYS_OPENAT, atCwd(), c.str("/proc/self/oom_score_adj"), num(unix.O_WRONLY|unix.O_CLOEXEC)).to(adj)
 	c.call("write oom_score_adj", unix.SYS_WRITE, adj, c.str("0"), num(1)).ignore(unix.EACCES, unix.EPERM)
 	c.close("close oom_score_adj", adj)
-	for i := range c.spec.CgroupFiles {
-		c.call("join control group", unix.SYS_WRITE, num(cgroupFD+i), c.str("0"), num(1))
-	}
-	for i := range c.spec.CgroupFiles {
-		c.close("close control group", num(cgroupFD+i))
-	}
+	c.joinCgroups()
 	// Nobody in the instance's user namespace may trace the set-up.
 	c.call("forbid tracing", unix.SYS_PRCTL, num(unix.PR_SET_DUMPABLE), num(0))
-	c.call("enter root", unix.SYS_FCHDIR, num(rootFD))
+	c.call("enter root", unix.SYS_FCHDIR, c.rootFD)
 }
 
 func (c *compiler) enterNamespaces() {
-	c.call("join network namespace", unix.SYS_SETNS, num(netFD), num(unix.CLONE_NEWNET))
-	c.call("join user namespace", unix.SYS_SETNS, num(userFD), num(unix.CLONE_NEWUSER))
-	c.call("close namespaces", unix.SYS_CLOSE_RANGE, num(userFD), num(rootFD), num(0))
+	c.call("join network namespace", unix.SYS_SETNS, c.netFD, num(unix.CLONE_NEWNET))
+	c.call("join user namespace", unix.SYS_SETNS, c.userFD, num(unix.CLONE_NEWUSER))
+	c.call("close namespaces", unix.SYS_CLOSE_RANGE, c.userFD, c.rootFD, num(0))
 	c.call("make namespaces", unix.SYS_UNSHARE,
 		num(unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC|unix.CLONE_NEWCGROUP|unix.CLONE_NEWPID))
 	c.call("become root: groups", unix.SYS_SETGROUPS, num(0), num(0))

@@ -32,8 +32,8 @@ func Detach(ctx context.Context, argv, env []string, output *os.File) (int, *os.
 		return 0, nil, err
 	}
 	defer func() { _ = null.Close() }()
-	prog := detachProgram(argv, env)
-	child, status, err := launch(prog, null, []*os.File{output})
+	prog := detachProgram(argv, env, output)
+	child, status, err := launch(prog, null)
 	if err != nil {
 		return 0, nil, fmt.Errorf("detach %s: %w", argv[0], err)
 	}
@@ -45,11 +45,12 @@ func Detach(ctx context.Context, argv, env []string, output *os.File) (int, *os.
 	return b.pid, b.pidfd, nil
 }
 
-func detachProgram(argv, env []string) *Program {
+func detachProgram(argv, env []string, output *os.File) *Program {
 	c := &compiler{Program: newProgram(), spec: &Spec{Args: argv, Env: env}}
+	out := c.placeFile("output", output)
 	c.call("close on exec", unix.SYS_CLOSE_RANGE, num(statusFD), num(uint64(^uint32(0))), num(unix.CLOSE_RANGE_CLOEXEC))
 	for fd := 1; fd < 3; fd++ {
-		c.call("connect output", unix.SYS_DUP3, num(firstFD), num(fd), num(0))
+		c.call("connect output", unix.SYS_DUP3, out, num(fd), num(0))
 	}
 	msg, pid := c.record(recordPid, "pid")
 	c.call("fork", unix.SYS_CLONE, num(int(unix.SIGCHLD)), num(0), num(0), num(0), num(0)).to(pid)

@@ -106,10 +106,15 @@ const (
 	firstFD  = 5 // the files passed to launch
 )
 
-// launch starts p in a child whose stdin, stdout and stderr are null, with
-// files from firstFD on, and returns the child and the runner's end of its
-// status socket.
-func launch(p *Program, null *os.File, files []*os.File) (*os.Process, *os.File, error) {
+// launch starts p in a child whose stdin, stdout and stderr are null, with the
+// files of its places from firstFD on, and returns the child and the runner's
+// end of its status socket.
+func launch(p *Program, null *os.File) (*os.Process, *os.File, error) {
+	files, opened, err := openPlaces(p.places)
+	defer linux.CloseAll(opened)
+	if err != nil {
+		return nil, nil, err
+	}
 	self, err := p.executable()
 	if err != nil {
 		return nil, nil, err

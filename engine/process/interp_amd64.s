@@ -5,7 +5,8 @@
 // position independent, calls nothing and uses no stack.
 //
 // R12: the current step. R13: the data segment, whose first 16 bytes are the
-// record that reports a failure. Offsets are those of program.go.
+// record that reports a failure, followed by the address of the number of the
+// socket to report on. Offsets are those of program.go.
 TEXT ·interp(SB),NOSPLIT|NOFRAME,$0
 	MOVL $0x10000000, R13
 	LEAQ 64(R13), R12
@@ -90,7 +91,8 @@ report:
 	MOVL 76(R12), CX
 	MOVL CX, 4(R13)
 	MOVQ AX, 8(R13)
-	MOVL $3, DI // statusFD
+	MOVQ 16(R13), DI // offReport
+	MOVL (DI), DI
 	MOVQ R13, SI
 	MOVL $16, DX
 	MOVL $1, AX // write

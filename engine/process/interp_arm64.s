@@ -81,7 +81,8 @@ report:
 	MOVWU 76(R19), R9
 	MOVW R9, 4(R20)
 	MOVD R0, 8(R20)
-	MOVD $3, R0 // statusFD
+	MOVD 16(R20), R0 // offReport
+	MOVWU (R0), R0
 	MOVD R20, R1
 	MOVD $16, R2
 	MOVD $64, R8 // write

@@ -134,17 +134,12 @@ func (l *Local) start(ctx context.Context, p *proc, spec Spec) error {
 	if err != nil {
 		return err
 	}
-	files, err := openPlaces(&spec)
-	if err != nil {
-		return err
-	}
-	defer linux.CloseAll(files)
 	if spec.ConsoleLog != "" {
 		if p.log, err = conlog.NewWriter(spec.ConsoleLog, spec.ConsoleLimit); err != nil {
 			return err
 		}
 	}
-	if err := l.bear(ctx, p, prog, append(files, spec.CgroupFiles...)); err != nil {
+	if err := l.bear(ctx, p, prog); err != nil {
 		if p.log != nil {
 			_ = p.log.Close()
 		}
@@ -153,32 +148,9 @@ func (l *Local) start(ctx context.Context, p *proc, spec Spec) error {
 	return nil
 }
 
-// openPlaces opens the namespaces and the root directory, in launch's order.
-func openPlaces(spec *Spec) ([]*os.File, error) {
-	var files []*os.File
-	for _, place := range []struct {
-		what, path string
-		flags      int
-	}{
-		{"user namespace", spec.UserNS, unix.O_RDONLY},
-		{"network namespace", spec.NetNS, unix.O_RDONLY},
-		{"root directory", spec.Rootfs, unix.O_PATH | unix.O_DIRECTORY},
-	} {
-		fd, err := linux.RetryEINTR(func() (int, error) {
-			return unix.Open(place.path, place.flags|unix.O_CLOEXEC, 0)
-		})
-		if err != nil {
-			linux.CloseAll(files)
-			return nil, fmt.Errorf("open %s %s: %w", place.what, place.path, err)
-		}
-		files = append(files, os.NewFile(uintptr(fd), place.path))
-	}
-	return files, nil
-}
-
 // bear runs the program and fills in p.
-func (l *Local) bear(ctx context.Context, p *proc, prog *Program, files []*os.File) error {
-	child, status, err := launch(prog, l.null, files)
+func (l *Local) bear(ctx context.Context, p *proc, prog *Program) error {
+	child, status, err := launch(prog, l.null)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func createNamespaces(ctx context.Context, dir, uids, gids string) error {
 	}
 	defer func() { _ = null.Close() }()
 	prog := namespaceProgram()
-	child, status, err := launch(prog, null, nil)
+	child, status, err := launch(prog, null)
 	if err != nil {
 		return err
 	}

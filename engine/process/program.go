@@ -27,6 +27,11 @@ type Program struct {
 	strings map[string]int
 	// slots names the result slots, for String.
 	slots map[int]string
+	// report holds the number of the socket that a failing step is reported on:
+	// statusFD, until a step stores another there.
+	report int
+	// places are the files of the child, from firstFD on.
+	places []place
 }
 
 type reloc struct{ at, target int }
@@ -87,7 +92,9 @@ func atCwd() value {
 }
 
 func newProgram() *Program {
-	return &Program{strings: map[string]int{}, slots: map[int]string{}}
+	p := &Program{strings: map[string]int{}, slots: map[int]string{}}
+	p.report = p.alloc(binary.LittleEndian.AppendUint64(nil, statusFD))
+	return p
 }
 
 // alloc reserves an aligned place in data holding b.
@@ -180,11 +187,13 @@ func (p *Program) here() int { return len(p.steps) }
 // backZero makes the last step go back to step index on result 0.
 func (p *Program) backZero(index int) { p.steps[len(p.steps)-1].skipZero = index - len(p.steps) }
 
-// Layout of the data segment, shared with the interpreters: a record, then the
-// steps, then data. All numbers are little endian.
+// Layout of the data segment, shared with the interpreters: a header, then the
+// steps, then data. All numbers are little endian. The header is a record and
+// the address of the number of the socket that it is written to.
 const (
 	dataAddress = 0x10000000 // where the segment is mapped
-	headerSize  = 64         // the record is its first 16 bytes
+	headerSize  = 64
+	offReport   = 16
 	stepSize    = 96
 
 	offArgs        = 8
@@ -203,6 +212,7 @@ func (p *Program) encode() ([]byte, error) {
 	dataStart := headerSize + stepSize*len(p.steps)
 	image := make([]byte, dataStart+len(p.data))
 	addr := func(off int) uint64 { return uint64(dataAddress + dataStart + off) }
+	le.PutUint64(image[offReport:], addr(p.report))
 	for i := range p.steps {
 		s := &p.steps[i]
 		if len(s.args) > 6 || len(s.ignored) > maxIgnored {

@@ -133,7 +133,7 @@ func run(t *testing.T, p *Program) (records [][2]uint64, code int) {
 		t.Fatal(err)
 	}
 	defer func() { _ = null.Close() }()
-	child, status, err := launch(p, null, nil)
+	child, status, err := launch(p, null)
 	if err != nil {
 		t.Fatal(err)
 	}

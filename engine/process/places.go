@@ -1,0 +1,53 @@
+package process
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/gantry-project/gantry/internal/linux"
+	"golang.org/x/sys/unix"
+)
+
+// A place is a file that the child of a program has from its start: one that
+// is open already, or one that launch opens for it.
+type place struct {
+	what  string // in errors: "network namespace"
+	path  string
+	flags int
+	file  *os.File // instead of path; not closed by launch
+}
+
+// place makes launch open path; the value is the child's descriptor.
+func (p *Program) place(what, path string, flags int) value {
+	return p.addPlace(place{what: what, path: path, flags: flags})
+}
+
+// placeFile makes launch pass a file that is open already.
+func (p *Program) placeFile(what string, file *os.File) value {
+	return p.addPlace(place{what: what, file: file})
+}
+
+func (p *Program) addPlace(one place) value {
+	p.places = append(p.places, one)
+	return num(firstFD + len(p.places) - 1)
+}
+
+// openPlaces returns the files of places in their order, and those of them
+// that the caller has to close, on an error too.
+func openPlaces(places []place) (files, opened []*os.File, err error) {
+	for _, one := range places {
+		f := one.file
+		if f == nil {
+			fd, err := linux.RetryEINTR(func() (int, error) {
+				return unix.Open(one.path, one.flags|unix.O_CLOEXEC, 0)
+			})
+			if err != nil {
+				return nil, opened, fmt.Errorf("open %s %s: %w", one.what, one.path, err)
+			}
+			f = os.NewFile(uintptr(fd), one.path)
+			opened = append(opened, f)
+		}
+		files = append(files, f)
+	}
+	return files, opened, nil
+}
