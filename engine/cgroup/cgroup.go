@@ -57,6 +57,9 @@ type Group interface {
 	Kill(ctx context.Context) error
 	// Delete removes the empty group. Absent is nil.
 	Delete(ctx context.Context) error
+	// Processes lists the processes of the group and its sub-groups, by their
+	// numbers in the caller's pid namespace. What has ended is not among them.
+	Processes(ctx context.Context) ([]int, error)
 	// OOMKills counts processes of the group that were killed for memory.
 	OOMKills(ctx context.Context) (int64, error)
 }

@@ -203,6 +203,18 @@ func (g *group) killEach(ctx context.Context) {
 	}
 }
 
+// Processes implements Group.
+func (g *group) Processes(ctx context.Context) ([]int, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, g.wrap("read", err)
+	}
+	if !g.there() {
+		return nil, g.wrap("read", errdefs.ErrNotFound)
+	}
+	pids, err := g.pids()
+	return pids, g.wrap("read", err)
+}
+
 // pids lists the processes of the group in any hierarchy.
 func (g *group) pids() ([]int, error) {
 	seen := map[int]bool{}

@@ -181,6 +181,17 @@ func (g *fakeGroup) Delete(ctx context.Context) error {
 	return err
 }
 
+// Processes numbers the processes of the fake from 1.
+func (g *fakeGroup) Processes(ctx context.Context) (pids []int, err error) {
+	err = g.do(ctx, "read", func(g *fakeGroup) error {
+		for i := range int(g.processes) {
+			pids = append(pids, i+1)
+		}
+		return nil
+	})
+	return pids, err
+}
+
 func (g *fakeGroup) OOMKills(ctx context.Context) (n int64, err error) {
 	err = g.do(ctx, "read", func(g *fakeGroup) error { n = g.oomKills; return nil })
 	return n, err

@@ -46,6 +46,10 @@ func unsupported(limit, why string) error {
 	return fmt.Errorf("limit %s: %s: %w", limit, why, errdefs.ErrUnsupported)
 }
 
+// Validate refuses values that no kernel takes: errdefs.ErrInvalid names the
+// limit. What this host cannot enforce is found when they are set.
+func (l Limits) Validate() error { return l.validate() }
+
 // validate refuses values that no kernel takes.
 func (l Limits) validate() error {
 	switch {
