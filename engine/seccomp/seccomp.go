@@ -6,6 +6,9 @@
 // kernel checks both when a filter is loaded, which is most of what a filter
 // costs. Compile once and keep the result: equal input gives an equal filter.
 //
+// A Policy is the same for profiles in the form of the OCI runtime
+// specification, with all its actions and comparisons (policy.go).
+//
 // The package makes no system call and imports no other package of ours. Its
 // Instruction converts to process.SockFilter.
 package seccomp

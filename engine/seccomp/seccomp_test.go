@@ -27,11 +27,14 @@ func execute(t *testing.T, prog []Instruction, audit, number uint32, args [6]uin
 				acc = number
 			case i.K == offArch:
 				acc = audit
-			case i.K >= offArgs && i.K < offArgs+48 && i.K%8 == 0:
-				acc = uint32(args[(i.K-offArgs)/8])
+			case i.K >= offArgs && i.K < offArgs+48 && i.K%4 == 0:
+				acc = uint32(args[(i.K-offArgs)/8] >> (i.K % 8 * 8))
 			default:
 				t.Fatalf("load of %d", i.K)
 			}
+			continue
+		case unix.BPF_ALU | unix.BPF_AND | unix.BPF_K:
+			acc &= i.K
 			continue
 		case unix.BPF_RET | unix.BPF_K:
 			return Action(i.K)
@@ -42,6 +45,8 @@ func execute(t *testing.T, prog []Instruction, audit, number uint32, args [6]uin
 			taken = acc == i.K
 		case unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K:
 			taken = acc >= i.K
+		case unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K:
+			taken = acc > i.K
 		case unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K:
 			taken = acc&i.K != 0
 		default:
