@@ -1,11 +1,16 @@
 // Package conlog keeps the console output of an instance in a file of bounded
-// size and reads its tail.
+// size and reads it: its tail, what is newer than a time, what is still to come.
 //
 // On disk a log is two segments: PATH, being written, and PATH.1, the one
 // before it. When PATH has reached half of the limit it is renamed to PATH.1
 // and begun anew, so the newest half of the limit is always there and both
 // together never exceed it. A segment is the plain output; nothing else is in
 // it, so it may be read with any tool.
+//
+// Beside each segment SEGMENT.times says when which part of it was written
+// (times.go has the format). It takes at most a quarter of the limit more, is
+// written as well as it goes, and may be absent: logs of earlier versions have
+// none, and then the segment's time of change is all that is known.
 //
 // Writers: one at a time for a path. Readers: any number, in any process. The
 // directory must be the engine's own; the files themselves are never followed
@@ -19,6 +24,8 @@ import (
 	"io"
 	"os"
 	"sync"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +47,9 @@ type Writer struct {
 
 	mu     sync.Mutex
 	f      *os.File // guarded by mu; nil once closed or after a failed rotation
+	inode  uint64   // of f
 	size   int64    // of f
+	times  stamps   // of f
 	closed bool
 }
 
@@ -75,7 +84,8 @@ func (w *Writer) reopen() error {
 		_ = f.Close()
 		return err
 	}
-	w.f, w.size = f, info.Size()
+	w.f, w.size, w.inode = f, info.Size(), inode(info)
+	w.times = stamps{path: timesOf(w.path), segment: w.inode, limit: maxStamps(w.half)}
 	return nil
 }
 
@@ -101,7 +111,11 @@ func (w *Writer) Write(p []byte) (int, error) {
 			continue
 		}
 		part := p[:min(int64(len(p)), w.half-w.size)]
+		now := time.Now()
 		n, err := w.f.Write(part)
+		if n > 0 {
+			w.times.add(w.size, now)
+		}
 		written, w.size, p = written+n, w.size+int64(n), p[n:]
 		if err != nil {
 			return written, err
@@ -114,8 +128,50 @@ func (w *Writer) Write(p []byte) (int, error) {
 func (w *Writer) rotate() error {
 	err := w.f.Close()
 	w.f = nil
-	return errors.Join(os.Rename(w.path, older(w.path)), err)
+	err = errors.Join(os.Rename(w.path, older(w.path)), err)
+	if err == nil {
+		// A file of times that has the wrong name is not used.
+		_ = os.Rename(timesOf(w.path), timesOf(older(w.path)))
+	}
+	return err
 }
+
+// A Mark is a place in a log, to be told of after the writer is gone. The zero
+// Mark is no place.
+type Mark struct {
+	Inode uint64
+	Size  int64
+}
+
+// Mark returns where the next Write begins.
+func (w *Writer) Mark() Mark {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.f == nil {
+		return Mark{}
+	}
+	return Mark{Inode: w.inode, Size: w.size}
+}
+
+// Since returns how many bytes were written behind m, by this writer and those
+// before it; false when that cannot be told since more than one segment was
+// begun meanwhile.
+func (w *Writer) Since(m Mark) (int64, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.f == nil || m == (Mark{}) {
+		return 0, false
+	}
+	n, known := w.size-m.Size, m.Inode == w.inode
+	if info, err := os.Lstat(older(w.path)); !known && err == nil && inode(info) == m.Inode {
+		n, known = info.Size()-m.Size+w.size, true
+	}
+	return n, known && n >= 0
+}
+
+// SegmentSize returns how much a segment holds: no Write of that many bytes or
+// fewer begins more than one.
+func (w *Writer) SegmentSize() int64 { return w.half }
 
 // Close ends writing. The log stays. Later calls return os.ErrClosed.
 func (w *Writer) Close() error {
@@ -134,7 +190,7 @@ func (w *Writer) Close() error {
 // Remove deletes a log. Absent is nil.
 func Remove(path string) error {
 	var errs []error
-	for _, p := range []string{path, older(path)} {
+	for _, p := range []string{path, older(path), timesOf(path), timesOf(older(path))} {
 		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -163,6 +219,13 @@ func Tail(path string, lines int, maxBytes int64) ([]byte, error) {
 		data = data[int64(len(data))-maxBytes:]
 	}
 	return lastLines(data, lines), nil
+}
+
+func inode(info os.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Ino
+	}
+	return 0
 }
 
 // openBoth opens the segments that exist, the older first. When the writer has
