@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -18,14 +19,16 @@ type Memory struct {
 	containers map[string]Container // guarded by mu
 	images     map[string]Image     // guarded by mu
 	blocks     map[string]uint32    // guarded by mu
-	journal    map[string]Intent    // guarded by mu
+	leases     map[string]Lease     // guarded by mu
 }
+
+var _ Store = (*Memory)(nil)
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
 	return &Memory{
 		containers: map[string]Container{}, images: map[string]Image{},
-		blocks: map[string]uint32{}, journal: map[string]Intent{},
+		blocks: map[string]uint32{}, leases: map[string]Lease{},
 	}
 }
 
@@ -66,7 +69,16 @@ func (m *Memory) CreateContainer(_ context.Context, c Container) (Container, err
 	}
 	c.IDBase = base
 	m.blocks[c.ID], m.containers[c.ID] = base, c
+	m.used(c.Image, c.Created)
 	return c, nil
+}
+
+// used notes when an image was used last. The caller holds mu.
+func (m *Memory) used(ref string, at time.Time) {
+	if img, ok := m.images[ref]; ok && img.LastUsed.Before(at) {
+		img.LastUsed = at
+		m.images[ref] = img
+	}
 }
 
 // PutContainer implements Store.
@@ -84,6 +96,9 @@ func (m *Memory) PutContainer(_ context.Context, c Container) error {
 func (m *Memory) DeleteContainer(_ context.Context, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if c, ok := m.containers[id]; ok {
+		m.used(c.Image, time.Now())
+	}
 	delete(m.containers, id)
 	delete(m.blocks, id)
 	return nil
@@ -127,7 +142,39 @@ func (m *Memory) DeleteImage(_ context.Context, ref string) error {
 			return fmt.Errorf("record of image %s: container %s uses it: %w", ref, c.ID, errdefs.ErrConflict)
 		}
 	}
+	now := time.Now()
+	for _, l := range m.leases {
+		if l.Live(now) && slices.Contains(l.Images, ref) {
+			return fmt.Errorf("record of image %s: lease %s needs it: %w", ref, l.ID, errdefs.ErrConflict)
+		}
+	}
 	delete(m.images, ref)
+	return nil
+}
+
+// Leases implements Reader.
+func (m *Memory) Leases(context.Context) ([]Lease, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.leases), func(a, b Lease) int { return cmp.Compare(a.ID, b.ID) }), nil
+}
+
+// PutLease implements Store.
+func (m *Memory) PutLease(_ context.Context, l Lease) error {
+	if l.ID == "" {
+		return fmt.Errorf("record of a lease without id: %w", errdefs.ErrInvalid)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.leases[l.ID] = l
+	return nil
+}
+
+// DeleteLease implements Store.
+func (m *Memory) DeleteLease(_ context.Context, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.leases, id)
 	return nil
 }
 

@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -29,11 +28,11 @@ func open(t testing.TB, name string) *store.Bolt {
 }
 
 func TestBolt(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) storetest.Recorder { return open(t, filepath.Join(t.TempDir(), "state", "store.db")) })
+	storetest.Run(t, func(t *testing.T) store.Store { return open(t, filepath.Join(t.TempDir(), "state", "store.db")) })
 }
 
 func TestMemory(t *testing.T) {
-	storetest.Run(t, func(*testing.T) storetest.Recorder { return store.NewMemory() })
+	storetest.Run(t, func(*testing.T) store.Store { return store.NewMemory() })
 }
 
 func TestRecordsSurviveReopening(t *testing.T) {
@@ -41,7 +40,7 @@ func TestRecordsSurviveReopening(t *testing.T) {
 	s := open(t, name)
 	made, err := s.CreateContainer(t.Context(), storetest.Container("c"))
 	if err := errors.Join(err, s.PutImage(t.Context(), storetest.Image("r")),
-		s.Begin(t.Context(), store.Intent{Op: "o", ID: "i"}), s.Close()); err != nil {
+		s.PutLease(t.Context(), store.Lease{ID: "l"}), s.Close()); err != nil {
 		t.Fatal(err)
 	}
 	s = open(t, name)
@@ -52,7 +51,7 @@ func TestRecordsSurviveReopening(t *testing.T) {
 	if other, err := s.CreateContainer(t.Context(), storetest.Container("d")); err != nil || other.IDBase == made.IDBase {
 		t.Error(other.IDBase, err)
 	}
-	if list, err := s.Intents(t.Context()); err != nil || len(list) != 1 {
+	if list, err := s.Leases(t.Context()); err != nil || len(list) != 1 {
 		t.Error(list, err)
 	}
 	if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
@@ -115,58 +114,6 @@ func edit(t *testing.T, file string, fn func(*bolt.Tx) error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func TestUnknownSchemaIsRefused(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "store.db")
-	if err := open(t, file).Close(); err != nil {
-		t.Fatal(err)
-	}
-	edit(t, file, func(tx *bolt.Tx) error {
-		return tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{0, 0, 0, 0, 0, 0, 0, 99})
-	})
-	before, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := store.Open(file); !errors.Is(err, errdefs.ErrUnsupported) || !strings.Contains(err.Error(), file) {
-		t.Error(err)
-	}
-	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
-		t.Error("the store was changed", err)
-	}
-}
-
-func TestSchema1IsBroughtUpToDate(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "store.db")
-	edit(t, file, func(tx *bolt.Tx) error {
-		var errs []error
-		for _, name := range []string{"meta", "containers", "images", "blocks"} {
-			_, err := tx.CreateBucket([]byte(name))
-			errs = append(errs, err)
-		}
-		raw, err := json.Marshal(storetest.Container("old"))
-		return errors.Join(append(errs, err,
-			tx.Bucket([]byte("meta")).Put([]byte("schema"), []byte{0, 0, 0, 0, 0, 0, 0, 1}),
-			tx.Bucket([]byte("containers")).Put([]byte("old"), raw),
-			tx.Bucket([]byte("containers")).Put([]byte("torn"), raw[:20]),
-			tx.Bucket([]byte("blocks")).Put([]byte("old"), []byte{0, 0xf, 0x42, 0x40}))...)
-	})
-	s := open(t, file)
-	c, err := s.Container(t.Context(), "old")
-	if d := cmp.Diff(storetest.Container("old"), c); d != "" || err != nil {
-		t.Error(d, err)
-	}
-	if c, err := s.CreateContainer(t.Context(), storetest.Container("new")); c.IDBase == store.FirstID || err != nil {
-		t.Error(c.IDBase, err)
-	}
-	if bad, err := s.Damaged(t.Context()); err != nil || !slices.Equal(bad, []string{"containers/torn"}) {
-		t.Error(bad, err)
-	}
-	if err := errors.Join(s.Begin(t.Context(), store.Intent{Op: "o", ID: "i"}), s.Close()); err != nil {
-		t.Error(err)
-	}
-	open(t, file)
 }
 
 func TestForeignFileIsCorrupt(t *testing.T) {

@@ -3,7 +3,6 @@
 package storetest
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -18,24 +17,20 @@ import (
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-// Recorder is a store that is a journal too.
-type Recorder interface {
-	store.Store
-	store.Journal
-}
-
-// Factory makes an empty Recorder that lives as long as t.
-type Factory func(t *testing.T) Recorder
+// Factory makes an empty store that lives as long as t.
+type Factory func(t *testing.T) store.Store
 
 // Run checks the contract against stores made by f.
 func Run(t *testing.T, f Factory) {
-	for name, check := range map[string]func(*testing.T, Recorder){
+	for name, check := range map[string]func(*testing.T, store.Store){
 		"containers":             containers,
 		"images":                 images,
 		"an image in use stays":  imageInUse,
 		"blocks of ids":          blocks,
 		"simultaneous blocks":    simultaneous,
-		"journal":                journal,
+		"leases":                 leases,
+		"a leased image stays":   leasedImage,
+		"use of images":          use,
 		"keys are needed":        keys,
 		"nothing damaged at all": undamaged,
 	} {
@@ -50,7 +45,7 @@ func Container(id string) store.Container {
 		ID: id, Image: "ref", Chain: []string{"sha256:aa", "sha256:bb"}, IDBase: store.FirstID, Labels: map[string]string{"k": "v"},
 		Limits:  cgroup.Limits{MemoryBytes: 1 << 30, SwapBytes: -1, Devices: []cgroup.Device{{Type: 'c', Major: 1, Minor: -1, Access: "rw"}}},
 		Created: at, Started: at.Add(1), Args: []string{"/bin/sh"}, Pid: 42, StartTime: 1 << 60, BootID: "boot",
-		Exited: at.Add(2), ExitKnown: true, ExitCode: 137, ExitSignal: 9, ExitOOM: true,
+		Exited: at.Add(2), ExitKnown: true, ExitCode: 137, ExitSignal: 9, ExitOOM: true, ExitCause: "why",
 	}
 }
 
@@ -59,7 +54,7 @@ func Image(ref string) store.Image {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	return store.Image{
 		Ref: ref, Chain: []string{"sha256:aa"}, DiffIDs: []string{"sha256:cc"},
-		Config: image.Config{Env: []string{"A=b"}, Cmd: []string{"x"}, User: "1"}, RootFS: true, SizeBytes: 5, Imported: at, LastUsed: at,
+		Config: image.Config{Env: []string{"A=b"}, Cmd: []string{"x"}, User: "1"}, RootFS: true, SizeBytes: 5, LayerBytes: []int64{5}, Imported: at, LastUsed: at,
 	}
 }
 
@@ -84,7 +79,7 @@ func same(t *testing.T, want, got any) {
 	}
 }
 
-func containers(t *testing.T, s Recorder) {
+func containers(t *testing.T, s store.Store) {
 	ctx := t.Context()
 	_, err := s.Container(ctx, "a")
 	wantClass(t, err, errdefs.ErrNotFound)
@@ -104,7 +99,7 @@ func containers(t *testing.T, s Recorder) {
 	same(t, []store.Container{b}, list)
 }
 
-func images(t *testing.T, s Recorder) {
+func images(t *testing.T, s store.Store) {
 	ctx := t.Context()
 	_, err := s.Image(ctx, "r")
 	wantClass(t, err, errdefs.ErrNotFound)
@@ -121,7 +116,7 @@ func images(t *testing.T, s Recorder) {
 	wantClass(t, err, errdefs.ErrNotFound)
 }
 
-func imageInUse(t *testing.T, s Recorder) {
+func imageInUse(t *testing.T, s store.Store) {
 	ctx := t.Context()
 	must(t, s.PutImage(ctx, Image("ref")), s.PutContainer(ctx, Container("c")))
 	wantClass(t, s.DeleteImage(ctx, "ref"), errdefs.ErrConflict)
@@ -129,7 +124,7 @@ func imageInUse(t *testing.T, s Recorder) {
 	must(t, err, s.DeleteContainer(ctx, "c"), s.DeleteImage(ctx, "ref"))
 }
 
-func blocks(t *testing.T, s Recorder) {
+func blocks(t *testing.T, s store.Store) {
 	ctx := t.Context()
 	for i, id := range []string{"a", "b", "c"} {
 		want := Container(id)
@@ -152,7 +147,7 @@ func blocks(t *testing.T, s Recorder) {
 	}
 }
 
-func simultaneous(t *testing.T, s Recorder) {
+func simultaneous(t *testing.T, s store.Store) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	taken := map[uint32]string{}
@@ -175,34 +170,63 @@ func simultaneous(t *testing.T, s Recorder) {
 	wg.Wait()
 }
 
-func journal(t *testing.T, s Recorder) {
+func leases(t *testing.T, s store.Store) {
 	ctx := t.Context()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	late := store.Intent{Op: "create", ID: "a", Begun: at.Add(time.Second), Data: json.RawMessage(`{"k":1}`)}
-	early := store.Intent{Op: "delete", ID: "b", Begun: at}
-	must(t, s.Begin(ctx, late), s.Begin(ctx, early), s.Begin(ctx, late))
-	list, err := s.Intents(ctx)
+	a := store.Lease{ID: "a", Holder: "boot", Created: at, Expires: at.Add(time.Hour), Images: []string{"r"}, Layers: []string{"l"}, Blobs: []string{"b"}}
+	b := store.Lease{ID: "b", Expires: at}
+	must(t, s.PutLease(ctx, b), s.PutLease(ctx, a))
+	list, err := s.Leases(ctx)
 	must(t, err)
-	same(t, []store.Intent{early, late}, list)
-	must(t, s.End(ctx, "create", "a"), s.End(ctx, "create", "a"), s.End(ctx, "create", "b"))
-	list, err = s.Intents(ctx)
+	same(t, []store.Lease{a, b}, list)
+	a.Images = nil
+	must(t, s.PutLease(ctx, a), s.DeleteLease(ctx, "b"), s.DeleteLease(ctx, "b"))
+	list, err = s.Leases(ctx)
 	must(t, err)
-	same(t, []store.Intent{early}, list)
+	same(t, []store.Lease{a}, list)
+	if a.Live(a.Expires) || !a.Live(at) {
+		t.Error("a lease holds before it expires, and not when it has")
+	}
 }
 
-func keys(t *testing.T, s Recorder) {
+func leasedImage(t *testing.T, s store.Store) {
+	ctx := t.Context()
+	must(t, s.PutImage(ctx, Image("ref")), s.PutLease(ctx, store.Lease{ID: "l", Images: []string{"ref"}, Expires: time.Now().Add(time.Hour)}))
+	wantClass(t, s.DeleteImage(ctx, "ref"), errdefs.ErrConflict)
+	must(t, s.PutLease(ctx, store.Lease{ID: "l", Images: []string{"ref"}, Expires: time.Now().Add(-time.Hour)}), s.DeleteImage(ctx, "ref"))
+}
+
+func use(t *testing.T, s store.Store) {
+	ctx := t.Context()
+	must(t, s.PutImage(ctx, Image("ref")))
+	c := Container("c")
+	c.Created = Image("ref").LastUsed.Add(time.Hour)
+	_, err := s.CreateContainer(ctx, c)
+	must(t, err)
+	img, err := s.Image(ctx, "ref")
+	must(t, err)
+	if !img.LastUsed.Equal(c.Created) {
+		t.Errorf("used last %v, want %v", img.LastUsed, c.Created)
+	}
+	before := time.Now()
+	must(t, s.DeleteContainer(ctx, "c"))
+	if img, err = s.Image(ctx, "ref"); err != nil || img.LastUsed.Before(before.Truncate(time.Second)) {
+		t.Errorf("used last %v %v, want now", img.LastUsed, err)
+	}
+}
+
+func keys(t *testing.T, s store.Store) {
 	ctx := t.Context()
 	wantClass(t, s.PutContainer(ctx, store.Container{}), errdefs.ErrInvalid)
 	wantClass(t, s.PutImage(ctx, store.Image{}), errdefs.ErrInvalid)
-	wantClass(t, s.Begin(ctx, store.Intent{Op: "create"}), errdefs.ErrInvalid)
-	wantClass(t, s.Begin(ctx, store.Intent{Op: "a\x00b", ID: "c"}), errdefs.ErrInvalid)
+	wantClass(t, s.PutLease(ctx, store.Lease{}), errdefs.ErrInvalid)
 	_, err := s.CreateContainer(ctx, store.Container{})
 	wantClass(t, err, errdefs.ErrInvalid)
 }
 
-func undamaged(t *testing.T, s Recorder) {
+func undamaged(t *testing.T, s store.Store) {
 	ctx := t.Context()
-	must(t, s.PutContainer(ctx, Container("a")), s.PutImage(ctx, Image("r")), s.Begin(ctx, store.Intent{Op: "o", ID: "i"}))
+	must(t, s.PutContainer(ctx, Container("a")), s.PutImage(ctx, Image("r")), s.PutLease(ctx, store.Lease{ID: "l"}))
 	bad, err := s.Damaged(ctx)
 	if err != nil || len(bad) != 0 {
 		t.Fatal(bad, err)
