@@ -130,6 +130,7 @@ func (c *container) state() State {
 	s := State{
 		ID: ContainerID(c.rec.ID), Status: StatusCreated, Exit: c.exit,
 		Created: c.rec.Created, Started: c.rec.Started, Labels: c.rec.Labels,
+		Image: c.rec.Image, Args: c.rec.Args, Limits: c.rec.Limits,
 	}
 	switch {
 	case c.paused:

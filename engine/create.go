@@ -68,6 +68,7 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	}
 	undone.Release()
 	e.remember(req.ID, &container{rec: rec})
+	e.bus.Publish(Event{Kind: EventCreate, ID: req.ID})
 	return nil
 }
 
@@ -113,6 +114,7 @@ func (e *Engine) Delete(ctx context.Context, id ContainerID) error {
 		c.asked = true
 		// the record is about to go: how the process ended is for those who wait
 		c.recordExit(exit)
+		e.tellExit(c)
 		if c.done != nil {
 			close(c.done)
 		}
@@ -121,6 +123,10 @@ func (e *Engine) Delete(ctx context.Context, id ContainerID) error {
 		return fmt.Errorf("delete container %s: %w", id, err)
 	}
 	e.remember(id, nil)
+	e.exec.drop(id)
+	if c != nil {
+		e.bus.Publish(Event{Kind: EventDelete, ID: id})
+	}
 	return nil
 }
 

@@ -58,6 +58,11 @@ type State struct {
 	// Created and Started are zero when unknown.
 	Created, Started time.Time
 	Labels           map[string]string
+	// Image is the reference that it was made from, Args the command of its
+	// last start.
+	Image  string
+	Args   []string
+	Limits cgroup.Limits
 }
 
 // ExitState says how a container ended.
@@ -103,14 +108,6 @@ type StopRequest struct {
 	Timeout, Retry time.Duration
 }
 
-// Event tells that a container has ended.
-type Event struct {
-	ID   ContainerID
-	Exit ExitState
-	// Asked is true when Stop or Delete ended it.
-	Asked bool
-}
-
 // Options of an engine.
 type Options struct {
 	// Root holds everything durable; it must be on a file system that overlay
@@ -138,6 +135,11 @@ type Engine struct {
 	// and their opening (read): two imports may have the same one.
 	commits sync.RWMutex
 	events  chan Event
+	// bus is for everybody who wants to know, events for who must.
+	bus  Bus
+	exec sessions
+	// copying are the uses of mounts that an unmount has to end.
+	copying copies
 	stop    context.CancelFunc
 	// watching counts the goroutines that wait for containers.
 	watching sync.WaitGroup

@@ -60,6 +60,7 @@ func callFilter() ([]process.SockFilter, error) {
 // was passed in.
 func (e *Engine) Close() {
 	e.stop()
+	e.bus.Close()
 	e.watching.Wait()
 }
 
@@ -216,6 +217,10 @@ func (e *Engine) sweep(ctx context.Context, known map[string]bool, disks []strin
 		return err
 	}
 	for _, p := range processes {
+		if _, _, session := splitRunnerID(p.ID); session {
+			e.adoptExec(ctx, p)
+			continue
+		}
 		found[p.ID] = true
 	}
 	for id := range found {

@@ -15,6 +15,7 @@ import (
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/snapshot"
+	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/internal/linux"
@@ -89,6 +90,7 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	before := c.rec
 	undone.Push("record", func(context.Context) error { c.rec = before; return nil })
 	c.rec.Args = spec.Args
+	c.rec.Session = store.Session{Env: spec.Env, Cwd: spec.Cwd, User: req.User, NoNewPrivs: req.NoNewPrivs}
 	c.rec.Pid, c.rec.StartTime, c.rec.BootID, c.rec.Started = proc.Pid, proc.StartTime, proc.BootID, time.Now()
 	if err := failpoint.Hit("engine.start.record"); err != nil {
 		return err
@@ -98,6 +100,7 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	}
 	undone.Release()
 	c.running, c.asked, c.exit, c.done = true, false, ExitState{}, make(chan struct{})
+	e.bus.Publish(Event{Kind: EventStart, ID: id})
 	e.watch(id, c)
 	return nil
 }
@@ -139,6 +142,7 @@ func (e *Engine) mount(ctx context.Context, c *container) error {
 }
 
 func (e *Engine) unmount(ctx context.Context, id ContainerID) error {
+	e.copying.end(id)
 	target := e.rootfs(id)
 	if err := e.opts.Snapshots.Unmount(ctx, target); err != nil {
 		return err

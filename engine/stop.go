@@ -214,6 +214,7 @@ func (e *Engine) ended(ctx context.Context, c *container, exit ExitState) error 
 	}
 	done := c.done
 	c.recordExit(exit)
+	e.tellExit(c)
 	err = errors.Join(e.unmount(ctx, ContainerID(c.rec.ID)), e.opts.Store.PutContainer(ctx, c.rec), e.opts.Runner.Forget(ctx, c.rec.ID))
 	if done != nil {
 		close(done)
@@ -222,6 +223,15 @@ func (e *Engine) ended(ctx context.Context, c *container, exit ExitState) error 
 		return fmt.Errorf("tidy up container %s: %w", c.rec.ID, err)
 	}
 	return nil
+}
+
+// tellExit tells subscribers how the container has ended.
+func (e *Engine) tellExit(c *container) {
+	id := ContainerID(c.rec.ID)
+	if c.exit.OOM {
+		e.bus.Publish(Event{Kind: EventOOM, ID: id})
+	}
+	e.bus.Publish(Event{Kind: EventExit, ID: id, Exit: c.exit, Asked: c.asked})
 }
 
 // outOfMemory reports whether the container ended because the kernel killed a
@@ -260,7 +270,7 @@ func (e *Engine) watch(id ContainerID, c *container) {
 				e.opts.Log.Warn().Err(err).Str(logging.Container, string(id)).Msg("tidy up container")
 			}
 		}
-		event := Event{ID: id, Exit: c.exit, Asked: c.asked}
+		event := Event{Kind: EventExit, Time: time.Now(), ID: id, Exit: c.exit, Asked: c.asked}
 		unlock()
 		select {
 		case e.events <- event:
@@ -279,46 +289,29 @@ func (e *Engine) Resume(ctx context.Context, id ContainerID) error {
 	return e.freezer(ctx, id, false)
 }
 
-func (e *Engine) freezer(ctx context.Context, id ContainerID, freeze bool) error {
+func (e *Engine) freezer(ctx context.Context, id ContainerID, freeze bool) (err error) {
 	c, unlock, err := e.existing(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	verb, kind, change := "resume", EventResume, cgroup.Group.Thaw
+	if freeze {
+		verb, kind, change = "pause", EventPause, cgroup.Group.Freeze
+	}
 	if !c.running {
-		return fmt.Errorf("pause container %s: it does not run: %w", id, errdefs.ErrConflict)
+		return fmt.Errorf("%s container %s: it does not run: %w", verb, id, errdefs.ErrConflict)
 	}
 	group, err := e.opts.Cgroups.Open(ctx, string(id))
+	if err == nil {
+		err = change(group, ctx)
+	}
 	if err != nil {
-		return fmt.Errorf("pause container %s: %w", id, err)
+		return fmt.Errorf("%s container %s: %w", verb, id, err)
 	}
-	change := group.Thaw
-	if freeze {
-		change = group.Freeze
+	if c.paused != freeze {
+		c.paused = freeze
+		e.bus.Publish(Event{Kind: kind, ID: id})
 	}
-	if err := change(ctx); err != nil {
-		return fmt.Errorf("pause container %s: %w", id, err)
-	}
-	c.paused = freeze
 	return nil
 }
-
-// Stats reads the use of a running container.
-func (e *Engine) Stats(ctx context.Context, id ContainerID) (cgroup.Stats, error) {
-	c, unlock, err := e.existing(ctx, id)
-	if err != nil {
-		return cgroup.Stats{}, err
-	}
-	defer unlock()
-	if !c.running {
-		return cgroup.Stats{}, fmt.Errorf("stats of container %s: it does not run: %w", id, errdefs.ErrConflict)
-	}
-	group, err := e.opts.Cgroups.Open(ctx, string(id))
-	if err != nil {
-		return cgroup.Stats{}, fmt.Errorf("stats of container %s: %w", id, err)
-	}
-	return group.Stats(ctx)
-}
-
-// Events returns the channel of ended containers.
-func (e *Engine) Events() <-chan Event { return e.events }

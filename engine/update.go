@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/gantry-project/gantry/engine/cgroup"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/failpoint"
+	"github.com/gantry-project/gantry/internal/undo"
+)
+
+// LimitsChange says which limits to change; nil leaves one as it is, and 0
+// takes it away where the kernel can do without (cgroup.Limits).
+type LimitsChange struct {
+	MemoryBytes, SwapBytes         *int64
+	CPUQuota, CPUPeriod, CPUShares *int64
+	Pids                           *int64
+	CPUSet                         *string
+}
+
+// apply returns the limits after the change.
+func (u LimitsChange) apply(l cgroup.Limits) cgroup.Limits {
+	set := func(to *int64, from *int64) {
+		if from != nil {
+			*to = *from
+		}
+	}
+	set(&l.MemoryBytes, u.MemoryBytes)
+	set(&l.SwapBytes, u.SwapBytes)
+	set(&l.CPUQuota, u.CPUQuota)
+	set(&l.CPUPeriod, u.CPUPeriod)
+	set(&l.CPUShares, u.CPUShares)
+	set(&l.Pids, u.Pids)
+	if u.CPUSet != nil {
+		l.CPUSet = *u.CPUSet
+	}
+	return l
+}
+
+// Update changes the limits of a container and records them; a running one has
+// them at once, a stopped one from its next start. On error they are as they
+// were before: errdefs.ErrInvalid and errdefs.ErrUnsupported name the limit,
+// errdefs.ErrConflict says that more is in use than the limit allows.
+func (e *Engine) Update(ctx context.Context, id ContainerID, change LimitsChange) (_ cgroup.Limits, err error) {
+	c, unlock, err := e.existing(ctx, id)
+	if err != nil {
+		return cgroup.Limits{}, err
+	}
+	defer unlock()
+	var undone undo.Stack
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("update container %s: %w", id, err), undone.Unwind(ctx))
+		}
+	}()
+	before, after := c.rec.Limits, change.apply(c.rec.Limits)
+	if after.Pids == 0 && before.Pids != 0 {
+		return before, fmt.Errorf("limit pids: a container always has one: %w", errdefs.ErrInvalid)
+	}
+	if c.running {
+		group, err := e.opts.Cgroups.Open(ctx, string(id))
+		if err != nil {
+			return before, err
+		}
+		// also when the first of several files was written and the second not
+		undone.Push("limits", func(ctx context.Context) error { return group.Update(ctx, before) })
+		if err := group.Update(ctx, after); err != nil {
+			return before, err
+		}
+	} else if err := after.Validate(); err != nil {
+		return before, err
+	}
+	rec := c.rec
+	rec.Limits = after
+	if err := failpoint.Hit("engine.update.record"); err != nil {
+		return before, err
+	}
+	if err := e.opts.Store.PutContainer(ctx, rec); err != nil {
+		return before, err
+	}
+	undone.Release()
+	c.rec = rec
+	e.bus.Publish(Event{Kind: EventUpdate, ID: id})
+	return after, nil
+}
