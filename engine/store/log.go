@@ -27,7 +27,12 @@ type Log struct {
 	file *os.File          // guarded by mu; nil when closed
 	size int64             // guarded by mu; of what is whole
 	open map[string]Intent // guarded by mu
+	// at is where the line that began an intent is; guarded by mu.
+	at map[string]span
 }
+
+// span is a part of a file, in bytes.
+type span struct{ from, length int64 }
 
 var _ Journal = (*Log)(nil)
 
@@ -43,7 +48,8 @@ type line struct {
 // OpenLog opens or makes the journal at name; boot is the kernel's boot id.
 // Intents of another boot are dropped. A last line that was cut off was never
 // begun; a line that cannot be read ends the reading, and what follows is
-// dropped: the records say what exists.
+// dropped: the records say what exists. errdefs.ErrUnsupported says that another
+// version of gantry wrote it; then nothing has been changed.
 func OpenLog(name, boot string) (*Log, error) {
 	l := &Log{name: name, boot: boot}
 	was, open, err := readLog(name)
@@ -77,26 +83,31 @@ func readLog(name string) (string, map[string]Intent, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", nil, diskError(err)
 	}
-	boot, open := parseLog(data)
-	return boot, open, nil
+	return parseLog(data)
 }
 
-func parseLog(data []byte) (boot string, open map[string]Intent) {
+func parseLog(data []byte) (boot string, open map[string]Intent, err error) {
 	open = map[string]Intent{}
 	for first := true; ; first = false {
 		stored, rest, whole := bytes.Cut(data, []byte("\n"))
-		var l line
-		if !whole || decode(stored, &l) != nil || first != (l.Boot != "") {
-			return boot, open
-		}
 		data = rest
+		if whole && len(bytes.TrimSpace(stored)) == 0 && !first {
+			continue // blanked, see End
+		}
+		var l line
+		if v := versionOf(stored); whole && v > recordVersion {
+			return "", nil, fmt.Errorf("version %d, want %d: %w", v, recordVersion, errdefs.ErrUnsupported)
+		}
+		if !whole || decode(stored, &l) != nil || first != (l.Boot != "") {
+			return boot, open, nil
+		}
 		switch {
 		case first:
 			boot = l.Boot
 		case l.Begin != nil:
 			key, err := intentKey(l.Begin.Op, l.Begin.ID)
 			if err != nil {
-				return boot, open
+				return boot, open, nil //nolint:nilerr // not a line of ours: the end of what counts
 			}
 			open[key] = *l.Begin
 		default:
@@ -112,11 +123,13 @@ func (l *Log) rewrite() (err error) {
 	if err != nil {
 		return err
 	}
-	for _, in := range slices.SortedFunc(maps.Values(l.open), byAge) {
+	at := map[string]span{}
+	for key, in := range l.open {
 		more, err := encodeLine(line{Begin: &in})
 		if err != nil {
 			return err
 		}
+		at[key] = span{int64(len(text)), int64(len(more))}
 		text = append(text, more...)
 	}
 	tmp := l.name + ".new"
@@ -131,7 +144,7 @@ func (l *Log) rewrite() (err error) {
 		return errors.Join(err, f.Close(), os.Remove(tmp))
 	}
 	old := l.file
-	l.file, l.size = f, int64(len(text))
+	l.file, l.size, l.at = f, int64(len(text)), at
 	return closed(old)
 }
 
@@ -140,25 +153,26 @@ func encodeLine(v line) ([]byte, error) {
 	return append(text, '\n'), err
 }
 
-// write appends a line, or leaves the file as it was. The caller holds mu.
-func (l *Log) write(v line) error {
+// write appends a line and returns its length, or leaves the file as it was.
+// The caller holds mu.
+func (l *Log) write(v line) (int64, error) {
 	if l.file == nil {
-		return fmt.Errorf("the journal is closed: %w", errdefs.ErrConflict)
+		return 0, fmt.Errorf("the journal is closed: %w", errdefs.ErrConflict)
 	}
 	text, err := encodeLine(v)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if l.size+int64(len(text)) > longLog {
 		if err := l.rewrite(); err != nil {
-			return diskError(err)
+			return 0, diskError(err)
 		}
 	}
 	if _, err := l.file.WriteAt(text, l.size); err != nil {
-		return diskError(errors.Join(err, l.file.Truncate(l.size)))
+		return 0, diskError(errors.Join(err, l.file.Truncate(l.size)))
 	}
 	l.size += int64(len(text))
-	return nil
+	return int64(len(text)), nil
 }
 
 // Begin implements Journal.
@@ -169,16 +183,16 @@ func (l *Log) Begin(_ context.Context, in Intent) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.write(line{Begin: &in}); err != nil {
+	length, err := l.write(line{Begin: &in})
+	if err != nil {
 		return fmt.Errorf("begin %s of %s: %w", in.Op, in.ID, err)
 	}
-	l.open[key] = in
+	l.open[key], l.at[key] = in, span{l.size - length, length}
 	return nil
 }
 
-// End implements Journal. A disk that has no room for it is no error: the intent
-// is then still in the file until the next rewriting, and who replays it after
-// a crash finds the operation done.
+// End implements Journal. When the disk has no room for another line, the one
+// that began the intent is overwritten by spaces, which needs none.
 func (l *Log) End(_ context.Context, op, id string) error {
 	key, err := intentKey(op, id)
 	if err != nil {
@@ -189,10 +203,16 @@ func (l *Log) End(_ context.Context, op, id string) error {
 	if _, ok := l.open[key]; !ok {
 		return nil
 	}
-	if err := l.write(line{End: key}); err != nil && !errors.Is(err, errdefs.ErrExhausted) {
+	_, err = l.write(line{End: key})
+	if at := l.at[key]; errors.Is(err, errdefs.ErrExhausted) {
+		_, err = l.file.WriteAt(bytes.Repeat([]byte(" "), int(at.length-1)), at.from)
+		err = diskError(err)
+	}
+	if err != nil {
 		return fmt.Errorf("end %s of %s: %w", op, id, err)
 	}
 	delete(l.open, key)
+	delete(l.at, key)
 	return nil
 }
 

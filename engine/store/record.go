@@ -34,6 +34,17 @@ func encode(v any) ([]byte, error) {
 	return json.Marshal(envelope{Version: recordVersion, CRC32C: checksum(raw), Record: raw})
 }
 
+// versionOf returns the version of a stored record, 0 if it has none.
+func versionOf(stored []byte) int {
+	var e struct {
+		Version int `json:"v"`
+	}
+	if json.Unmarshal(stored, &e) != nil {
+		return 0
+	}
+	return e.Version
+}
+
 // decode reads the stored form into v. Every error is errdefs.ErrCorrupt.
 func decode(stored []byte, v any) error {
 	var e envelope
