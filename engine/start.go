@@ -167,7 +167,7 @@ func (e *Engine) spec(c *container, req StartRequest) (process.Spec, error) {
 			"net.ipv4.ping_group_range":           "0 65535",
 			"net.ipv4.ip_unprivileged_port_start": "0",
 		},
-		ConsoleLog: e.conFile(id), ConsoleLimit: req.ConsoleBytes,
+		Terminal: true, ConsoleLog: e.conFile(id), ConsoleLimit: req.ConsoleBytes,
 	}
 	if spec.Cwd == "" {
 		spec.Cwd = "/"

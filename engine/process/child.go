@@ -19,46 +19,52 @@ type birth struct {
 	prog   *Program
 	child  *os.Process
 	status *os.File
+	// serve does what the child waits for (recordPrepared to recordListener);
+	// nil where a program asks for nothing.
+	serve func(ctx context.Context, b *birth, kind uint32, val uint64) error
 
 	pid    int      // of the first process, 0 until reported
 	pidfd  *os.File // of pid
 	master *os.File // of the console, nil if none was sent
 	ready  bool     // the command was about to be executed
+	gated  bool     // the child waits at its gate
 	failed error    // of the step that failed
+	dying  bool     // kill was called
 }
 
 // killGrace is how long a killed child may take to let go of its socket.
 const killGrace = 5 * time.Second
 
-// await reads messages until the child has replaced itself (or is gone, or ctx
-// has ended), reaps the forking child, and returns nil if the command runs.
+// await reads messages until the child has replaced itself (or waits at its
+// gate, or is gone, or ctx has ended), reaps the forking child, and returns nil if the command runs
+// or waits.
 // On error nothing of the child is left.
 func (b *birth) await(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = b.status.SetReadDeadline(time.Now()) })
-	err := b.read(func() bool { return false })
+	err := b.read(ctx, func() bool { return b.gated })
 	if !stop() && ctx.Err() != nil && err != nil {
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), errdefs.ErrAborted)
 	}
 	if err != nil {
-		b.kill()
+		b.kill(ctx)
 		return err
 	}
 	_, _ = b.child.Wait()
 	switch {
 	case b.failed != nil:
 		err = b.failed
-	case b.pid == 0 || !b.ready || b.pidfd == nil:
+	case b.pid == 0 || !b.ready && !b.gated || b.pidfd == nil:
 		err = errors.New("set-up process was killed")
 	}
 	if err != nil {
-		b.kill()
+		b.kill(ctx)
 	}
 	return err
 }
 
 // read takes messages until enough says so or the socket is closed by its last
 // holder.
-func (b *birth) read(enough func() bool) error {
+func (b *birth) read(ctx context.Context, enough func() bool) error {
 	buf := make([]byte, recordSize)
 	for !enough() {
 		n, files, err := linux.RecvFiles(b.status, buf, 1)
@@ -72,19 +78,22 @@ func (b *birth) read(enough func() bool) error {
 			linux.CloseAll(files)
 			return fmt.Errorf("read set-up status: message of %d bytes", n)
 		}
-		if err := b.take(buf, files); err != nil {
+		if err := b.take(ctx, buf, files); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *birth) take(record []byte, files []*os.File) error {
+func (b *birth) take(ctx context.Context, record []byte, files []*os.File) error {
 	le := binary.LittleEndian
 	kind, index, val := le.Uint32(record), le.Uint32(record[4:]), le.Uint64(record[8:])
 	if kind == recordConsole && len(files) == 1 && b.master == nil {
 		b.master = files[0]
-		return nil
+		if b.dying {
+			return nil
+		}
+		return b.ask(ctx, kind, val)
 	}
 	linux.CloseAll(files)
 	switch kind {
@@ -96,6 +105,18 @@ func (b *birth) take(record []byte, files []*os.File) error {
 	case recordReady:
 		b.ready = true
 		return nil
+	case recordGate:
+		b.gated = true
+		return nil
+	case recordPrepared, recordMounted, recordListener, recordCreated:
+		if b.dying {
+			return nil // and let it wait for its end
+		}
+		if err := b.ask(ctx, kind, val); err != nil {
+			return err
+		}
+		_, err := b.status.Write([]byte{1})
+		return err
 	case recordFailed:
 		b.failed = b.prog.failure(int(index), unix.Errno(val))
 		return nil
@@ -103,12 +124,20 @@ func (b *birth) take(record []byte, files []*os.File) error {
 	return fmt.Errorf("read set-up status: unknown message %d", kind)
 }
 
+func (b *birth) ask(ctx context.Context, kind uint32, val uint64) error {
+	if b.serve == nil {
+		return nil
+	}
+	return b.serve(ctx, b, kind, val)
+}
+
 // kill ends and reaps whatever of the birth still lives and closes its files.
-func (b *birth) kill() {
+func (b *birth) kill(ctx context.Context) {
 	// The forking child must not be killed between fork and report: nobody
 	// would know the first process. Unless it hangs, it gets there at once.
+	b.dying = true
 	_ = b.status.SetReadDeadline(time.Now().Add(killGrace))
-	_ = b.read(func() bool { return b.pid != 0 || b.failed != nil })
+	_ = b.read(context.WithoutCancel(ctx), func() bool { return b.pid != 0 || b.failed != nil })
 	_ = b.child.Kill()
 	if b.pidfd != nil {
 		_ = linux.PidfdSignal(b.pidfd, int(unix.SIGKILL))

@@ -14,6 +14,7 @@ type facts struct {
 	// hardLimits are the runner's own hard limits by resource number; a limit
 	// above one is lowered to it when the kernel refuses.
 	hardLimits map[int]uint64
+	attrFacts
 }
 
 // Messages of the child on its status socket: kind and step (32 bits each),
@@ -23,7 +24,14 @@ const (
 	recordFailed  = 2 // value: errno of the step
 	recordReady   = 3 // the next step is the command
 	recordConsole = 4 // carries the master of the console
-	recordSize    = 16
+	// The child waits for an answer of one byte:
+	recordPrepared = 5 // its process exists, in its namespaces
+	recordMounted  = 6 // its mounts are made, its root is not entered
+	recordListener = 7 // value: the listener of its system call filter
+	recordCreated  = 8 // nothing but the command is left
+	// The child waits at its gate.
+	recordGate = 9
+	recordSize = 16
 )
 
 // compiler holds the places that several parts of a program refer to.
@@ -39,6 +47,17 @@ type compiler struct {
 	root, proc, sys, dev value
 	// slave is the terminal of the command.
 	slave value
+	// moved is how far the status socket is from statusFD, gate the listening
+	// socket of Spec.Gate, kept what its releaser gets.
+	moved int
+	gate  value
+	kept  []value
+	// stdioFD and preserve are files of the Spec, hostProcFD the runner's /proc.
+	stdioFD    [3]value
+	preserve   []value
+	hostProcFD value
+	// target is the process of Spec.Join.
+	target *target
 	// dirs are the directories below root that are open, by cleaned path.
 	dirs map[string]value
 }
@@ -68,10 +87,14 @@ func compile(spec *Spec, facts facts) (*Program, error) {
 	c.userFD = c.place("user namespace", spec.UserNS, unix.O_RDONLY)
 	c.netFD = c.place("network namespace", spec.NetNS, unix.O_RDONLY)
 	c.rootFD = c.place("root directory", spec.Rootfs, unix.O_PATH|unix.O_DIRECTORY)
-	c.placeCgroups()
+	if err := c.checkFacts(); err != nil {
+		return nil, err
+	}
+	c.placeFiles()
 	c.hostSteps()
 	c.enterNamespaces()
 	c.fork()
+	c.prepared()
 	c.takeRoot()
 	for _, f := range spec.Files {
 		c.writeFile(f)
@@ -81,11 +104,10 @@ func compile(spec *Spec, facts facts) (*Program, error) {
 	c.sysctls()
 	c.maskPaths()
 	c.readonlyPaths()
+	c.hostHooks()
 	c.pivot()
 	c.workDirectory()
-	c.terminal()
-	c.credentials()
-	c.command()
+	c.finish()
 	return c.Program, nil
 }
 
@@ -96,13 +118,7 @@ func (c *compiler) hostSteps() {
 	c.close("close program", num(selfFD))
 	c.call("set umask", unix.SYS_UMASK, num(0o022))
 	c.rlimits()
-	// The runner may be protected from the out-of-memory killer; instances are
-	// not. Raising the value needs no right.
-	adj := c.slot("oom")
-	c.call("open oom_score_adj", unix.SYS_OPENAT, atCwd(), c.str("/proc/self/oom_score_adj"), num(unix.O_WRONLY|unix.O_CLOEXEC)).to(adj)
-	c.call("write oom_score_adj", unix.SYS_WRITE, adj, c.str("0"), num(1)).ignore(unix.EACCES, unix.EPERM)
-	c.close("close oom_score_adj", adj)
-	c.joinCgroups()
+	c.attributes()
 	// Nobody in the instance's user namespace may trace the set-up.
 	c.call("forbid tracing", unix.SYS_PRCTL, num(unix.PR_SET_DUMPABLE), num(0))
 	c.call("enter root", unix.SYS_FCHDIR, c.rootFD)

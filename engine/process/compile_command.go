@@ -11,23 +11,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal makes the console the controlling terminal and the only thing that
-// descriptors 0 to 2 and thus the command know.
-func (c *compiler) terminal() {
-	c.call("take terminal", unix.SYS_IOCTL, c.slave, num(unix.TIOCSCTTY), num(0))
-	for fd := range 3 {
-		c.call("connect terminal", unix.SYS_DUP3, c.slave, num(fd), num(0))
+// finish makes the command of a process that is where it belongs: its files,
+// its rights, its filter; then the gate and the last hooks.
+func (c *compiler) finish() {
+	c.stdio()
+	c.affinity("set processors of the command", c.spec.FinalAffinity)
+	if c.spec.Personality != nil {
+		c.call("set personality", unix.SYS_PERSONALITY, num(*c.spec.Personality)).faults(rightFault)
 	}
-	c.call("close files", unix.SYS_CLOSE_RANGE, num(statusFD+1), num(uint64(^uint32(0))), num(0))
+	if c.spec.Umask != nil {
+		c.call("set umask of the command", unix.SYS_UMASK, num(*c.spec.Umask))
+	}
+	c.credentials()
+	c.resetSignals()
+	switch {
+	case c.spec.Gate != nil:
+		c.waitAtGate()
+	case len(c.spec.Hooks.StartContainer) > 0:
+		c.sync("run startContainer hooks", recordCreated)
+	}
+	c.command()
 }
 
 // credentials drops rights, then loads the filter as late as its kind allows:
 // without no_new_privs it takes the capabilities that are dropped behind it.
 func (c *compiler) credentials() {
-	keep := capabilitySet(c.spec.Capabilities)
+	sets := c.capabilities()
 	c.call("clear ambient capabilities", unix.SYS_PRCTL, num(unix.PR_CAP_AMBIENT), num(unix.PR_CAP_AMBIENT_CLEAR_ALL), num(0), num(0), num(0))
 	for n := range 64 {
-		if keep>>n&1 == 0 {
+		if sets.bounding>>n&1 == 0 {
 			// EINVAL: this kernel does not know so many.
 			c.call("drop from bounding set", unix.SYS_PRCTL, num(unix.PR_CAPBSET_DROP), num(n), num(0), num(0), num(0)).ignore(unix.EINVAL)
 		}
@@ -49,13 +61,12 @@ func (c *compiler) credentials() {
 
 	// struct __user_cap_header_struct and two of __user_cap_data_struct.
 	head := binary.LittleEndian.AppendUint32(nil, unix.LINUX_CAPABILITY_VERSION_3)
-	var sets []byte
-	for _, half := range []uint32{uint32(keep), uint32(keep >> 32)} {
-		sets = binary.LittleEndian.AppendUint32(sets, half) // effective
-		sets = binary.LittleEndian.AppendUint32(sets, half) // permitted
-		sets = binary.LittleEndian.AppendUint32(sets, 0)    // inheritable
+	c.call("set capabilities", unix.SYS_CAPSET, c.buf(append(head, 0, 0, 0, 0), "{v3}"), c.buf(sets.encode(), sets.String())).faults(rightFault)
+	for n := range 64 {
+		if sets.ambient>>n&1 != 0 {
+			c.call("raise ambient capability", unix.SYS_PRCTL, num(unix.PR_CAP_AMBIENT), num(unix.PR_CAP_AMBIENT_RAISE), num(n), num(0), num(0)).faults(rightFault)
+		}
 	}
-	c.call("set capabilities", unix.SYS_CAPSET, c.buf(append(head, 0, 0, 0, 0), "{v3}"), c.buf(sets, fmt.Sprintf("{%#x}", keep)))
 	if c.spec.NoNewPrivs {
 		c.filter()
 	}
@@ -83,15 +94,25 @@ func (c *compiler) filter() {
 	prog := binary.LittleEndian.AppendUint64(nil, uint64(len(c.spec.Seccomp))) // struct sock_fprog
 	fprog := c.buf(append(prog, make([]byte, 8)...), fmt.Sprintf("{%d instructions}", len(c.spec.Seccomp)))
 	c.relocs = append(c.relocs, reloc{fprog.off + 8, text.off})
-	c.call("load system call filter", unix.SYS_SECCOMP, num(unix.SECCOMP_SET_MODE_FILTER), num(0), fprog)
+	load := func() *step {
+		return c.call("load system call filter", unix.SYS_SECCOMP, num(unix.SECCOMP_SET_MODE_FILTER), num(c.spec.SeccompFlags), fprog).faults(rightFault)
+	}
+	if c.spec.SeccompFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
+		load()
+		return
+	}
+	// The runner takes the listener out of the child, which needs no other call
+	// than this write, as long as nobody answers notifications.
+	msg, listener := c.record(recordListener, "listener")
+	load().to(listener)
+	c.call("hand over the filter's listener", unix.SYS_WRITE, c.status(), msg, num(recordSize))
+	c.call("hand over the filter's listener", unix.SYS_READ, c.status(), c.buf(make([]byte, 8), "answer"), num(1)).wants(1)
+	c.close("close the filter's listener", listener)
 }
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// command replaces the child by the command. Each candidate of the search is
-// tried inside the new root; a second round tells "not found" from "found, but
-// may not be executed".
-func (c *compiler) command() {
+func (c *compiler) resetSignals() {
 	// A runner that ignores a signal must not make the command ignore it.
 	action := c.buf(make([]byte, 32), "{default}")
 	for sig := 1; sig <= 64; sig++ {
@@ -100,12 +121,18 @@ func (c *compiler) command() {
 		}
 	}
 	c.call("unblock signals", unix.SYS_RT_SIGPROCMASK, num(2), c.buf(make([]byte, 8), "{}"), num(0), num(8)) // SIG_SETMASK
+}
 
+// command replaces the child by the command.
+func (c *compiler) command() { c.execute(searchPath(c.spec.Args[0], c.spec.Env)) }
+
+// execute tries each candidate inside the new root; a second round tells "not
+// found" from "found, but may not be executed".
+func (c *compiler) execute(candidates []string) {
 	argv, envp := c.pointers(c.spec.Args, "argv"), c.pointers(c.spec.Env, "envp")
 	ready, _ := c.record(recordReady, "ready")
-	c.call("report ready", unix.SYS_WRITE, num(statusFD), ready, num(recordSize))
+	c.call("report ready", unix.SYS_WRITE, c.status(), ready, num(recordSize))
 	fault := commandFault(c.spec.Args[0])
-	candidates := searchPath(c.spec.Args[0], c.spec.Env)
 	for _, file := range candidates {
 		c.call("execute command", unix.SYS_EXECVE, c.str(file), argv, envp).
 			ignore(unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.ELOOP).faults(fault)

@@ -143,7 +143,11 @@ func (c *compiler) devices() {
 	pts := c.below("pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "ptmxmode=0666", "mode=620", "gid=5", "max=1024")
 	c.close("mount shm", c.below("shm", "tmpfs", nosuidNodevNoexec, "mode=1777", "size=65536k"))
 	c.close("mount mqueue", c.below("mqueue", "mqueue", nosuidNodevNoexec))
-	c.console(pts)
+	if c.spec.Terminal {
+		c.console(pts)
+	} else {
+		c.close("close pts", pts)
+	}
 }
 
 // below mounts a new file system on a new directory of /dev.
@@ -162,39 +166,6 @@ func (c *compiler) fileMount(name string, dir value, path, entry string) {
 		num(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)).to(fd)
 	c.attachAt(name, fd, c.dev, entry)
 	c.close(name, fd)
-}
-
-// console opens the first terminal of the instance's own devpts, before
-// anything of the image runs, sends its master to the runner and shows its
-// slave as /dev/console.
-func (c *compiler) console(pts value) {
-	// struct msghdr {name, namelen, iov, iovlen, control, controllen, flags}
-	// with one struct cmsghdr {len, level, type} and one descriptor.
-	le := binary.LittleEndian
-	cmsg := le.AppendUint64(nil, 16+4)
-	cmsg = le.AppendUint32(cmsg, unix.SOL_SOCKET)
-	cmsg = le.AppendUint32(cmsg, unix.SCM_RIGHTS)
-	control := c.alloc(append(cmsg, make([]byte, 8)...))
-	master := c.slotAt(control+16, "master")
-	rec, _ := c.record(recordConsole, "console record")
-	iov := c.alloc(make([]byte, 16))
-	c.relocs = append(c.relocs, reloc{iov, rec.off})
-	le.PutUint64(c.data[iov+8:], recordSize)
-	hdr := c.buf(make([]byte, 56), "{console record, master}")
-	c.relocs = append(c.relocs, reloc{hdr.off + 16, iov}, reloc{hdr.off + 32, control})
-	le.PutUint64(c.data[hdr.off+24:], 1)
-	le.PutUint64(c.data[hdr.off+40:], 16+8)
-
-	c.slave = c.slot("slave")
-	const flags = unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC
-	c.call("open console", unix.SYS_OPENAT, pts, c.str("ptmx"), num(flags)).to(master)
-	c.call("unlock console", unix.SYS_IOCTL, master, num(unix.TIOCSPTLCK), c.buf(make([]byte, 8), "{0}"))
-	c.call("open console slave", unix.SYS_IOCTL, master, num(unix.TIOCGPTPEER), num(flags)).to(c.slave)
-	c.call("own console", unix.SYS_FCHOWN, c.slave, num(c.spec.UID), num(5)).faults(idFault)
-	c.fileMount("mount console", pts, "0", "console")
-	c.call("send console", unix.SYS_SENDMSG, num(statusFD), hdr, num(0))
-	c.close("close console", master)
-	c.close("close console", pts)
 }
 
 // pivot makes root the only mount tree that the process can see.

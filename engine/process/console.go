@@ -22,8 +22,8 @@ type console struct {
 	done          chan struct{} // closed when copy has returned
 }
 
-// newConsole takes the master that a child sent.
-func newConsole(received *os.File) (*console, error) {
+// newConsole takes the master that a child sent and gives it its first size.
+func newConsole(received *os.File, rows, columns uint16) (*console, error) {
 	defer func() { _ = received.Close() }()
 	fd, err := unix.FcntlInt(received.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -35,8 +35,7 @@ func newConsole(received *os.File) (*console, error) {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("ioctl TIOCGPTPEER", errno)
 	}
-	// A size that programs expect of a console; theirs to change.
-	_ = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80})
+	_ = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, firstSize(rows, columns))
 	if err := unix.SetNonblock(fd, true); err != nil {
 		_ = unix.Close(fd)
 		_ = unix.Close(int(slave))

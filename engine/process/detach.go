@@ -61,6 +61,7 @@ func detachProgram(argv, env []string, output *os.File) *Program {
 	c.call("new session", unix.SYS_SETSID)
 	c.call("set umask", unix.SYS_UMASK, num(0o077))
 	c.call("enter /", unix.SYS_CHDIR, c.str("/"))
+	c.resetSignals()
 	c.command()
 	return c.Program
 }

@@ -70,7 +70,7 @@ func New(o Options) (*Local, error) {
 	}
 	return &Local{
 		log:    o.Log,
-		facts:  facts{unifiedCgroups: linux.UnifiedCgroups(), hardLimits: hardLimits()},
+		facts:  facts{unifiedCgroups: linux.UnifiedCgroups(), hardLimits: hardLimits(), attrFacts: readAttrFacts()},
 		bootID: bootID,
 		null:   null,
 		procs:  map[string]*proc{},
@@ -130,16 +130,17 @@ func (l *Local) reserve(id string, p *proc) error {
 }
 
 func (l *Local) start(ctx context.Context, p *proc, spec Spec) error {
-	prog, err := compile(&spec, l.facts)
+	prog, done, err := l.program(&spec)
 	if err != nil {
 		return err
 	}
+	defer done()
 	if spec.ConsoleLog != "" {
 		if p.log, err = conlog.NewWriter(spec.ConsoleLog, spec.ConsoleLimit); err != nil {
 			return err
 		}
 	}
-	if err := l.bear(ctx, p, prog); err != nil {
+	if err := l.bear(ctx, p, prog, &spec); err != nil {
 		if p.log != nil {
 			_ = p.log.Close()
 		}
@@ -148,36 +149,57 @@ func (l *Local) start(ctx context.Context, p *proc, spec Spec) error {
 	return nil
 }
 
+// program compiles spec. done releases what the program refers to.
+func (l *Local) program(spec *Spec) (prog *Program, done func(), err error) {
+	if spec.Join == "" {
+		prog, err = compile(spec, l.facts)
+		return prog, func() {}, err
+	}
+	p, err := l.find(spec.Join)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := newTarget(p.process.Pid, p.pidfd)
+	if err != nil {
+		return nil, nil, fmt.Errorf("join process %s: %w", spec.Join, err)
+	}
+	prog, err = compileExec(spec, l.facts, t)
+	return prog, func() { _ = t.pidfd.Close() }, err
+}
+
 // bear runs the program and fills in p.
-func (l *Local) bear(ctx context.Context, p *proc, prog *Program) error {
+func (l *Local) bear(ctx context.Context, p *proc, prog *Program, spec *Spec) error {
 	child, status, err := launch(prog, l.null)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = status.Close() }()
-	b := &birth{prog: prog, child: child, status: status}
+	m := midwife{spec: spec, null: l.null, facts: l.facts}
+	b := &birth{prog: prog, child: child, status: status, serve: m.serve}
 	if err := b.await(ctx); err != nil {
 		return err
 	}
-	if err := l.adopt(p, b); err != nil {
-		b.kill()
+	if err := l.adopt(p, b, spec); err != nil {
+		b.kill(ctx)
 		return err
 	}
 	return nil
 }
 
-func (l *Local) adopt(p *proc, b *birth) error {
+func (l *Local) adopt(p *proc, b *birth, spec *Spec) error {
 	started, err := linux.StartTime(b.pid)
 	if err != nil {
 		return err
 	}
-	if b.master == nil {
-		return errors.New("set-up process sent no console")
-	}
-	p.console, err = newConsole(b.master)
-	b.master = nil
-	if err != nil {
-		return err
+	if spec.Terminal && spec.ConsoleSocket == nil {
+		if b.master == nil {
+			return errors.New("set-up process sent no console")
+		}
+		p.console, err = newConsole(b.master, spec.ConsoleRows, spec.ConsoleColumns)
+		b.master = nil
+		if err != nil {
+			return err
+		}
 	}
 	p.pidfd = b.pidfd
 	p.process = Process{Pid: b.pid, StartTime: started, BootID: l.bootID}
@@ -192,9 +214,13 @@ func (l *Local) watch(p *proc) {
 		sink = p.log
 		defer func() { _ = p.log.Close() }()
 	}
-	l.tasks.Go(func() { p.console.copy(sink, &l.pool, log) })
+	if p.console != nil {
+		l.tasks.Go(func() { p.console.copy(sink, &l.pool, log) })
+	}
 	if err := linux.AwaitPidfd(p.pidfd); err != nil {
-		p.console.abandon() // Close was called
+		if p.console != nil {
+			p.console.abandon() // Close was called
+		}
 		_ = p.pidfd.Close()
 		return
 	}
@@ -209,7 +235,9 @@ func (l *Local) watch(p *proc) {
 		p.exit.Signal = int(ws.Signal())
 		p.exit.Code = 128 + p.exit.Signal
 	}
-	p.console.finish()
+	if p.console != nil {
+		p.console.finish()
+	}
 	close(p.ended)
 	_ = p.pidfd.Close()
 }

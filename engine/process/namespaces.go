@@ -70,7 +70,7 @@ func createNamespaces(ctx context.Context, dir, uids, gids string) error {
 	}()
 	stop := context.AfterFunc(ctx, func() { _ = status.SetReadDeadline(time.Now()) })
 	defer stop()
-	if err := b.read(func() bool { return b.ready }); err != nil {
+	if err := b.read(ctx, func() bool { return b.ready }); err != nil {
 		return err
 	}
 	if b.failed != nil {

@@ -81,7 +81,7 @@ const (
 	kindResult
 )
 
-func num[T ~int | ~int64 | ~uint32 | ~uint64 | ~uintptr](n T) value {
+func num[T ~int | ~uint | ~int64 | ~uint32 | ~uint64 | ~uintptr](n T) value {
 	return value{kind: kindNumber, num: uint64(n)}
 }
 

@@ -33,6 +33,7 @@ func goldenSpec() *Spec {
 		ReadonlyPaths: []string{"/proc/sys"},
 		Seccomp:       []SockFilter{{Code: 6, K: 0x7fff0000}},
 		Rlimits:       []Rlimit{{Name: "RLIMIT_NOFILE", Soft: 1024, Hard: 1048576}, {Name: "RLIMIT_CORE"}},
+		Terminal:      true,
 		Sysctls:       map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"},
 	}
 }

@@ -118,10 +118,14 @@ func callName(nr uintptr) string {
 	switch nr {
 	case nrFail:
 		return "fail"
+	case unix.SYS_ACCEPT4:
+		return "accept4"
 	case unix.SYS_CAPSET:
 		return "capset"
 	case unix.SYS_CHDIR:
 		return "chdir"
+	case unix.SYS_CHROOT:
+		return "chroot"
 	case unix.SYS_CLONE:
 		return "clone"
 	case unix.SYS_CLOSE:
@@ -140,6 +144,8 @@ func callName(nr uintptr) string {
 		return "fchmod"
 	case unix.SYS_FCHOWN:
 		return "fchown"
+	case unix.SYS_FCNTL:
+		return "fcntl"
 	case unix.SYS_FSCONFIG:
 		return "fsconfig"
 	case unix.SYS_FSMOUNT:
@@ -148,6 +154,8 @@ func callName(nr uintptr) string {
 		return "fsopen"
 	case unix.SYS_IOCTL:
 		return "ioctl"
+	case unix.SYS_IOPRIO_SET:
+		return "ioprio_set"
 	case unix.SYS_KEYCTL:
 		return "keyctl"
 	case unix.SYS_MKDIRAT:
@@ -166,6 +174,8 @@ func callName(nr uintptr) string {
 		return "openat2"
 	case unix.SYS_OPEN_TREE:
 		return "open_tree"
+	case unix.SYS_PERSONALITY:
+		return "personality"
 	case unix.SYS_PIVOT_ROOT:
 		return "pivot_root"
 	case unix.SYS_PRCTL:
@@ -178,6 +188,8 @@ func callName(nr uintptr) string {
 		return "rt_sigaction"
 	case unix.SYS_RT_SIGPROCMASK:
 		return "rt_sigprocmask"
+	case unix.SYS_SCHED_SETAFFINITY:
+		return "sched_setaffinity"
 	case unix.SYS_SECCOMP:
 		return "seccomp"
 	case unix.SYS_SENDMSG:

@@ -115,10 +115,10 @@ type Spec struct {
 
 	// Hooks run at the points that config.md (POSIX-platform Hooks) names.
 	Hooks Hooks
-	// Gate, a named pipe opened for reading and writing, holds the child back
-	// before startContainer hooks and the command: Start returns when the child
-	// has come that far, and the command is executed when one byte has been
-	// written to the pipe. See OpenGate.
+	// Gate, a file from OpenGate, holds the child back before startContainer
+	// hooks and the command: Start returns when the child has come that far, with
+	// all its rights dropped, and ReleaseGate of any process lets it go on. With
+	// hooks behind the gate their State must make a JSON object.
 	Gate *os.File `json:"-"`
 
 	// Passed is set between TakeFiles and SetFiles only.

@@ -52,7 +52,11 @@ func Validate(spec *Spec) error { return spec.validate() }
 
 // validate checks everything that compile relies on.
 func (s *Spec) validate() error {
-	for _, check := range []func() error{s.checkPlaces, s.checkCommand, s.checkRights, s.checkFiles, s.checkPaths, s.checkSettings} {
+	checks := []func() error{s.checkPlaces, s.checkCommand, s.checkRights, s.checkFiles, s.checkPaths, s.checkSettings, s.checkProcess}
+	if s.Join != "" {
+		checks = []func() error{s.checkJoin, s.checkCommand, s.checkRights, s.checkProcess}
+	}
+	for _, check := range checks {
 		if err := check(); err != nil {
 			return err
 		}
@@ -69,13 +73,7 @@ func (s *Spec) checkPlaces() error {
 	if len(s.Hostname) > 64 || hasNUL(s.Hostname) || strings.ContainsAny(s.Hostname, "/\n ") {
 		return invalid("host name %q", s.Hostname)
 	}
-	if s.ConsoleLog != "" && !path.IsAbs(s.ConsoleLog) {
-		return invalid("console log %q is not an absolute path", s.ConsoleLog)
-	}
-	if s.ConsoleLimit < 0 {
-		return invalid("console limit %d", s.ConsoleLimit)
-	}
-	return nil
+	return s.checkConsoleLog()
 }
 
 func (s *Spec) checkCommand() error {

@@ -113,6 +113,7 @@ func (f Fixture) Spec(t testing.TB, args ...string) process.Spec {
 		},
 		MaskedPaths:   []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware", "/proc/nonsense"},
 		ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		Terminal:      true,
 		ConsoleLog:    filepath.Join(t.TempDir(), "console.log"),
 	}
 }

@@ -1,0 +1,162 @@
+package process
+
+import (
+	"encoding/binary"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// placeFiles takes along the open files of the Spec.
+func (c *compiler) placeFiles() {
+	for _, f := range c.spec.CgroupFiles {
+		c.cgroups = append(c.cgroups, c.placeFile("control group", f))
+	}
+	for i, f := range c.spec.Stdio {
+		if f != nil {
+			c.stdioFD[i] = c.placeFile("stdio", f)
+		}
+	}
+	for _, f := range c.spec.Preserve {
+		c.preserve = append(c.preserve, c.placeFile("file to preserve", f))
+	}
+	if c.spec.Gate != nil {
+		c.gate = c.placeFile("gate", c.spec.Gate)
+		// Whoever opens the gate runs these, in the same control groups.
+		if len(c.spec.Hooks.StartContainer) > 0 {
+			c.kept = c.cgroups
+		}
+	}
+	if c.labelled() {
+		c.hostProcFD = c.place("host's /proc", "/proc", unix.O_PATH|unix.O_DIRECTORY)
+	}
+}
+
+// rightsMessage is a struct msghdr {name, namelen, iov, iovlen, control,
+// controllen, flags} of one iov and one struct cmsghdr {len, level, type} with
+// room for count descriptors, which begin at offset fds of the data.
+func (c *compiler) rightsMessage(text string, body value, size, count int) (hdr value, fds int) {
+	le := binary.LittleEndian
+	iov := c.alloc(make([]byte, 16))
+	c.relocs = append(c.relocs, reloc{iov, body.off})
+	le.PutUint64(c.data[iov+8:], uint64(size))
+	hdr = c.buf(make([]byte, 56), text)
+	c.relocs = append(c.relocs, reloc{hdr.off + 16, iov})
+	le.PutUint64(c.data[hdr.off+24:], 1)
+	if count == 0 {
+		return hdr, 0
+	}
+	cmsg := le.AppendUint64(nil, uint64(16+4*count))
+	cmsg = le.AppendUint32(cmsg, unix.SOL_SOCKET)
+	cmsg = le.AppendUint32(cmsg, unix.SCM_RIGHTS)
+	control := c.alloc(append(cmsg, make([]byte, 4*count+4)...))
+	c.relocs = append(c.relocs, reloc{hdr.off + 32, control})
+	le.PutUint64(c.data[hdr.off+40:], uint64(16+(4*count+7)&^7))
+	return hdr, control + 16
+}
+
+// openTerminal opens a new terminal of the devpts whose ptmx is dir/path,
+// before anything of the image can get in between, and sends its master to the
+// runner. The path may be hostile: whatever is not a master refuses the calls
+// that follow.
+func (c *compiler) openTerminal(dir value, path string, resolve uint64) {
+	rec, _ := c.record(recordConsole, "console record")
+	hdr, fds := c.rightsMessage("{console record, master}", rec, recordSize, 1)
+	master := c.slotAt(fds, "master")
+	c.slave = c.slot("slave")
+	const flags = unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC
+	s, _ := c.openTo("open console", master, dir, path, flags|unix.O_NONBLOCK, resolve)
+	s.faults(terminalFault)
+	c.call("unlock console", unix.SYS_IOCTL, master, num(unix.TIOCSPTLCK), c.buf(make([]byte, 8), "{0}")).faults(terminalFault)
+	c.call("open console slave", unix.SYS_IOCTL, master, num(unix.TIOCGPTPEER), num(flags)).to(c.slave).faults(terminalFault)
+	c.call("own console", unix.SYS_FCHOWN, c.slave, num(c.spec.UID), num(^uint32(0))).faults(idFault)
+	c.call("send console", unix.SYS_SENDMSG, c.status(), hdr, num(0))
+	c.close("close console", master)
+}
+
+// openTo is open with a slot of the caller's.
+func (c *compiler) openTo(name string, slot, dir value, path string, flags, resolve uint64) (*step, value) {
+	return c.call(name, unix.SYS_OPENAT2, dir, c.str(path), c.how(flags, resolve), num(sizeofHow)).to(slot), slot
+}
+
+// terminalFault: the container has no devpts where it belongs.
+func terminalFault(errno unix.Errno) error {
+	switch errno {
+	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ENOTTY, unix.EXDEV, unix.ENXIO, unix.ENODEV, unix.EINVAL, unix.EISDIR, unix.EACCES, unix.EPERM:
+		return errdefs.WithPublic(wrapErrno(errno, errdefs.ErrInvalid), "the instance has no terminals in /dev/pts")
+	case unix.ENOSPC: // max of devpts
+		return wrapErrno(errno, errdefs.ErrExhausted)
+	}
+	return nil
+}
+
+// console opens the first terminal of the instance's own devpts and shows it
+// as /dev/console.
+func (c *compiler) console(pts value) {
+	c.openTerminal(pts, "ptmx", inMount)
+	c.fileMount("mount console", pts, "0", "console")
+	c.close("close console", pts)
+}
+
+// status is the socket to the runner, and later to who opens the gate.
+func (c *compiler) status() value { return num(statusFD + c.moved) }
+
+// stdio connects descriptors 0 to 2, puts Spec.Preserve behind them, and
+// closes everything else but the status socket and what the gate needs.
+func (c *compiler) stdio() {
+	for fd := range 3 {
+		switch {
+		case c.spec.Terminal && fd == 0:
+			c.call("take terminal", unix.SYS_IOCTL, c.slave, num(unix.TIOCSCTTY), num(0))
+			c.call("connect terminal", unix.SYS_DUP3, c.slave, num(fd), num(0))
+		case c.spec.Terminal:
+			c.call("connect terminal", unix.SYS_DUP3, c.slave, num(fd), num(0))
+		case c.spec.Stdio[fd] != nil:
+			c.call("connect stdio", unix.SYS_DUP3, c.stdioFD[fd], num(fd), num(0))
+		}
+	}
+	stay := []value{c.status()}
+	if c.spec.Gate != nil {
+		stay = append(append(stay, c.gate), c.kept...)
+	}
+	first := c.arrange(stay)
+	if c.spec.Gate != nil {
+		c.gate = num(first + 1)
+		for i := range c.kept {
+			c.kept[i] = num(first + 2 + i)
+		}
+	}
+	c.call("close files", unix.SYS_CLOSE_RANGE, num(first+len(stay)), num(uint64(^uint32(0))), num(0))
+}
+
+// arrange moves Spec.Preserve to 3 and up and stay to the numbers behind it,
+// the first of which it returns.
+func (c *compiler) arrange(stay []value) int {
+	first := 3 + len(c.preserve)
+	if len(c.preserve) == 0 && len(stay) == 1 {
+		return first // the status socket is there
+	}
+	// Out of the way of each other first.
+	above := num(first + len(stay))
+	move := func(fds []value) []value {
+		slots := make([]value, len(fds))
+		for i, fd := range fds {
+			slots[i] = c.slot("kept file")
+			c.call("move file", unix.SYS_FCNTL, fd, num(unix.F_DUPFD_CLOEXEC), above).to(slots[i])
+		}
+		return slots
+	}
+	preserve, others := move(c.preserve), move(stay)
+	for i, fd := range preserve {
+		c.call("preserve file", unix.SYS_DUP3, fd, num(3+i), num(0))
+	}
+	report := c.slotAt(c.report, "status")
+	for i, fd := range others {
+		s := c.call("move file", unix.SYS_DUP3, fd, num(first+i), num(unix.O_CLOEXEC))
+		if i == 0 {
+			s.to(report)
+		}
+	}
+	c.moved = first - statusFD
+	return first
+}
