@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
@@ -48,7 +49,7 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	if err := failpoint.Hit("engine.create.record"); err != nil {
 		return err
 	}
-	if err := e.opts.Snapshots.Prepare(ctx, rec.ID, img.Chain); err != nil {
+	if err := e.opts.Snapshots.Prepare(ctx, rec.ID, img.Chain, snapshot.Limit{}); err != nil {
 		return err
 	}
 	undone.Push("disk", func(ctx context.Context) error { return e.opts.Snapshots.Remove(ctx, rec.ID) })

@@ -25,3 +25,8 @@ func Diff(context.Context, *os.File, io.Writer) (DiffResult, error) {
 func Inherit(*os.File, []string, []*os.File) error {
 	return fmt.Errorf("inherit directories: %w", errdefs.ErrUnsupported)
 }
+
+// Copy needs Linux.
+func Copy(context.Context, *os.File, *os.File) error {
+	return fmt.Errorf("copy layer: %w", errdefs.ErrUnsupported)
+}

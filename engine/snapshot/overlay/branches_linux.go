@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/engine/snapshot/mounts"
 )
 
 // settings keep the upper directory in the plain form that layer.Diff reads:
@@ -17,10 +19,19 @@ import (
 var settings = [][2]string{{"redirect_dir", "nofollow"}, {"metacopy", "off"}, {"index", "off"}}
 
 // branches of an overlay, as mounts that are attached nowhere. upper holds
-// "upper" and "work"; lower has the topmost layer first.
+// "upper" and "work"; with -1 the overlay is read-only. lower has the topmost
+// layer first.
 type branches struct {
 	upper int
 	lower []int
+}
+
+// attributes of the mount.
+func (b *branches) attributes() int {
+	if b.upper < 0 {
+		return mounts.ViewFlags
+	}
+	return unix.MOUNT_ATTR_NODEV
 }
 
 func (b *branches) close() {
@@ -49,6 +60,9 @@ func overlayOfDescriptors(name string, b branches) (int, error) {
 		}
 	}
 	for option, dir := range map[string]string{"upperdir": "upper", "workdir": "work"} {
+		if b.upper < 0 {
+			break
+		}
 		fd, err := unix.Openat(b.upper, dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return -1, &os.PathError{Op: "open", Path: dir, Err: err}
@@ -70,7 +84,7 @@ func overlayOfDescriptors(name string, b branches) (int, error) {
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, os.NewSyscallError("fsconfig create overlay", err)
 	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NODEV)
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, b.attributes())
 	return fd, os.NewSyscallError("fsmount", err)
 }
 
@@ -94,8 +108,15 @@ func overlayOfPaths(name, root string, b branches) (int, error) {
 		}
 		return unix.MoveMount(fd, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH)
 	}
-	if err := errors.Join(attach(b.upper, "u"), unix.Mkdir("m", 0o700)); err != nil {
-		return -1, fmt.Errorf("attach upper: %w", err)
+	if err := unix.Mkdir("m", 0o700); err != nil {
+		return -1, fmt.Errorf("staging: %w", err)
+	}
+	var options []string
+	if b.upper >= 0 {
+		if err := attach(b.upper, "u"); err != nil {
+			return -1, fmt.Errorf("attach upper: %w", err)
+		}
+		options = []string{"upperdir=" + filepath.Join("u", "upper"), "workdir=" + filepath.Join("u", "work")}
 	}
 	lower := make([]string, len(b.lower))
 	for i, fd := range b.lower {
@@ -104,7 +125,7 @@ func overlayOfPaths(name, root string, b branches) (int, error) {
 			return -1, fmt.Errorf("attach layer: %w", err)
 		}
 	}
-	options := []string{"upperdir=" + filepath.Join("u", "upper"), "workdir=" + filepath.Join("u", "work"), "lowerdir=" + strings.Join(lower, ":")}
+	options = append(options, "lowerdir="+strings.Join(lower, ":"))
 	for _, kv := range settings {
 		options = append(options, kv[0]+"="+kv[1])
 	}
@@ -112,5 +133,9 @@ func overlayOfPaths(name, root string, b branches) (int, error) {
 		return -1, fmt.Errorf("mount overlay: %w", err)
 	}
 	fd, err := unix.OpenTree(unix.AT_FDCWD, "m", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	return fd, os.NewSyscallError("open_tree", err)
+	if err != nil {
+		return -1, os.NewSyscallError("open_tree", err)
+	}
+	attr := unix.MountAttr{Attr_set: uint64(b.attributes())}
+	return fd, os.NewSyscallError("mount_setattr", unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr))
 }

@@ -1,459 +1,288 @@
 // Package overlay keeps snapshots as overlay mounts over id-mapped layers.
 //
-// Layout below the root (docs/ondisk.md): layers/HEX holds a committed layer's
-// content in "fs"; active/KEY holds "upper", "work" and "chain", a symbolic
-// link that names a file in chains/: the chain ids of the layers below, one a
-// line, under the beginning of their digest. "empty" is the lower branch of an
-// image without layers. Names that begin with ".new-" or ".gone-" are half made
-// or half removed and are swept at the start.
+// Layers and names are on a shelf (engine/snapshot/shelf). A disk,
+// active/KEY, holds "upper" and "work", either itself or in "disk", a directory
+// that is bounded (engine/snapshot/quota).
 //
-// It needs Linux 5.19: overlay over id-mapped mounts. It imports errdefs,
-// atomicfile and engine/snapshot of ours.
+// It needs Linux 5.19: overlay over id-mapped mounts. It imports errdefs and
+// engine/snapshot of ours.
 package overlay
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 
-	"github.com/opencontainers/go-digest"
+	"github.com/moby/sys/mountinfo"
 
+	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/engine/snapshot"
-	"github.com/gantry-project/gantry/internal/atomicfile"
+	"github.com/gantry-project/gantry/engine/snapshot/mounts"
+	"github.com/gantry-project/gantry/engine/snapshot/quota"
+	"github.com/gantry-project/gantry/engine/snapshot/shelf"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-const (
-	halfMade = ".new-"
-	halfGone = ".gone-"
-)
+// Options of a store.
+type Options struct {
+	// Limit is what bounds new disks: LimitProject, LimitLoop, or LimitNone
+	// (also if empty).
+	Limit snapshot.LimitKind
+}
 
 // Snapshotter implements snapshot.Snapshotter.
 type Snapshotter struct {
-	root string
-	// mu orders the making of disks against the removal of layers.
-	mu sync.RWMutex
-	// pending maps a target to the end (chan struct{}) of its unmount.
-	pending sync.Map
-	closing sync.WaitGroup
+	shelf.Public
+	store  *shelf.Shelf
+	quota  *quota.Manager
+	mounts mounts.Unmounter
+	limit  snapshot.LimitKind
 	// pathsOnly is set once the kernel has refused branches by descriptor.
 	pathsOnly atomic.Bool
 }
 
 var _ snapshot.Snapshotter = (*Snapshotter)(nil)
 
-// New opens or makes the store of snapshots at root, and removes what an
-// interrupted call left there.
+// New is Open without limits.
 func New(root string) (*Snapshotter, error) {
-	s := &Snapshotter{root: root}
-	for _, dir := range []string{s.root, s.path("layers"), s.path("active"), s.path("chains"), s.path("empty")} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("open snapshots: %w", err)
-		}
+	return open(root, Options{}, func() (*quota.Manager, error) { return quota.Unlimited(root), nil })
+}
+
+// Open opens or makes the store of snapshots at root, and removes what an
+// interrupted call left there. errdefs.ErrUnsupported if the limit that was
+// asked for cannot be had.
+func Open(ctx context.Context, root string, opts Options) (*Snapshotter, error) {
+	if opts.Limit == "" {
+		opts.Limit = snapshot.LimitNone
 	}
-	for _, dir := range []string{s.path("layers"), s.path("active")} {
-		if err := sweep(dir); err != nil {
-			return nil, fmt.Errorf("open snapshots: %w", err)
-		}
-	}
-	if err := s.sweepChains(); err != nil {
+	return open(root, opts, func() (*quota.Manager, error) { return quota.New(ctx, root, opts.Limit) })
+}
+
+func open(root string, opts Options, limits func() (*quota.Manager, error)) (*Snapshotter, error) {
+	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
+	s := &Snapshotter{limit: opts.Limit}
+	var err error
+	if s.quota, err = limits(); err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	if s.store, err = shelf.Open(root, shelf.Options{RemoveDisk: s.removeDisk}); err != nil {
+		return nil, err
+	}
+	s.Public = s.store
 	return s, nil
 }
 
-func sweep(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
+// removeDisk removes the directory of a disk with what bounds it.
+func (s *Snapshotter) removeDisk(dir string) error {
+	if err := s.quota.Remove(bounded(dir)); err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), halfMade) || strings.HasPrefix(e.Name(), halfGone) {
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+	return os.RemoveAll(dir)
+}
+
+// bounded is the directory of a disk that has a limit.
+func bounded(disk string) string { return filepath.Join(disk, "disk") }
+
+// Describe implements snapshot.Maintainer.
+func (s *Snapshotter) Describe() snapshot.Description {
+	d := snapshot.Description{
+		Name: "overlay", Root: s.store.Root(), FileSystem: mounts.FileSystem(s.store.Root()),
+		IDs: snapshot.IDsMapped, SharesLayers: true,
+	}
+	s.quota.Describe(&d)
+	return d
+}
+
+// Prepare implements snapshot.DiskStore.
+func (s *Snapshotter) Prepare(ctx context.Context, key string, chain []string, limit snapshot.Limit) error {
+	return s.store.Prepare(ctx, key, chain, func(dir string) error {
+		branches := dir
+		if limit != (snapshot.Limit{}) || s.limit == snapshot.LimitProject {
+			branches = bounded(dir)
+			if err := s.quota.Make(ctx, branches, limit); err != nil {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-func (s *Snapshotter) path(elem ...string) string {
-	return filepath.Join(append([]string{s.root}, elem...)...)
-}
-
-// layerName is the directory name of a chain id.
-func layerName(chainID string) (string, error) {
-	hex, ok := strings.CutPrefix(chainID, "sha256:")
-	if !ok || len(hex) != 64 || strings.Trim(hex, "0123456789abcdef") != "" {
-		return "", fmt.Errorf("chain id %q: %w", chainID, errdefs.ErrInvalid)
-	}
-	return hex, nil
-}
-
-// keyName checks that a key can be a file name.
-func keyName(key string) (string, error) {
-	if key == "" || key[0] == '.' || strings.ContainsAny(key, "/\x00\n,:\\") {
-		return "", fmt.Errorf("snapshot key %q: %w", key, errdefs.ErrInvalid)
-	}
-	return key, nil
-}
-
-// HasLayer implements snapshot.Snapshotter.
-func (s *Snapshotter) HasLayer(_ context.Context, chainID string) (bool, error) {
-	name, err := layerName(chainID)
-	if err != nil {
-		return false, err
-	}
-	return exists(s.path("layers", name))
-}
-
-func exists(name string) (bool, error) {
-	_, err := os.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// Unpack implements snapshot.Snapshotter.
-func (s *Snapshotter) Unpack(ctx context.Context, chainID string, fill func(dir string) error) error {
-	name, err := layerName(chainID)
-	if err != nil {
-		return err
-	}
-	final := s.path("layers", name)
-	if there, err := exists(final); there || err != nil {
-		return err
-	}
-	if err := s.unpack(final, fill); err != nil {
-		return fmt.Errorf("unpack layer %s: %w", chainID, classify(err))
-	}
-	return ctx.Err()
-}
-
-func (s *Snapshotter) unpack(final string, fill func(dir string) error) error {
-	tmp, err := os.MkdirTemp(s.path("layers"), halfMade)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(tmp) }() // New sweeps what stays
-	dir := filepath.Join(tmp, "fs")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil { // whatever the umask
-		return err
-	}
-	if err := fill(dir); err != nil {
-		return err
-	}
-	if err := syncTree(dir); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, final); err != nil {
-		if there, eerr := exists(final); eerr == nil && there {
-			return nil // somebody else was faster with the same content
-		}
-		return err
-	}
-	return atomicfile.SyncDir(filepath.Dir(final))
-}
-
-// RemoveLayer implements snapshot.Snapshotter.
-func (s *Snapshotter) RemoveLayer(ctx context.Context, chainID string) error {
-	name, err := layerName(chainID)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	keys, err := s.List(ctx)
-	if err != nil {
-		return err
-	}
-	for _, key := range keys {
-		chain, err := s.chain(key)
-		if err != nil {
-			return fmt.Errorf("remove layer %s: %w", chainID, err)
-		}
-		if slices.Contains(chain, chainID) {
-			return fmt.Errorf("remove layer %s: snapshot %s is over it: %w", chainID, key, errdefs.ErrConflict)
-		}
-	}
-	if err := discard(s.path("layers"), name); err != nil {
-		return fmt.Errorf("remove layer %s: %w", chainID, err)
-	}
-	return nil
-}
-
-// discard renames first, so that an interrupted removal is recognised.
-func discard(dir, name string) error {
-	gone := filepath.Join(dir, halfGone+name)
-	if err := os.RemoveAll(gone); err != nil {
-		return err
-	}
-	if err := os.Rename(filepath.Join(dir, name), gone); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	return os.RemoveAll(gone)
-}
-
-// Layer implements snapshot.Snapshotter.
-func (s *Snapshotter) Layer(_ context.Context, chainID string) (string, error) {
-	name, err := layerName(chainID)
-	if err != nil {
-		return "", err
-	}
-	dir := s.path("layers", name, "fs")
-	if there, err := exists(dir); err != nil || !there {
-		return "", errors.Join(err, fmt.Errorf("layer %s: %w", chainID, errdefs.ErrNotFound))
-	}
-	return dir, nil
-}
-
-// Layers implements snapshot.Snapshotter.
-func (s *Snapshotter) Layers(context.Context) ([]string, error) {
-	names, err := names(s.path("layers"))
-	for i := range names {
-		names[i] = "sha256:" + names[i]
-	}
-	return names, err
-}
-
-// List implements snapshot.Snapshotter.
-func (s *Snapshotter) List(context.Context) ([]string, error) {
-	return names(s.path("active"))
-}
-
-func names(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("list snapshots: %w", err)
-	}
-	var out []string
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") {
-			out = append(out, e.Name())
-		}
-	}
-	return out, nil
-}
-
-// Prepare implements snapshot.Snapshotter.
-func (s *Snapshotter) Prepare(_ context.Context, key string, chain []string) error {
-	name, err := keyName(key)
-	if err != nil {
-		return err
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, id := range chain {
-		layer, err := layerName(id)
-		if err != nil {
-			return fmt.Errorf("prepare snapshot %s: %w", key, err)
-		}
-		if there, err := exists(s.path("layers", layer)); err != nil {
-			return fmt.Errorf("prepare snapshot %s: %w", key, err)
-		} else if !there {
-			return fmt.Errorf("prepare snapshot %s: layer %s: %w", key, id, errdefs.ErrNotFound)
-		}
-	}
-	final := s.path("active", name)
-	if there, err := exists(final); err != nil || there {
-		return errors.Join(err, fmt.Errorf("prepare snapshot %s: %w", key, errdefs.ErrAlreadyExists))
-	}
-	if err := s.prepare(final, chain); err != nil {
-		return fmt.Errorf("prepare snapshot %s: %w", key, classify(err))
-	}
-	return nil
-}
-
-func (s *Snapshotter) prepare(final string, chain []string) error {
-	tmp, err := os.MkdirTemp(s.path("active"), halfMade)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.RemoveAll(tmp) }() // New sweeps what stays
-	upper := filepath.Join(tmp, "upper")
-	for _, dir := range []string{upper, filepath.Join(tmp, "work")} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	if err := s.likeTop(upper, chain); err != nil {
-		return err
-	}
-	record, err := s.recordChain(chain)
-	if err != nil {
-		return err
-	}
-	if err := os.Symlink(record, filepath.Join(tmp, "chain")); err != nil {
-		return err
-	}
-	return os.Rename(tmp, final)
-}
-
-// recordChain writes the chain, durably, unless an earlier snapshot has the
-// same, and returns the name of its record: short enough that a symbolic link
-// to it is a part of its inode and needs no fsync of its own.
-func (s *Snapshotter) recordChain(chain []string) (string, error) {
-	data := []byte(strings.Join(chain, "\n"))
-	name := digest.FromBytes(data).Encoded()[:40]
-	if there, err := exists(s.path("chains", name)); err != nil || there {
-		return name, err
-	}
-	return name, atomicfile.Write(s.path("chains", name), data, 0o600)
-}
-
-// sweepChains removes the records that no snapshot names any more, unless it
-// cannot tell.
-func (s *Snapshotter) sweepChains() error {
-	keys, err := names(s.path("active"))
-	if err != nil {
-		return err
-	}
-	used := map[string]bool{}
-	for _, key := range keys {
-		record, err := os.Readlink(s.path("active", key, "chain"))
-		if err != nil {
-			return nil //nolint:nilerr // one damaged snapshot must not keep the others from being opened
-		}
-		used[record] = true
-	}
-	entries, err := os.ReadDir(s.path("chains"))
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if !used[e.Name()] {
-			if err := os.Remove(s.path("chains", e.Name())); err != nil {
+		upper := filepath.Join(branches, "upper")
+		for _, dir := range []string{upper, filepath.Join(branches, "work")} {
+			if err := os.Mkdir(dir, 0o755); err != nil {
 				return err
 			}
 		}
-	}
-	return nil
+		return s.store.LikeTop(ctx, upper, chain)
+	})
 }
 
-// likeTop gives the upper directory mode, owner and times of the chain's root:
-// in an overlay the upper directory is what shows.
-func (s *Snapshotter) likeTop(upper string, chain []string) error {
-	if len(chain) == 0 {
-		return os.Chmod(upper, 0o755)
-	}
-	layer, err := layerName(chain[len(chain)-1])
+// branchesOf returns the directory of upper and work, ready for use.
+func (s *Snapshotter) branchesOf(ctx context.Context, key string) (dir string, limited bool, err error) {
+	disk, err := s.store.Disk(key)
 	if err != nil {
-		return err
+		return "", false, err
 	}
-	info, err := os.Stat(s.path("layers", layer, "fs"))
-	if err != nil {
-		return err
+	there, err := shelf.Exists(bounded(disk))
+	if err != nil || !there {
+		return disk, false, err
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return fmt.Errorf("stat of layer root: %w", errdefs.ErrUnsupported)
+	if err := s.quota.Open(ctx, bounded(disk)); err != nil {
+		return "", true, fmt.Errorf("snapshot %s: %w", key, err)
 	}
-	if err := os.Lchown(upper, int(st.Uid), int(st.Gid)); err != nil {
-		return err
-	}
-	if err := os.Chmod(upper, info.Mode()); err != nil {
-		return err
-	}
-	return os.Chtimes(upper, info.ModTime(), info.ModTime())
+	return bounded(disk), true, nil
 }
 
-func (s *Snapshotter) chain(key string) ([]string, error) {
-	record, err := os.Readlink(s.path("active", key, "chain"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w", key, err)
-	}
-	raw, err := os.ReadFile(s.path("chains", record))
-	if err == nil && digest.FromBytes(raw).Encoded()[:40] != record {
-		err = errors.New("the record of its chain does not match its name")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("snapshot %s: %w: %w", key, errdefs.ErrCorrupt, err)
-	}
-	if len(raw) == 0 {
-		return nil, nil
-	}
-	return strings.Split(string(raw), "\n"), nil
-}
-
-// Changes implements snapshot.Snapshotter.
-func (s *Snapshotter) Changes(_ context.Context, key string) (string, error) {
-	name, err := keyName(key)
+// Changes implements snapshot.DiskStore: the live upper directory.
+func (s *Snapshotter) Changes(ctx context.Context, key string) (string, error) {
+	dir, _, err := s.branchesOf(ctx, key)
 	if err != nil {
 		return "", err
 	}
-	if _, err := s.chain(name); err != nil {
+	if _, err := s.store.Chain(key); err != nil {
 		return "", err
 	}
-	return s.path("active", name, "upper"), nil
+	return filepath.Join(dir, "upper"), nil
 }
 
-// Usage implements snapshot.Snapshotter.
+// Usage implements snapshot.Limiter.
 func (s *Snapshotter) Usage(ctx context.Context, key string) (snapshot.Usage, error) {
-	dir, err := s.Changes(ctx, key)
+	dir, limited, err := s.branchesOf(ctx, key)
 	if err != nil {
 		return snapshot.Usage{}, err
 	}
 	var u snapshot.Usage
-	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // gone while we looked
-		}
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			u.Bytes += st.Blocks * 512
-		}
-		u.Inodes++
-		return ctx.Err()
-	})
+	if limited {
+		u, err = s.quota.Usage(ctx, dir)
+	} else {
+		u, err = quota.Walk(ctx, filepath.Join(dir, "upper"))
+	}
 	if err != nil {
 		return u, fmt.Errorf("usage of snapshot %s: %w", key, err)
 	}
 	return u, nil
 }
 
-// Remove implements snapshot.Snapshotter.
-func (s *Snapshotter) Remove(_ context.Context, key string) error {
-	name, err := keyName(key)
-	if err != nil {
-		return err
+// SetLimit implements snapshot.Limiter.
+func (s *Snapshotter) SetLimit(ctx context.Context, key string, limit snapshot.Limit) error {
+	dir, limited, err := s.branchesOf(ctx, key)
+	switch {
+	case err != nil:
+	case limited:
+		err = s.quota.Set(ctx, dir, limit)
+	case limit != (snapshot.Limit{}):
+		err = fmt.Errorf("the disk was made without a limit: %w", errdefs.ErrUnsupported)
 	}
-	if err := discard(s.path("active"), name); err != nil {
-		return fmt.Errorf("remove snapshot %s: %w", key, err)
+	if err != nil {
+		return fmt.Errorf("snapshot %s: %w", key, err)
 	}
 	return nil
 }
 
-// classify gives a full disk its class.
-func classify(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: %w", errdefs.ErrExhausted, err)
+// Check implements snapshot.Maintainer.
+func (s *Snapshotter) Check(ctx context.Context, req snapshot.CheckRequest) ([]snapshot.Finding, error) {
+	return s.store.Check(ctx, req, shelf.Hooks{Disk: s.checkDisk, Mounted: mountedAt, Store: s.checkStore})
+}
+
+// checkDisk looks for the directories that a mount needs. A missing upper
+// directory is lost data and stays missing.
+func (s *Snapshotter) checkDisk(ctx context.Context, c *shelf.Checker, key, _ string) error {
+	dir, _, err := s.branchesOf(ctx, key)
+	if err != nil {
+		c.Report(snapshot.FindingDamagedDisk, key, err.Error(), nil)
+		return nil
 	}
-	return err
+	if there, err := shelf.Exists(filepath.Join(dir, "upper")); err != nil {
+		return err
+	} else if !there {
+		c.Report(snapshot.FindingDamagedDisk, key, "what it has written is gone", nil)
+		return nil
+	}
+	work := filepath.Join(dir, "work")
+	if there, err := shelf.Exists(work); err != nil {
+		return err
+	} else if !there {
+		c.Report(snapshot.FindingMissingDir, key, "its work directory is gone", func() error { return os.Mkdir(work, 0o755) })
+	}
+	return nil
+}
+
+func (s *Snapshotter) checkStore(ctx context.Context, c *shelf.Checker) error {
+	return errors.Join(CheckLimits(ctx, c, s.store, s.quota))
+}
+
+// CheckLimits is the part of a check that is about loop devices, their mounts
+// and project quotas.
+func CheckLimits(ctx context.Context, c *shelf.Checker, store *shelf.Shelf, limits *quota.Manager) error {
+	err := quota.OrphanMounts(store.Path("active"), func(what string, mend func() error) {
+		c.Report(snapshot.FindingOrphanMount, what, "no disk has it", mend)
+	})
+	return errors.Join(err,
+		quota.OrphanDevices(store.Path("active"), func(what, file string, mend func() error) {
+			c.Report(snapshot.FindingOrphanDevice, what, "over "+file, mend)
+		}),
+		limits.Orphans(ctx, func(what string, mend func() error) {
+			c.Report(snapshot.FindingOrphanQuota, what, "a limit without a file", mend)
+		}))
+}
+
+// mountedAt says where the overlay of a disk is mounted.
+func mountedAt(key string) (string, error) {
+	found, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return m.Source != source(key), false })
+	if err != nil || len(found) == 0 {
+		return "", err
+	}
+	return found[0].Mountpoint, nil
+}
+
+// Commit implements snapshot.DiskStore. The upper directory is moved when it is
+// on the store's own file system and not counted against a quota.
+func (s *Snapshotter) Commit(ctx context.Context, key, chainID string) error {
+	upper, err := s.Changes(ctx, key)
+	if err != nil {
+		return err
+	}
+	if at, err := mountedAt(key); err != nil || at != "" {
+		return errors.Join(err, fmt.Errorf("commit snapshot %s: it is mounted at %s: %w", key, at, errdefs.ErrConflict))
+	}
+	_, limited, err := s.branchesOf(ctx, key)
+	if err != nil {
+		return err
+	}
+	if limited {
+		err = s.store.PutLayer(ctx, chainID, func(dir string) error { return copyUpper(ctx, upper, dir) })
+	} else {
+		err = s.store.TakeLayer(ctx, chainID, upper)
+	}
+	if err != nil {
+		return fmt.Errorf("commit snapshot %s: %w", key, err)
+	}
+	return s.Remove(ctx, key)
+}
+
+// Unmount implements snapshot.DiskStore.
+func (s *Snapshotter) Unmount(_ context.Context, target string) error {
+	return s.mounts.Unmount(target)
+}
+
+// Close implements snapshot.Maintainer.
+func (s *Snapshotter) Close() { s.mounts.Close() }
+
+// copyUpper copies an upper directory in its form.
+func copyUpper(ctx context.Context, from, to string) error {
+	if err := os.Mkdir(to, 0o700); err != nil {
+		return err
+	}
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.Open(to)
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	return layer.Copy(ctx, src, dst)
 }

@@ -86,7 +86,7 @@ func TestFileCapabilitiesAndSetuid(t *testing.T) {
 			syscall.Setxattr(filepath.Join(dir, "capable"), "security.capability", []byte(capability), 0))
 	})
 	if err == nil {
-		err = s.Prepare(t.Context(), "c", []string{id})
+		err = s.Prepare(t.Context(), "c", []string{id}, snapshot.Limit{})
 	}
 	if err == nil {
 		err = s.Mount(t.Context(), "c", target, snapshottest.IDs(t, 1_000_000))
@@ -154,7 +154,7 @@ func TestNewSweepsWhatACrashLeft(t *testing.T) {
 	id := digest.FromString("kept").String()
 	err := errors.Join(
 		s.Unpack(t.Context(), id, func(dir string) error { return os.WriteFile(filepath.Join(dir, "a"), nil, 0o644) }),
-		s.Prepare(t.Context(), "kept", []string{id}), s.Prepare(t.Context(), "other", nil), s.Remove(t.Context(), "other"))
+		s.Prepare(t.Context(), "kept", []string{id}, snapshot.Limit{}), s.Prepare(t.Context(), "other", nil, snapshot.Limit{}), s.Remove(t.Context(), "other"))
 	for _, left := range []string{"layers/.new-1/fs/x", "layers/.gone-2/fs/x", "active/.new-3/upper", "active/.gone-4/work/work"} {
 		err = errors.Join(err, os.MkdirAll(filepath.Join(root, left), 0o755))
 	}
@@ -175,7 +175,7 @@ func TestNewSweepsWhatACrashLeft(t *testing.T) {
 func TestDamagedChainIsNamed(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, root)
-	if err := s.Prepare(t.Context(), "bad", nil); err != nil {
+	if err := s.Prepare(t.Context(), "bad", nil, snapshot.Limit{}); err != nil {
 		t.Fatal(err)
 	}
 	chains, err := filepath.Glob(filepath.Join(root, "chains", "*"))
@@ -219,7 +219,7 @@ func BenchmarkMountUnmount(b *testing.B) {
 				b.Fatal(err)
 			}
 			for b.Loop() {
-				if err := s.Prepare(b.Context(), "k", chain); err != nil {
+				if err := s.Prepare(b.Context(), "k", chain, snapshot.Limit{}); err != nil {
 					b.Fatal(err)
 				}
 				if err := s.Mount(b.Context(), "k", target, ids); err != nil {

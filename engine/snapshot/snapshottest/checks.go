@@ -74,7 +74,7 @@ func namesChecked(t *testing.T, e *env) {
 		wantClass(t, e.RemoveLayer(ctx, bad), errdefs.ErrInvalid)
 	}
 	for _, bad := range []string{"", ".", "..", "a/b", "../x", ".hidden", "a\x00b", "a,b", "a:b"} {
-		wantClass(t, e.Prepare(ctx, bad, nil), errdefs.ErrInvalid)
+		wantClass(t, e.Prepare(ctx, bad, nil, snapshot.Limit{}), errdefs.ErrInvalid)
 		wantClass(t, e.Remove(ctx, bad), errdefs.ErrInvalid)
 		_, err := e.Changes(ctx, bad)
 		wantClass(t, err, errdefs.ErrInvalid)
@@ -88,9 +88,9 @@ func disks(t *testing.T, e *env) {
 	must(t, e.Unpack(ctx, top, func(dir string) error {
 		return errors.Join(write(dir, "b=top"), syscall.Mknod(filepath.Join(dir, "gone"), syscall.S_IFCHR, 0), os.Chmod(dir, 0o711))
 	}))
-	wantClass(t, e.Prepare(ctx, "c1", []string{low, chainID("absent")}), errdefs.ErrNotFound)
-	must(t, e.Prepare(ctx, "c1", []string{low, top}))
-	wantClass(t, e.Prepare(ctx, "c1", []string{low}), errdefs.ErrAlreadyExists)
+	wantClass(t, e.Prepare(ctx, "c1", []string{low, chainID("absent")}, snapshot.Limit{}), errdefs.ErrNotFound)
+	must(t, e.Prepare(ctx, "c1", []string{low, top}, snapshot.Limit{}))
+	wantClass(t, e.Prepare(ctx, "c1", []string{low}, snapshot.Limit{}), errdefs.ErrAlreadyExists)
 	list, err := e.List(ctx)
 	if err != nil || !slices.Equal(list, []string{"c1"}) {
 		t.Fatal(list, err)
@@ -132,7 +132,7 @@ func disks(t *testing.T, e *env) {
 func shareLayers(t *testing.T, e *env) {
 	id := e.layer(t, "shared", "etc/conf=image", "etc/other=image")
 	a, b := e.target(t, "a"), e.target(t, "b")
-	must(t, e.Prepare(t.Context(), "a", []string{id}), e.Prepare(t.Context(), "b", []string{id}))
+	must(t, e.Prepare(t.Context(), "a", []string{id}, snapshot.Limit{}), e.Prepare(t.Context(), "b", []string{id}, snapshot.Limit{}))
 	e.mount(t, "a", a, baseA)
 	e.mount(t, "b", b, baseB)
 	for target, base := range map[string]int{a: baseA, b: baseB} {
@@ -159,7 +159,7 @@ func idsOnDisk(t *testing.T, e *env) {
 		p := filepath.Join(dir, "home")
 		return errors.Join(write(dir, "su=x"), os.Mkdir(p, 0o700), os.Lchown(p, 1000, 1001), os.Chmod(filepath.Join(dir, "su"), os.ModeSetuid|0o755))
 	}))
-	must(t, e.Prepare(t.Context(), "c", []string{id}))
+	must(t, e.Prepare(t.Context(), "c", []string{id}, snapshot.Limit{}))
 	target := e.target(t, "rootfs")
 	e.mount(t, "c", target, baseA)
 	changes, err := e.Changes(t.Context(), "c")
@@ -193,7 +193,7 @@ func idsOnDisk(t *testing.T, e *env) {
 
 func remount(t *testing.T, e *env) {
 	id := e.layer(t, "base", "a=1")
-	must(t, e.Prepare(t.Context(), "c", []string{id}))
+	must(t, e.Prepare(t.Context(), "c", []string{id}, snapshot.Limit{}))
 	target := e.target(t, "rootfs")
 	for i := range 4 {
 		// A container that is started again may have another user namespace
@@ -216,7 +216,7 @@ func remount(t *testing.T, e *env) {
 func idempotent(t *testing.T, e *env) {
 	ctx := t.Context()
 	id := e.layer(t, "base", "a=1")
-	must(t, e.Prepare(ctx, "c", []string{id}), e.Prepare(ctx, "d", []string{id}))
+	must(t, e.Prepare(ctx, "c", []string{id}, snapshot.Limit{}), e.Prepare(ctx, "d", []string{id}, snapshot.Limit{}))
 	target := e.target(t, "rootfs")
 	must(t, e.Unmount(ctx, target), e.Unmount(ctx, filepath.Join(e.dir, "absent")))
 	ids := IDs(t, baseA)
@@ -242,7 +242,7 @@ func idempotent(t *testing.T, e *env) {
 func layersInUse(t *testing.T, e *env) {
 	ctx := t.Context()
 	low, top := e.layer(t, "low", "a=1"), e.layer(t, "top", "b=1")
-	must(t, e.Prepare(ctx, "c", []string{low, top}))
+	must(t, e.Prepare(ctx, "c", []string{low, top}, snapshot.Limit{}))
 	wantClass(t, e.RemoveLayer(ctx, low), errdefs.ErrConflict)
 	wantClass(t, e.RemoveLayer(ctx, top), errdefs.ErrConflict)
 	must(t, e.Remove(ctx, "c"), e.RemoveLayer(ctx, top), e.RemoveLayer(ctx, low))
@@ -257,7 +257,7 @@ func manyLayers(t *testing.T, e *env) {
 	for i := range n {
 		chain = append(chain, e.layer(t, fmt.Sprint("layer", i), fmt.Sprintf("f%d=%d", i, i), fmt.Sprintf("top=%d", i)))
 	}
-	must(t, e.Prepare(t.Context(), "c", chain))
+	must(t, e.Prepare(t.Context(), "c", chain, snapshot.Limit{}))
 	target := e.target(t, "rootfs")
 	e.mount(t, "c", target, baseA)
 	wantFile(t, filepath.Join(target, "top"), fmt.Sprint(n-1))
@@ -270,7 +270,7 @@ func opaqueRoot(t *testing.T, e *env) {
 	must(t, e.Unpack(t.Context(), top, func(dir string) error {
 		return errors.Join(write(dir, "seen=1"), syscall.Setxattr(dir, "trusted.overlay.opaque", []byte("y"), 0))
 	}))
-	must(t, e.Prepare(t.Context(), "c", []string{low, top}))
+	must(t, e.Prepare(t.Context(), "c", []string{low, top}, snapshot.Limit{}))
 	target := e.target(t, "rootfs")
 	e.mount(t, "c", target, baseA)
 	wantFile(t, filepath.Join(target, "seen"), "1")
@@ -280,7 +280,7 @@ func opaqueRoot(t *testing.T, e *env) {
 }
 
 func emptyChain(t *testing.T, e *env) {
-	must(t, e.Prepare(t.Context(), "c", nil))
+	must(t, e.Prepare(t.Context(), "c", nil, snapshot.Limit{}))
 	target := e.target(t, "rootfs")
 	e.mount(t, "c", target, baseA)
 	_, err := Inside(t, baseA, 0, target, "echo x > f")
@@ -293,7 +293,7 @@ func emptyChain(t *testing.T, e *env) {
 func restart(t *testing.T, e *env) {
 	ctx := t.Context()
 	id := e.layer(t, "base", "a=1")
-	must(t, e.Prepare(ctx, "c", []string{id}))
+	must(t, e.Prepare(ctx, "c", []string{id}, snapshot.Limit{}))
 	target := e.target(t, "rootfs")
 	e.mount(t, "c", target, baseA)
 	again := e.f(t, filepath.Join(e.dir, "store"))
@@ -310,7 +310,7 @@ func removal(t *testing.T, e *env) {
 	ctx := t.Context()
 	must(t, e.Remove(ctx, "absent"), e.RemoveLayer(ctx, chainID("absent")))
 	id := e.layer(t, "base", "a=1")
-	must(t, e.Prepare(ctx, "c", []string{id}))
+	must(t, e.Prepare(ctx, "c", []string{id}, snapshot.Limit{}))
 	target := e.target(t, "rootfs")
 	e.mount(t, "c", target, baseA)
 	_, err := Inside(t, baseA, 0, target, "mkdir -p d/e && echo x > d/e/f && rm a")
@@ -319,7 +319,7 @@ func removal(t *testing.T, e *env) {
 	if list, err := e.List(ctx); err != nil || len(list) != 0 {
 		t.Fatal(list, err)
 	}
-	must(t, e.Prepare(ctx, "c", []string{id}))
+	must(t, e.Prepare(ctx, "c", []string{id}, snapshot.Limit{}))
 	e.mount(t, "c", target, baseA)
 	wantFile(t, filepath.Join(target, "a"), "1")
 }

@@ -1,0 +1,202 @@
+package shelf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/gantry-project/gantry/internal/atomicfile"
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+// List implements snapshot.DiskStore.
+func (s *Shelf) List(context.Context) ([]string, error) { return names(s.Path("active")) }
+
+// Disk is the directory of a disk, and its name. errdefs.ErrNotFound if there
+// is none.
+func (s *Shelf) Disk(key string) (dir string, err error) {
+	name, err := KeyName(key)
+	if err != nil {
+		return "", err
+	}
+	dir = s.Path("active", name)
+	there, err := Exists(dir)
+	if err == nil && !there {
+		err = errdefs.ErrNotFound
+	}
+	if err != nil {
+		return "", fmt.Errorf("snapshot %s: %w", key, err)
+	}
+	return dir, nil
+}
+
+// Prepare makes the disk key over chain: fill is called with its directory,
+// private and empty, before it has its name.
+func (s *Shelf) Prepare(_ context.Context, key string, chain []string, fill func(dir string) error) error {
+	name, err := KeyName(key)
+	if err != nil {
+		return err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, id := range chain {
+		layer, err := LayerName(id)
+		if err != nil {
+			return fmt.Errorf("prepare snapshot %s: %w", key, err)
+		}
+		if there, err := Exists(s.Path("layers", layer)); err != nil {
+			return fmt.Errorf("prepare snapshot %s: %w", key, err)
+		} else if !there {
+			return fmt.Errorf("prepare snapshot %s: layer %s: %w", key, id, errdefs.ErrNotFound)
+		}
+	}
+	final := s.Path("active", name)
+	if there, err := Exists(final); err != nil || there {
+		return errors.Join(err, fmt.Errorf("prepare snapshot %s: %w", key, errdefs.ErrAlreadyExists))
+	}
+	if err := s.prepare(final, chain, fill); err != nil {
+		return fmt.Errorf("prepare snapshot %s: %w", key, Classify(err))
+	}
+	return nil
+}
+
+func (s *Shelf) prepare(final string, chain []string, fill func(dir string) error) error {
+	tmp, drop, err := s.Temp("active", s.opts.RemoveDisk)
+	if err != nil {
+		return err
+	}
+	defer drop()
+	if err := fill(tmp); err != nil {
+		return err
+	}
+	record, err := s.recordChain(chain)
+	if err != nil {
+		return err
+	}
+	if err := os.Symlink(record, filepath.Join(tmp, "chain")); err != nil {
+		return err
+	}
+	return os.Rename(tmp, final)
+}
+
+// ChainRecord is the name under which a chain is recorded: the beginning of
+// its digest.
+func ChainRecord(chain []string) string {
+	return digest.FromString(strings.Join(chain, "\n")).Encoded()[:40]
+}
+
+// recordChain writes the chain, durably, unless an earlier snapshot has the
+// same, and returns the name of its record: short enough that a symbolic link
+// to it is a part of its inode and needs no fsync of its own.
+func (s *Shelf) recordChain(chain []string) (string, error) {
+	name := ChainRecord(chain)
+	if there, err := Exists(s.Path("chains", name)); err != nil || there {
+		return name, err
+	}
+	return name, atomicfile.Write(s.Path("chains", name), []byte(strings.Join(chain, "\n")), 0o600)
+}
+
+// unusedChains lists the records that no disk names any more; none if it
+// cannot tell.
+func (s *Shelf) unusedChains() ([]string, error) {
+	keys, err := names(s.Path("active"))
+	if err != nil {
+		return nil, err
+	}
+	used := map[string]bool{}
+	for _, key := range keys {
+		record, err := os.Readlink(s.Path("active", key, "chain"))
+		if err != nil {
+			return nil, nil //nolint:nilerr // one damaged snapshot must not keep the others from being opened
+		}
+		used[record] = true
+	}
+	entries, err := os.ReadDir(s.Path("chains"))
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, e := range entries {
+		if !used[e.Name()] {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
+}
+
+func (s *Shelf) sweepChains() error {
+	unused, err := s.unusedChains()
+	for _, name := range unused {
+		err = errors.Join(err, os.Remove(s.Path("chains", name)))
+	}
+	return err
+}
+
+// Chain is the chain of a disk, lowest layer first. errdefs.ErrNotFound if
+// there is no such disk, errdefs.ErrCorrupt if its record is damaged.
+func (s *Shelf) Chain(key string) ([]string, error) {
+	record, err := os.Readlink(s.Path("active", key, "chain"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", key, err)
+	}
+	raw, err := os.ReadFile(s.Path("chains", filepath.Base(record)))
+	if err == nil && digest.FromBytes(raw).Encoded()[:40] != record {
+		err = errors.New("the record of its chain does not match its name")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w: %w", key, errdefs.ErrCorrupt, err)
+	}
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	return strings.Split(string(raw), "\n"), nil
+}
+
+// LikeTop gives dir mode, owner and times of the chain's root: in an overlay
+// the upper directory is what shows.
+func (s *Shelf) LikeTop(ctx context.Context, dir string, chain []string) error {
+	if len(chain) == 0 {
+		return os.Chmod(dir, 0o755)
+	}
+	top, err := s.Layer(ctx, chain[len(chain)-1])
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(top)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return fmt.Errorf("stat of layer root: %w", errdefs.ErrUnsupported)
+	}
+	if err := os.Lchown(dir, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, info.Mode()); err != nil {
+		return err
+	}
+	return os.Chtimes(dir, info.ModTime(), info.ModTime())
+}
+
+// Remove implements snapshot.DiskStore.
+func (s *Shelf) Remove(_ context.Context, key string) error {
+	name, err := KeyName(key)
+	if err != nil {
+		return err
+	}
+	if err := s.discard("active", name, s.opts.RemoveDisk); err != nil {
+		return fmt.Errorf("remove snapshot %s: %w", key, err)
+	}
+	return nil
+}
