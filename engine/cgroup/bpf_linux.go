@@ -43,10 +43,10 @@ type bpfQueryAttr struct {
 
 type bpfIDAttr struct{ ID, Next, Flags uint32 }
 
-// attachDevices makes a v2 group allow exactly the devices. Programs of an
+// attachDevices gives a v2 group the rules for devices. Programs of an
 // earlier call are detached after the new one is in place; all attached ones
 // must agree, so nothing is allowed in between that either forbids.
-func attachDevices(dir string, devices []Device) error {
+func attachDevices(dir string, rules []DeviceRule) error {
 	target, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("attach device program: %w", err)
@@ -56,7 +56,7 @@ func attachDevices(dir string, devices []Device) error {
 	if err != nil {
 		return err
 	}
-	prog, err := loadProgram(deviceProgram(devices))
+	prog, err := loadProgram(deviceProgram(rules))
 	if err != nil {
 		return err
 	}

@@ -1,114 +1,178 @@
 package cgroup
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
 
-func (d Device) validate() error {
-	switch {
-	case d.Type != 'c' && d.Type != 'b':
-		return invalid("devices", "type %q", d.Type)
-	case d.Major < -1 || d.Major >= 1<<12 || d.Minor < -1 || d.Minor >= 1<<20:
-		return invalid("devices", "number %d:%d", d.Major, d.Minor)
-	case d.Access == "" || strings.Trim(d.Access, "rwm") != "":
-		return invalid("devices", "access %q", d.Access)
-	}
-	return nil
+// deviceSet is what rules come to in the form of cgroup v1: a default, and
+// exceptions from it. Source: Documentation/admin-guide/cgroup-v1/devices.rst
+// and security/device_cgroup.c.
+type deviceSet struct {
+	allow      bool
+	exceptions map[deviceNumber]int32 // access bits
 }
 
-// line is the form of cgroup v1's devices.allow.
-func (d Device) line() string {
-	number := func(n int64) string {
+// deviceNumber is a key of exceptions; -1 is any.
+type deviceNumber struct {
+	typ          byte // 'b' or 'c'
+	major, minor int64
+}
+
+func (n deviceNumber) covers(o deviceNumber) bool {
+	return n.typ == o.typ && (n.major < 0 || n.major == o.major) && (n.minor < 0 || n.minor == o.minor)
+}
+
+func (n deviceNumber) overlaps(o deviceNumber) bool {
+	return n.typ == o.typ && (n.major < 0 || o.major < 0 || n.major == o.major) && (n.minor < 0 || o.minor < 0 || n.minor == o.minor)
+}
+
+// line is the form of devices.allow, devices.deny and devices.list.
+func (n deviceNumber) line(bits int32) string {
+	part := func(n int64) string {
 		if n < 0 {
 			return "*"
 		}
 		return fmt.Sprint(n)
 	}
-	return fmt.Sprintf("%c %s:%s %s", d.Type, number(d.Major), number(d.Minor), d.Access)
-}
-
-// bpfInsn is one eBPF instruction (linux/bpf.h struct bpf_insn).
-type bpfInsn struct {
-	Code uint8
-	Regs uint8 // destination in the low, source in the high four bits
-	Off  int16
-	Imm  int32
-}
-
-// Instruction codes, composed as in linux/bpf_common.h and linux/bpf.h.
-const (
-	bpfLdxW    = 0x61 // LDX | W | MEM: dst = *(u32 *)(src + off)
-	bpfMovReg  = 0xbf // ALU64 | MOV | X
-	bpfMovImm  = 0xb7 // ALU64 | MOV | K
-	bpfAndImm  = 0x57 // ALU64 | AND | K
-	bpfRshImm  = 0x77 // ALU64 | RSH | K
-	bpfJneImm  = 0x55 // JMP | JNE | K
-	bpfJneReg  = 0x5d // JMP | JNE | X
-	bpfExitFun = 0x95 // JMP | EXIT
-)
-
-// Bits of bpf_cgroup_dev_ctx.access_type: the device type in the low half, the
-// access in the high half (linux/bpf.h BPF_DEVCG_*).
-const (
-	devBlock, devChar             = 1, 2
-	accMknod, accRead, accWrite   = 1, 2, 4
-	ctxAccess, ctxMajor, ctxMinor = 0, 4, 8
-)
-
-// deviceProgram is the BPF program of type CGROUP_DEVICE that allows exactly
-// the devices: for each one "type, access, major and minor match: return 1",
-// and "return 0" at the end.
-func deviceProgram(devices []Device) []bpfInsn {
-	const ctx, typ, access, major, minor, asked = 1, 2, 3, 4, 5, 6
-	p := []bpfInsn{
-		{bpfLdxW, typ | ctx<<4, ctxAccess, 0},
-		{bpfMovReg, access | typ<<4, 0, 0},
-		{bpfAndImm, typ, 0, 0xffff},
-		{bpfRshImm, access, 0, 16},
-		{bpfLdxW, major | ctx<<4, ctxMajor, 0},
-		{bpfLdxW, minor | ctx<<4, ctxMinor, 0},
+	access := ""
+	for _, a := range accesses() {
+		if bits&a.bit != 0 {
+			access += string(a.letter)
+		}
 	}
-	for _, d := range devices {
-		var rule []bpfInsn
-		kind := int32(devChar)
-		if d.Type == 'b' {
-			kind = devBlock
+	return fmt.Sprintf("%c %s:%s %s", n.typ, part(n.major), part(n.minor), access)
+}
+
+// numbers of a rule: type 'a' stands for both.
+func (r DeviceRule) numbers() []deviceNumber {
+	if r.Type == 'a' {
+		return []deviceNumber{{'b', r.Major, r.Minor}, {'c', r.Major, r.Minor}}
+	}
+	return []deviceNumber{{r.Type, r.Major, r.Minor}}
+}
+
+// everything tells whether no device and no access escapes the rule.
+func (r DeviceRule) everything() bool {
+	return r.Type == 'a' && r.Major < 0 && r.Minor < 0 && accessBits(r.Access) == accessAll
+}
+
+// evaluate applies rules in their order to a group that forbids all. A rule
+// that takes a part out of an earlier one ("all of major 1, but not 1:3")
+// cannot be said to v1, which would ignore it: that is errdefs.ErrUnsupported.
+func evaluate(rules []DeviceRule) (deviceSet, error) {
+	s := deviceSet{exceptions: map[deviceNumber]int32{}}
+	for _, r := range rules {
+		if r.everything() {
+			s = deviceSet{allow: r.Allow, exceptions: map[deviceNumber]int32{}}
+			continue
 		}
-		rule = append(rule, bpfInsn{bpfJneImm, typ, 0, kind})
-		if bits := accessBits(d.Access); bits != accMknod|accRead|accWrite {
-			rule = append(rule,
-				bpfInsn{bpfMovReg, asked | access<<4, 0, 0},
-				bpfInsn{bpfAndImm, asked, 0, bits},
-				bpfInsn{bpfJneReg, asked | access<<4, 0, 0}, // asks for more
-			)
-		}
-		if d.Major >= 0 {
-			rule = append(rule, bpfInsn{bpfJneImm, major, 0, int32(d.Major)})
-		}
-		if d.Minor >= 0 {
-			rule = append(rule, bpfInsn{bpfJneImm, minor, 0, int32(d.Minor)})
-		}
-		rule = append(rule, bpfInsn{bpfMovImm, 0, 0, 1}, bpfInsn{bpfExitFun, 0, 0, 0})
-		for n := range rule {
-			if c := rule[n].Code; c == bpfJneImm || c == bpfJneReg {
-				rule[n].Off = int16(len(rule) - n - 1)
+		for _, n := range r.numbers() {
+			bits := accessBits(r.Access)
+			if r.Allow != s.allow {
+				s.exceptions[n] |= bits
+				continue
+			}
+			for old, has := range s.exceptions {
+				switch {
+				case !n.overlaps(old) || has&bits == 0:
+				case !n.covers(old):
+					return s, unsupported(LimitDevices, fmt.Sprintf("cgroup v1 cannot take %s out of %s", n.line(bits), old.line(has)))
+				case has&^bits == 0:
+					delete(s.exceptions, old)
+				default:
+					s.exceptions[old] = has &^ bits
+				}
 			}
 		}
-		p = append(p, rule...)
 	}
-	return append(p, bpfInsn{bpfMovImm, 0, 0, 0}, bpfInsn{bpfExitFun, 0, 0, 0})
+	return s, nil
 }
 
+// lines of the exceptions, sorted.
+func (s deviceSet) lines() []string {
+	var out []string
+	for n, bits := range s.exceptions {
+		out = append(out, n.line(bits))
+	}
+	slices.SortFunc(out, cmp.Compare)
+	return out
+}
+
+// writes turn a group with the devices.list old ("" is new, with all allowed)
+// into the set. What is in both stays all the time: nothing that is allowed
+// before and after is refused meanwhile.
+func (s deviceSet) writes(old string) []write {
+	allow := func(line string) write { return write{File: "devices.allow", Value: line} }
+	deny := func(line string) write { return write{File: "devices.deny", Value: line} }
+	var out []write
+	lines := s.lines()
+	if s.allow {
+		out = append(out, allow("a"))
+		for _, line := range lines {
+			out = append(out, deny(line))
+		}
+		return out
+	}
+	have := strings.Split(old, "\n")
+	if old == "" || slices.ContainsFunc(have, func(line string) bool { return strings.HasPrefix(line, "a ") }) {
+		out = append(out, deny("a"))
+		have = nil
+	}
+	for _, line := range lines {
+		if !slices.Contains(have, line) {
+			out = append(out, allow(line))
+		}
+	}
+	for _, line := range have {
+		n, bits, ok := parseDeviceLine(line)
+		if gone := bits &^ s.exceptions[n]; ok && gone != 0 {
+			out = append(out, deny(n.line(gone)))
+		}
+	}
+	return out
+}
+
+// parseDeviceLine reads a line of devices.list.
+func parseDeviceLine(line string) (n deviceNumber, bits int32, ok bool) {
+	fields := strings.Fields(line)
+	if len(fields) != 3 || fields[0] != "b" && fields[0] != "c" {
+		return n, 0, false
+	}
+	major, minor, ok := strings.Cut(fields[1], ":")
+	part := func(s string) int64 {
+		if s == "*" {
+			return -1
+		}
+		v := number(s)
+		ok = ok && v >= 0
+		return v
+	}
+	n = deviceNumber{fields[0][0], part(major), part(minor)}
+	return n, accessBits(fields[2]), ok
+}
+
+// Bits of bpf_cgroup_dev_ctx.access_type, in the high half (linux/bpf.h
+// BPF_DEVCG_*).
+const (
+	accMknod, accRead, accWrite = 1, 2, 4
+	accessAll                   = accMknod | accRead | accWrite
+)
+
+type access struct {
+	letter byte
+	bit    int32
+}
+
+// accesses in the order in which the kernel prints them.
+func accesses() [3]access { return [3]access{{'r', accRead}, {'w', accWrite}, {'m', accMknod}} }
+
 func accessBits(s string) (bits int32) {
-	for _, c := range s {
-		switch c {
-		case 'r':
-			bits |= accRead
-		case 'w':
-			bits |= accWrite
-		case 'm':
-			bits |= accMknod
+	for _, a := range accesses() {
+		if strings.IndexByte(s, a.letter) >= 0 {
+			bits |= a.bit
 		}
 	}
 	return bits

@@ -16,11 +16,13 @@ func RemoveTree(t Tree) error {
 	return errors.Join(errs...)
 }
 
-// Directories of a group in all hierarchies.
+// Directories of a group in the hierarchies in which it exists.
 func Directories(t Tree, name string) []string {
 	var out []string
 	for _, n := range t.(*tree).nodes {
-		out = append(out, filepath.Join(n.dir, name))
+		if exists(n.dir, name) {
+			out = append(out, filepath.Join(n.dir, name))
+		}
 	}
 	return out
 }

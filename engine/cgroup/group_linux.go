@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -16,39 +18,186 @@ import (
 type group struct {
 	t    *tree
 	name string
+	// path below the root of each hierarchy.
+	path string
 }
 
-func (g *group) dir(n node) string { return filepath.Join(n.dir, g.name) }
+func (g *group) dir(n node) string { return filepath.Join(n.Path, g.path) }
+
+// inside tells whether it lies in the tree.
+func (g *group) inside() bool { return strings.HasPrefix(g.path, g.t.name+"/") }
+
+// has tells whether the group exists in a hierarchy.
+func (g *group) has(n node) bool { return exists(n.Path, g.path) }
+
+// there tells whether the group exists in any hierarchy.
+func (g *group) there() bool { return slices.ContainsFunc(g.t.nodes, g.has) }
+
+func (g *group) wrap(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s control group %s: %w", op, g.name, err)
+}
+
+// wanted tells whether the limits need a group in a hierarchy.
+func (g *group) wanted(n node, limits Limits) bool {
+	if !n.optional {
+		return true
+	}
+	for _, limit := range limits.needs() {
+		for _, m := range meansOf() {
+			if m.limit == limit && slices.Contains(n.Controllers, m.v1) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 func (g *group) create(ctx context.Context, limits Limits) (err error) {
-	if err := limits.check(g.t.features()); err != nil {
+	if err := limits.check(g.t.v1, g.t.v2); err != nil {
 		return err
 	}
-	if _, err := writesV1(limits, g.t.v1, true); err != nil {
+	if _, err := writesV1(limits, g.t.v1, nil); err != nil {
 		return err
 	}
-	var made []string
+	var made []node
 	defer func() {
 		if err != nil {
-			for _, dir := range made {
-				err = errors.Join(err, removeTree(dir))
+			for _, n := range made {
+				err = errors.Join(err, g.remove(context.WithoutCancel(ctx), n))
 			}
 		}
 	}()
 	for _, n := range g.t.nodes {
-		dir := g.dir(n)
-		err := unix.Mkdir(dir, 0o755)
-		if err == unix.EEXIST {
-			if err = removeEmpty(ctx, dir); err == nil {
-				err = unix.Mkdir(dir, 0o755)
-			}
+		if err := g.clear(ctx, n); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("make %s: %w", dir, classify(err))
+	}
+	for _, n := range g.t.nodes {
+		if !g.wanted(n, limits) {
+			continue
 		}
-		made = append(made, dir)
+		if err := g.make(n); err != nil {
+			return fmt.Errorf("make %s: %w", g.dir(n), classify(err))
+		}
+		made = append(made, n)
 	}
 	return g.apply(ctx, limits, true)
+}
+
+// clear removes what an earlier group of the name left. Outside of the tree it
+// has to be ours.
+func (g *group) clear(ctx context.Context, n node) error {
+	dir := g.dir(n)
+	if !g.has(n) {
+		return nil
+	}
+	if !g.inside() && !isMarked(dir, markGroup) {
+		return fmt.Errorf("%s exists and is not ours: %w", dir, errdefs.ErrConflict)
+	}
+	return removeEmpty(ctx, dir)
+}
+
+// make makes the group in a hierarchy, with the parents that are missing:
+// another group's Delete may take one away meanwhile, so it is tried again.
+func (g *group) make(n node) error {
+	dir := g.dir(n)
+	err := unix.Mkdir(dir, 0o755)
+	for try := 0; err == unix.ENOENT && try < 100; try++ {
+		if err := g.makeParents(n); err != nil {
+			return err
+		}
+		err = unix.Mkdir(dir, 0o755)
+	}
+	if err != nil || g.inside() && filepath.Dir(dir) == n.dir {
+		return err
+	}
+	// The parent may be anybody's: a v1 cpuset need not copy itself.
+	err = g.t.readyGroup(n, filepath.Dir(dir), dir)
+	if err == nil && !g.inside() {
+		err = mark(dir, markGroup)
+	}
+	if err != nil {
+		return errors.Join(err, g.removeFrom(n))
+	}
+	return nil
+}
+
+// readyGroup is ready for a group that is no parent.
+func (t *tree) readyGroup(n node, parent, dir string) error {
+	if n.V2 {
+		t.enable(parent)
+		return nil
+	}
+	return t.ready(n, parent, dir)
+}
+
+// makeParents makes the tree and the parents between it and the group, or all
+// parents outside of the tree.
+func (g *group) makeParents(n node) error {
+	dir, rest := n.Path, filepath.Dir(g.path)
+	if g.inside() {
+		if err := g.t.makeTree(n); err != nil {
+			return err
+		}
+		dir = n.dir
+		rest = strings.TrimPrefix(strings.TrimPrefix(rest, g.t.name), "/")
+	}
+	if rest == "" || rest == "." {
+		return nil
+	}
+	for element := range strings.SplitSeq(rest, "/") {
+		parent := dir
+		dir = filepath.Join(dir, element)
+		err := unix.Mkdir(dir, 0o755)
+		if err == unix.EEXIST {
+			continue
+		}
+		if err == unix.ENOENT { // taken away again
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		// Without the mark it stays when its groups are gone.
+		_ = mark(dir, markParent)
+		if err := g.t.ready(n, parent, dir); err != nil {
+			return errors.Join(err, removeTree(dir))
+		}
+	}
+	return nil
+}
+
+// removeFrom removes the group from a hierarchy, and the parents that were
+// made for it and have no other group.
+func (g *group) removeFrom(n node) error {
+	if err := removeTree(g.dir(n)); err != nil {
+		return err
+	}
+	g.removeParents(n)
+	return nil
+}
+
+func (g *group) removeParents(n node) {
+	for dir := filepath.Dir(g.dir(n)); dir != n.dir && dir != n.Path; dir = filepath.Dir(dir) {
+		if !exists(dir, "") {
+			continue
+		}
+		if !isMarked(dir, markParent) || unix.Rmdir(dir) != nil {
+			return
+		}
+	}
+}
+
+// remove is removeFrom for a group whose processes may be ending.
+func (g *group) remove(ctx context.Context, n node) error {
+	if err := removeEmpty(ctx, g.dir(n)); err != nil {
+		return err
+	}
+	g.removeParents(n)
+	return nil
 }
 
 // removeEmpty removes a group with its sub-groups if no process is inside;
@@ -67,193 +216,84 @@ func removeEmpty(ctx context.Context, dir string) error {
 	})
 }
 
-// Update implements Group.
-func (g *group) Update(ctx context.Context, limits Limits) error {
-	if err := limits.check(g.t.features()); err != nil {
-		return g.wrap("update", err)
-	}
-	if !g.there() {
-		return g.wrap("update", errdefs.ErrNotFound)
-	}
-	return g.wrap("update", g.apply(ctx, limits, false))
-}
-
-func (g *group) wrap(op string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s control group %s: %w", op, g.name, err)
-}
-
-func (g *group) there() bool {
-	for _, n := range g.t.nodes {
-		if exists(n.dir, g.name) {
-			return true
-		}
-	}
-	return false
-}
-
-// apply writes the limits; the first failure ends it.
-func (g *group) apply(ctx context.Context, limits Limits, fresh bool) error {
-	writes, err := writesV1(limits, g.t.v1, fresh)
-	if err != nil {
-		return err
-	}
-	for _, w := range writes {
-		n, _ := g.t.with(w.Controller)
-		if err := g.put(ctx, n, w); err != nil {
-			return err
-		}
-	}
-	if !fresh && limits.CPUSet == "" {
-		if err := g.resetCPUSet(ctx); err != nil {
-			return err
-		}
-	}
-	n, ok := g.t.unified()
-	if !ok {
-		return nil
-	}
-	for _, w := range writesV2(limits, g.t.v2, fresh) {
-		if err := g.put(ctx, n, w); err != nil {
-			return err
-		}
-	}
-	if limits.Devices != nil && g.t.v2.Controllers["devices"] {
-		if err := attachDevices(g.dir(n), limits.Devices); err != nil {
-			return fmt.Errorf("limit devices: %w", err)
-		}
-	}
-	return nil
-}
-
-// resetCPUSet gives a group that was limited all cpus of the tree. It writes
-// them out: a cpuset with processes cannot be emptied (v2 of Linux 6.1: ENOSPC).
-func (g *group) resetCPUSet(ctx context.Context) error {
-	n, ok := g.t.with("cpuset")
-	file := "cpuset.cpus"
-	if !ok && g.t.v2.Controllers["cpuset"] {
-		n, ok = g.t.unified()
-		file = "cpuset.cpus.effective"
-	}
-	if !ok {
-		return nil
-	}
-	all, err := readFile(n.dir, file)
-	if err != nil {
-		return err
-	}
-	if have, err := readFile(g.dir(n), "cpuset.cpus"); err != nil || have == "" || have == all {
-		return err
-	}
-	return g.put(ctx, n, write{"cpuset", "cpuset.cpus", all, "cpuset"})
-}
-
-func (g *group) put(ctx context.Context, n node, w write) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := writeFile(g.dir(n), w.File, w.Value); err != nil {
-		return fmt.Errorf("limit %s: %w", w.Limit, classify(err))
-	}
-	return nil
-}
-
-// classify gives errno its class. EBUSY is, among others, a memory limit below
-// what is in use.
-func classify(err error) error {
-	class := error(nil)
-	switch {
-	case errors.Is(err, errdefs.ErrConflict):
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP):
-		class = errdefs.ErrUnsupported
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE):
-		class = errdefs.ErrInvalid
-	case errors.Is(err, unix.EBUSY):
-		class = errdefs.ErrConflict
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOMEM):
-		class = errdefs.ErrExhausted
-	}
-	if class == nil {
-		return err
-	}
-	return fmt.Errorf("%w: %w", err, class)
-}
-
-// JoinFiles implements Group.
-func (g *group) JoinFiles() (files []*os.File, err error) {
-	defer func() {
-		if err != nil {
-			for _, f := range files {
-				_ = f.Close()
-			}
-			files = nil
-		}
-	}()
-	for _, n := range g.t.nodes {
-		f, err := os.OpenFile(filepath.Join(g.dir(n), "cgroup.procs"), os.O_WRONLY, 0)
-		if errors.Is(err, os.ErrNotExist) {
-			err = fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
-		}
-		if err != nil {
-			return files, g.wrap("join", err)
-		}
-		files = append(files, f)
-	}
-	return files, nil
-}
-
-// Delete implements Group.
+// Delete implements Group. A group outside of the tree that is not ours counts
+// as absent.
 func (g *group) Delete(ctx context.Context) error {
 	for _, n := range g.t.nodes {
-		if err := removeEmpty(ctx, g.dir(n)); err != nil {
+		if !g.inside() && !isMarked(g.dir(n), markGroup) {
+			continue
+		}
+		if err := g.remove(ctx, n); err != nil {
 			return g.wrap("delete", err)
 		}
 	}
 	return nil
 }
 
-// removeTree removes a group and its sub-groups; absent is nil.
-func removeTree(dir string) error {
-	err := unix.Rmdir(dir)
-	if err == nil || err == unix.ENOENT {
-		return nil
-	}
-	if err != unix.EBUSY && err != unix.ENOTEMPTY {
-		return &os.PathError{Op: "rmdir", Path: dir, Err: err}
-	}
-	subs, lerr := subgroups(dir)
-	for _, sub := range subs {
-		if err := removeTree(sub); err != nil {
-			return err
-		}
-	}
-	if lerr != nil || len(subs) == 0 {
-		return errors.Join(lerr, &os.PathError{Op: "rmdir", Path: dir, Err: err})
-	}
-	if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT {
-		return &os.PathError{Op: "rmdir", Path: dir, Err: err}
-	}
-	return nil
+// JoinFiles implements Joiner.
+func (g *group) JoinFiles() ([]*os.File, error) {
+	return g.openAll(func(n node) (string, int) { return "cgroup.procs", os.O_WRONLY })
 }
 
-// subgroups lists the directories of a group. Most have none, which the link
-// count tells at once.
-func subgroups(dir string) ([]string, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err == unix.ENOENT || err == nil && st.Nlink == 2 {
-		return nil, nil
-	}
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	var out []string
-	for _, e := range entries {
-		if e.IsDir() {
-			out = append(out, filepath.Join(dir, e.Name()))
+// BirthFiles implements Joiner. A thread that moves itself, by the file tasks
+// of v1, needs no lock against all forks and ends of processes: since Linux
+// 5.16, kernel/cgroup/cgroup.c, cgroup_procs_write_start.
+func (g *group) BirthFiles() ([]*os.File, error) {
+	files, err := g.openAll(func(n node) (string, int) {
+		if n.V2 {
+			return "", unix.O_PATH | unix.O_DIRECTORY
 		}
+		return "tasks", os.O_WRONLY
+	})
+	slices.SortStableFunc(files, func(a, b *os.File) int { return birthOrder(a) - birthOrder(b) })
+	return files, err
+}
+
+// birthOrder puts the directory first.
+func birthOrder(f *os.File) int {
+	if filepath.Base(f.Name()) == "tasks" {
+		return 1
 	}
-	return out, err
+	return 0
+}
+
+// openAll opens a file of the group in each hierarchy that has it.
+func (g *group) openAll(what func(n node) (file string, flags int)) (files []*os.File, err error) {
+	for _, n := range g.t.nodes {
+		file, flags := what(n)
+		f, err := os.OpenFile(filepath.Join(g.dir(n), file), flags, 0)
+		if errors.Is(err, os.ErrNotExist) && n.optional {
+			continue
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+		}
+		if err != nil {
+			for _, f := range files {
+				_ = f.Close()
+			}
+			return nil, g.wrap("join", err)
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// Paths implements Joiner.
+func (g *group) Paths() ([]Path, error) {
+	if !g.there() {
+		return nil, g.wrap("find", errdefs.ErrNotFound)
+	}
+	var out []Path
+	for _, n := range g.t.nodes {
+		p := Path{Mount: n.Path, Dir: g.dir(n)}
+		if !n.V2 {
+			p.Controllers = slices.Clone(n.Controllers)
+		}
+		if n.optional && !g.has(n) {
+			p.Dir = n.Path
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }

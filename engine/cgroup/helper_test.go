@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,7 @@ func TestMain(m *testing.M) {
 
 // helper joins by the files from descriptor 3 on, as a runner's child does.
 func helper(what, files string) {
+	runtime.LockOSThread()
 	n, _ := strconv.Atoi(files)
 	for fd := 3; fd < 3+n; fd++ {
 		if _, err := unix.Write(fd, []byte("0")); err != nil {
@@ -35,6 +37,13 @@ func helper(what, files string) {
 		}
 		_ = unix.Close(fd)
 	}
+	if os.Getenv("CGROUP_HELPER_BORN") != "" && n > 0 {
+		// Only this thread has moved: go on as it alone.
+		err := unix.Exec("/proc/self/exe", []string{"born"}, []string{"CGROUP_HELPER=" + what, "CGROUP_HELPER_FILES=0", "GOMAXPROCS=1"})
+		_, _ = os.Stdout.WriteString("exec: " + err.Error() + "\n")
+		os.Exit(1)
+	}
+	runtime.UnlockOSThread()
 	_, _ = os.Stdout.WriteString("joined\n")
 	name, arg, _ := strings.Cut(what, " ")
 	switch name {
@@ -81,12 +90,37 @@ func start(t testing.TB, g cgroup.Group, what string) (out *os.File, cmd *exec.C
 	if err != nil {
 		t.Fatal(err)
 	}
+	return launch(t, files, what, nil)
+}
+
+// bear is start by BirthFiles.
+func bear(t testing.TB, g cgroup.Group, what string) (out *os.File, cmd *exec.Cmd) {
+	t.Helper()
+	files, err := g.BirthFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	attr := &syscall.SysProcAttr{}
+	if st, err := files[0].Stat(); err != nil || st.IsDir() {
+		attr.UseCgroupFD, attr.CgroupFD = true, int(files[0].Fd())
+		defer files[0].Close()
+		files = files[1:]
+	}
+	return launch(t, files, what, attr)
+}
+
+func launch(t testing.TB, files []*os.File, what string, attr *syscall.SysProcAttr) (out *os.File, cmd *exec.Cmd) {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd = exec.Command("/proc/self/exe")
 	cmd.Env = []string{"CGROUP_HELPER=" + what, "CGROUP_HELPER_FILES=" + strconv.Itoa(len(files)), "GOMAXPROCS=1"}
+	if attr != nil {
+		cmd.Env = append(cmd.Env, "CGROUP_HELPER_BORN=1")
+		cmd.SysProcAttr = attr
+	}
 	cmd.Stdout, cmd.ExtraFiles = w, files
 	err = cmd.Start()
 	_ = w.Close()

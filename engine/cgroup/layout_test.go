@@ -28,7 +28,7 @@ const (
 
 func TestParseLayout(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
-		"hybrid": {mountsHybrid, "/sys/fs/cgroup/cpu,cpuacct [cpu cpuacct]\n/sys/fs/cgroup/cpuset [cpuset]\n/sys/fs/cgroup/systemd [name=systemd]\n/sys/fs/cgroup/unified [cgroup2]\n"},
+		"hybrid": {mountsHybrid, "/sys/fs/cgroup/cpu,cpuacct [cpu cpuacct]\n/sys/fs/cgroup/cpuset [cpuset]\n/sys/fs/cgroup/net_cls [net_cls]\n/sys/fs/cgroup/systemd [name=systemd]\n/sys/fs/cgroup/unified [cgroup2]\n"},
 		"v2":     {mountsV2, "/sys/fs/cgroup [cgroup2]\n"},
 		"space":  {`1 2 0:1 / /a\040b rw - cgroup2 x rw` + "\n", "/a b [cgroup2]\n"},
 	} {

@@ -2,10 +2,88 @@ package cgroup
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
+
+// Limit names one limit, in errors ("limit cpu quota: ...") and for
+// Tree.Supports.
+type Limit string
+
+// The limits.
+const (
+	LimitMemory            Limit = "memory"
+	LimitSwap              Limit = "swap"
+	LimitMemoryReservation Limit = "memory reservation"
+	LimitMemoryHigh        Limit = "memory high"
+	LimitSwappiness        Limit = "swappiness"
+	LimitDisableOOMKiller  Limit = "disable oom killer"
+	LimitOOMGroup          Limit = "oom group"
+	LimitCPUQuota          Limit = "cpu quota"
+	LimitCPUBurst          Limit = "cpu burst"
+	LimitCPUShares         Limit = "cpu shares"
+	LimitCPUIdle           Limit = "cpu idle"
+	LimitCPURealtime       Limit = "cpu realtime"
+	LimitCPUSet            Limit = "cpuset"
+	LimitMemoryNodes       Limit = "memory nodes"
+	LimitPids              Limit = "pids"
+	LimitIOWeight          Limit = "block io weight"
+	LimitIOLeafWeight      Limit = "block io leaf weight"
+	LimitIOWeightDevice    Limit = "block io device weight"
+	LimitIOLeafDevice      Limit = "block io device leaf weight"
+	LimitIOThrottle        Limit = "block io throttle"
+	LimitHugePages         Limit = "huge pages"
+	LimitNetworkClass      Limit = "network class"
+	LimitNetworkPriorities Limit = "network priorities"
+	LimitRDMA              Limit = "rdma"
+	LimitUnified           Limit = "unified"
+	LimitDevices           Limit = "devices"
+)
+
+// means of a limit: the controller and files that enforce it on v1 and v2. Any
+// one of several files will do. A controller without files needs none there
+// (BPF), or files that depend on the host.
+type means struct {
+	limit            Limit
+	v1, v2           string
+	v1Files, v2Files []string
+}
+
+// meansOf is the table of all limits; LimitUnified needs only v2 itself.
+func meansOf() []means {
+	one := func(s ...string) []string { return s }
+	return []means{
+		{LimitMemory, "memory", "memory", one("memory.limit_in_bytes"), one("memory.max")},
+		{LimitSwap, "memory", "memory", one(fileMemsw), one("memory.swap.max")},
+		{LimitMemoryReservation, "memory", "memory", one("memory.soft_limit_in_bytes"), one("memory.low")},
+		{LimitMemoryHigh, "", "memory", nil, one("memory.high")},
+		{LimitSwappiness, "memory", "", one("memory.swappiness"), nil},
+		{LimitDisableOOMKiller, "memory", "", one("memory.oom_control"), nil},
+		{LimitOOMGroup, "", "memory", nil, one("memory.oom.group")},
+		{LimitCPUQuota, "cpu", "cpu", one("cpu.cfs_quota_us"), one("cpu.max")},
+		{LimitCPUBurst, "cpu", "cpu", one("cpu.cfs_burst_us"), one("cpu.max.burst")},
+		{LimitCPUShares, "cpu", "cpu", one("cpu.shares"), one("cpu.weight")},
+		{LimitCPUIdle, "cpu", "cpu", one("cpu.idle"), one("cpu.idle")},
+		{LimitCPURealtime, "cpu", "", one("cpu.rt_runtime_us"), nil},
+		{LimitCPUSet, "cpuset", "cpuset", one("cpuset.cpus"), one("cpuset.cpus")},
+		{LimitMemoryNodes, "cpuset", "cpuset", one("cpuset.mems"), one("cpuset.mems")},
+		{LimitPids, "pids", "pids", one("pids.max"), one("pids.max")},
+		{LimitIOWeight, "blkio", "io", one("blkio.bfq.weight", "blkio.weight"), one("io.bfq.weight", "io.weight")},
+		{LimitIOLeafWeight, "blkio", "", one("blkio.leaf_weight"), nil},
+		{LimitIOWeightDevice, "blkio", "io", one("blkio.bfq.weight_device", "blkio.weight_device"), one("io.bfq.weight", "io.weight")},
+		{LimitIOLeafDevice, "blkio", "", one("blkio.leaf_weight_device"), nil},
+		{LimitIOThrottle, "blkio", "io", one("blkio.throttle.read_bps_device"), one("io.max")},
+		{LimitHugePages, "hugetlb", "hugetlb", nil, nil},
+		{LimitNetworkClass, "net_cls", "", one("net_cls.classid"), nil},
+		{LimitNetworkPriorities, "net_prio", "", one("net_prio.ifpriomap"), nil},
+		{LimitRDMA, "rdma", "rdma", one("rdma.max"), one("rdma.max")},
+		{LimitDevices, "devices", "devices", nil, nil},
+	}
+}
+
+const fileMemsw = "memory.memsw.limit_in_bytes"
 
 // write is one value for one file of a group.
 type write struct {
@@ -13,102 +91,121 @@ type write struct {
 	Controller string
 	File       string
 	Value      string
-	// Limit is what the caller calls it, for errors.
-	Limit string
+	Limit      Limit
 }
 
-// features say what the kernel and the layout can do beyond controllers.
+// features are what one version of control groups can do on this host.
 type features struct {
 	// Controllers that limits can use.
 	Controllers map[string]bool
-	// Swap: swap can be limited (v1 memsw files, v2 memory.swap.max).
-	Swap bool
-	// Quota: cpu quota exists (CONFIG_CFS_BANDWIDTH).
-	Quota bool
+	// Files of the table of means that exist.
+	Files map[string]bool
+	// HugePages are the page sizes of the host.
+	HugePages []string
 }
 
-// The CPU period when only a quota is given, and the kernel's bounds.
-const (
-	defaultPeriod = 100000
-	minPeriod     = 1000
-	maxPeriod     = 1000000
-	minQuota      = 1000
-	minShares     = 2
-	maxShares     = 262144
-	defaultShares = 1024
-)
+// first returns the first of the files that exists, or "".
+func (f features) first(files ...string) string {
+	for _, file := range files {
+		if f.Files[file] {
+			return file
+		}
+	}
+	return ""
+}
 
-func invalid(limit, format string, a ...any) error {
+// missing says why a limit cannot be enforced by either version, "" if it can.
+func missing(limit Limit, v1, v2 features) string {
+	for _, m := range meansOf() {
+		if m.limit != limit {
+			continue
+		}
+		controllers := v1.Controllers[m.v1] || v2.Controllers[m.v2]
+		switch {
+		case v1.Controllers[m.v1] && (m.v1Files == nil || v1.first(m.v1Files...) != ""):
+		case v2.Controllers[m.v2] && (m.v2Files == nil || v2.first(m.v2Files...) != ""):
+		case controllers:
+			return "the kernel lacks it"
+		case m.v1 == "":
+			return "it needs the " + m.v2 + " controller of cgroup v2"
+		case m.v2 == "":
+			return "it needs the " + m.v1 + " controller of cgroup v1"
+		default:
+			return "no " + m.v1 + " controller"
+		}
+		return ""
+	}
+	return "unknown"
+}
+
+func invalid(limit Limit, format string, a ...any) error {
 	return fmt.Errorf("limit %s: %s: %w", limit, fmt.Sprintf(format, a...), errdefs.ErrInvalid)
 }
 
-func unsupported(limit, why string) error {
+func unsupported(limit Limit, why string) error {
 	return fmt.Errorf("limit %s: %s: %w", limit, why, errdefs.ErrUnsupported)
 }
 
-// Validate refuses values that no kernel takes: errdefs.ErrInvalid names the
-// limit. What this host cannot enforce is found when they are set.
-func (l Limits) Validate() error { return l.validate() }
-
-// validate refuses values that no kernel takes.
-func (l Limits) validate() error {
-	switch {
-	case l.MemoryBytes < 0:
-		return invalid("memory", "%d bytes", l.MemoryBytes)
-	case l.SwapBytes < -1:
-		return invalid("swap", "%d bytes", l.SwapBytes)
-	case l.CPUQuota < 0 || l.CPUQuota != 0 && l.CPUQuota < minQuota:
-		return invalid("cpu quota", "%d is less than %d microseconds", l.CPUQuota, minQuota)
-	case l.CPUPeriod != 0 && (l.CPUPeriod < minPeriod || l.CPUPeriod > maxPeriod):
-		return invalid("cpu period", "%d is not within %d and %d microseconds", l.CPUPeriod, minPeriod, maxPeriod)
-	case l.CPUShares != 0 && (l.CPUShares < minShares || l.CPUShares > maxShares):
-		return invalid("cpu shares", "%d is not within %d and %d", l.CPUShares, minShares, maxShares)
-	case l.Pids < 0:
-		return invalid("pids", "%d", l.Pids)
-	case strings.Trim(l.CPUSet, "0123456789,-") != "":
-		return invalid("cpuset", "%q", l.CPUSet)
-	}
-	for _, d := range l.Devices {
-		if err := d.validate(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// needs lists what the limits ask for, by controller.
-func (l Limits) needs() []struct{ limit, controller string } {
-	var out []struct{ limit, controller string }
-	need := func(yes bool, limit, controller string) {
+// needs lists what the limits ask for. No swap is possible without means.
+func (l Limits) needs() []Limit {
+	var out []Limit
+	need := func(yes bool, limit Limit) {
 		if yes {
-			out = append(out, struct{ limit, controller string }{limit, controller})
+			out = append(out, limit)
 		}
 	}
-	need(l.MemoryBytes != 0, "memory", "memory")
-	need(l.SwapBytes != 0, "swap", "memory")
-	need(l.CPUQuota != 0, "cpu quota", "cpu")
-	need(l.CPUShares != 0, "cpu shares", "cpu")
-	need(l.Pids != 0, "pids", "pids")
-	need(l.CPUSet != "", "cpuset", "cpuset")
-	need(l.Devices != nil, "devices", "devices")
+	need(l.MemoryBytes != 0 || l.SwapBytes == -1, LimitMemory)
+	need(l.SwapBytes > 0, LimitSwap)
+	need(l.MemoryReservation != 0, LimitMemoryReservation)
+	need(l.MemoryHigh != 0, LimitMemoryHigh)
+	need(l.Swappiness != nil, LimitSwappiness)
+	need(l.DisableOOMKiller, LimitDisableOOMKiller)
+	need(l.OOMGroup, LimitOOMGroup)
+	need(l.CPUQuota != 0, LimitCPUQuota)
+	need(l.CPUBurst != 0, LimitCPUBurst)
+	need(l.CPUShares != 0, LimitCPUShares)
+	need(l.CPUIdle, LimitCPUIdle)
+	need(l.RealtimeRuntime != 0 || l.RealtimePeriod != 0, LimitCPURealtime)
+	need(l.CPUSet != "", LimitCPUSet)
+	need(l.MemoryNodes != "", LimitMemoryNodes)
+	need(l.Pids != 0, LimitPids)
+	if b := l.BlockIO; b != nil {
+		need(b.Weight != 0, LimitIOWeight)
+		need(b.LeafWeight != 0, LimitIOLeafWeight)
+		need(slices.ContainsFunc(b.WeightDevice, func(d WeightDevice) bool { return d.Weight != 0 }), LimitIOWeightDevice)
+		need(slices.ContainsFunc(b.WeightDevice, func(d WeightDevice) bool { return d.LeafWeight != 0 }), LimitIOLeafDevice)
+		need(len(b.ReadBPS)+len(b.WriteBPS)+len(b.ReadIOPS)+len(b.WriteIOPS) > 0, LimitIOThrottle)
+	}
+	need(len(l.HugePages) > 0, LimitHugePages)
+	need(l.NetworkClass != 0, LimitNetworkClass)
+	need(len(l.NetworkPriorities) > 0, LimitNetworkPriorities)
+	need(len(l.RDMA) > 0, LimitRDMA)
+	need(l.Devices != nil || l.DeviceRules != nil, LimitDevices)
 	return out
 }
 
 // check is validate plus what this kernel cannot enforce.
-func (l Limits) check(f features) error {
+func (l Limits) check(v1, v2 features) error {
 	if err := l.validate(); err != nil {
 		return err
 	}
-	for _, n := range l.needs() {
-		if !f.Controllers[n.controller] {
-			return unsupported(n.limit, "no "+n.controller+" controller")
+	for _, limit := range l.needs() {
+		if why := missing(limit, v1, v2); why != "" {
+			return unsupported(limit, why)
 		}
 	}
-	if l.CPUQuota != 0 && !f.Quota {
-		return unsupported("cpu quota", "the kernel lacks it")
+	for _, h := range l.HugePages {
+		if !slices.Contains(v1.HugePages, h.PageSize) && !slices.Contains(v2.HugePages, h.PageSize) {
+			return unsupported(LimitHugePages, "no pages of "+h.PageSize)
+		}
 	}
-	if l.SwapBytes > 0 && !f.Swap {
-		return unsupported("swap", "the kernel does not count swap")
+	if len(l.Unified) > 0 && v2.Controllers == nil {
+		return unsupported(LimitUnified, "no cgroup v2")
+	}
+	for file := range l.Unified {
+		if c, _, _ := strings.Cut(file, "."); c != "cgroup" && !v2.Controllers[c] {
+			return unsupported(LimitUnified, file+": no "+c+" controller of cgroup v2")
+		}
 	}
 	return nil
 }
@@ -118,4 +215,16 @@ func (l Limits) period() int64 {
 		return defaultPeriod
 	}
 	return l.CPUPeriod
+}
+
+// rules are the device rules in either form, nil for none.
+func (l Limits) rules() []DeviceRule {
+	if l.Devices == nil {
+		return l.DeviceRules
+	}
+	out := make([]DeviceRule, 0, len(l.Devices))
+	for _, d := range l.Devices {
+		out = append(out, DeviceRule{true, d.Type, d.Major, d.Minor, d.Access})
+	}
+	return out
 }

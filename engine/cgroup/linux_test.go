@@ -24,6 +24,8 @@ type fakeHost struct{ f *cgroup.Fake }
 
 func (h fakeHost) Tree() cgroup.Tree                               { return h.f }
 func (h fakeHost) Spawn(_ *testing.T, name string, _ cgroup.Group) { h.f.SetProcesses(name, 1) }
+func (h fakeHost) Bear(_ *testing.T, name string, _ cgroup.Group)  { h.f.SetProcesses(name, 1) }
+func (h fakeHost) OOM(_ *testing.T, name string, _ cgroup.Group)   { h.f.AddOOMKill(name) }
 
 // layouts returns those that this machine can show: the one it has, and v1
 // alone when it is a hybrid.
@@ -95,6 +97,17 @@ func (h kernelHost) Spawn(t *testing.T, _ string, g cgroup.Group) {
 	start(t, g, "sleep")
 }
 
+func (h kernelHost) Bear(t *testing.T, _ string, g cgroup.Group) {
+	bear(t, g, "sleep")
+}
+
+func (h kernelHost) OOM(t *testing.T, _ string, g cgroup.Group) {
+	_, cmd := start(t, g, fmt.Sprintf("eat %d", 256<<20))
+	if err := cmd.Wait(); err == nil {
+		t.Fatal("it ate more than the limit")
+	}
+}
+
 func TestLinuxSuite(t *testing.T) {
 	for layout, mountinfo := range layouts(t) {
 		t.Run(layout, func(t *testing.T) {
@@ -140,7 +153,7 @@ func TestLimitFiles(t *testing.T) {
 		one("cpu.weight", "39")
 		one("pids.max", "32")
 		one("cpuset.cpus", "0")
-		one("devices.list", "c 1:3 rwm\nc 1:5 r\nc 136:* rw")
+		one("devices.list", "c 136:* rw\nc 1:3 rwm\nc 1:5 r")
 		check(t, g.Update(t.Context(), cgroup.Limits{}))
 		one("memory.limit_in_bytes", "9223372036854771712")
 		one("memory.memsw.limit_in_bytes", "9223372036854771712")
@@ -154,7 +167,7 @@ func TestLimitFiles(t *testing.T) {
 		whole, _ := cgroup.File(tree, ".", "cpuset.cpus")
 		effective, _ := cgroup.File(tree, ".", "cpuset.cpus.effective")
 		one("cpuset.cpus", whole, effective)
-		one("devices.list", "c 1:3 rwm\nc 1:5 r\nc 136:* rw")
+		one("devices.list", "c 136:* rw\nc 1:3 rwm\nc 1:5 r")
 	})
 }
 

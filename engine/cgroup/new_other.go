@@ -11,7 +11,7 @@ import (
 
 // Options of New.
 type Options struct {
-	Name, MountInfo string
+	Name, MountInfo, Membership string
 }
 
 // New fails: only Linux has control groups.

@@ -16,11 +16,14 @@ import (
 
 // Options of New.
 type Options struct {
-	// Name of the tree below the root of each hierarchy ("gantry").
+	// Name of the tree below the root of each hierarchy: one element ("gantry")
+	// or a path. On a host whose systemd delegates a part of cgroup v2 (unit
+	// with Delegate=yes and DelegateSubgroup=supervisor) it is
+	// "system.slice/gantry-compute.service/instances".
 	Name string
-	// MountInfo replaces the text of /proc/self/mountinfo in tests; a part of
-	// it chooses among layouts.
-	MountInfo string
+	// MountInfo and Membership replace the texts of /proc/self/mountinfo and
+	// /proc/self/cgroup in tests; a part of the first chooses among layouts.
+	MountInfo, Membership string
 }
 
 // tree is the Tree of a Linux host. It does not change after New.
@@ -28,6 +31,7 @@ type tree struct {
 	name  string
 	nodes []node
 	// v1 and v2 share the controllers out; each controller is in one at most.
+	// v2.Controllers is nil without v2.
 	v1, v2 features
 }
 
@@ -35,6 +39,8 @@ type tree struct {
 type node struct {
 	hierarchy
 	dir string
+	// optional: a group needs it only for limits of its controllers.
+	optional bool
 }
 
 // New finds the hierarchies, makes the tree in each and enables controllers.
@@ -44,64 +50,98 @@ func New(ctx context.Context, o Options) (Tree, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("open control groups: %w", err)
 	}
-	if err := validName(o.Name); err != nil {
+	if err := validTree(o.Name); err != nil {
 		return nil, err
 	}
-	text := o.MountInfo
-	if text == "" {
-		b, err := os.ReadFile("/proc/self/mountinfo")
+	for _, text := range []struct {
+		to   *string
+		file string
+	}{{&o.MountInfo, "/proc/self/mountinfo"}, {&o.Membership, "/proc/self/cgroup"}} {
+		if *text.to != "" {
+			continue
+		}
+		b, err := os.ReadFile(text.file)
 		if err != nil {
 			return nil, fmt.Errorf("find control groups: %w", err)
 		}
-		text = string(b)
+		*text.to = string(b)
 	}
-	hierarchies, err := parseLayout(text)
+	hierarchies, err := parseLayout(o.MountInfo)
 	if err != nil {
 		return nil, err
 	}
-	t := &tree{
-		name: o.Name,
-		v1:   features{Controllers: map[string]bool{}},
-		v2:   features{Controllers: map[string]bool{}},
-	}
+	t := &tree{name: o.Name, v1: features{Controllers: map[string]bool{}, Files: map[string]bool{}}}
+	member := parseMembership(o.Membership)
 	for _, h := range hierarchies {
-		t.nodes = append(t.nodes, node{h, filepath.Join(h.Path, o.Name)})
+		// Who is not at the root would share its limits with the group.
+		optional := !h.V2 && member[h.Controllers[0]] == "/" &&
+			!slices.ContainsFunc(h.Controllers, func(c string) bool { return !slices.Contains(onDemand[:], c) })
+		t.nodes = append(t.nodes, node{h, filepath.Join(h.Path, o.Name), optional})
 	}
 	for _, n := range t.nodes {
-		if err := os.Mkdir(n.dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			return nil, fmt.Errorf("make control group tree: %w", err)
+		if err := t.makeTree(n); err != nil {
+			return nil, fmt.Errorf("make control group tree %s: %w", n.dir, err)
 		}
-		if err := t.prepareV1(n); err != nil {
-			return nil, err
-		}
+		t.prepareV1(n)
 	}
 	return t, t.prepareV2()
 }
 
-// prepareV1 notes the controllers of a v1 hierarchy. A cpuset has to have cpus
-// and memory nodes before a process can join; groups below copy them.
-func (t *tree) prepareV1(n node) error {
+// makeTree makes the tree in a hierarchy, and readies each part of its path
+// for groups below.
+func (t *tree) makeTree(n node) error {
+	dir := n.Path
+	for element := range strings.SplitSeq(t.name, "/") {
+		parent := dir
+		dir = filepath.Join(dir, element)
+		err := unix.Mkdir(dir, 0o755)
+		if err == unix.EEXIST && !n.V2 && dir != n.dir {
+			continue // somebody else's, and good enough for them
+		}
+		if err != nil && err != unix.EEXIST {
+			return err
+		}
+		if err := t.ready(n, parent, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ready lets groups be made below dir. A v1 cpuset has to have cpus and memory
+// nodes before a process can join; groups below copy them. On v2 the
+// controllers that v1 does not have are enabled; one that cannot be enabled is
+// as good as absent.
+func (t *tree) ready(n node, parent, dir string) error {
 	if n.V2 {
+		t.enable(parent)
+		t.enable(dir)
 		return nil
-	}
-	for _, c := range n.Controllers {
-		t.v1.Controllers[c] = true
-	}
-	if slices.Contains(n.Controllers, "memory") {
-		t.v1.Swap = exists(n.dir, "memory.memsw.limit_in_bytes")
-	}
-	if slices.Contains(n.Controllers, "cpu") {
-		t.v1.Quota = exists(n.dir, "cpu.cfs_quota_us")
 	}
 	if !slices.Contains(n.Controllers, "cpuset") {
 		return nil
 	}
 	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-		if err := inherit(n.Path, n.dir, file); err != nil {
+		if err := inherit(parent, dir, file); err != nil {
 			return err
 		}
 	}
-	return writeFile(n.dir, "cgroup.clone_children", "1")
+	return writeFile(dir, "cgroup.clone_children", "1")
+}
+
+// enable hands the controllers of a v2 group down to its sub-groups.
+func (t *tree) enable(dir string) {
+	have, err := readFile(dir, "cgroup.controllers")
+	if err != nil {
+		return
+	}
+	on, _ := readFile(dir, "cgroup.subtree_control")
+	for c := range strings.FieldsSeq(have) {
+		if slices.Contains([]string{"cpu", "cpuset", "memory", "pids", "io", "hugetlb", "rdma", "misc"}, c) && !t.v1.Controllers[c] &&
+			!slices.Contains(strings.Fields(on), c) {
+			_ = writeFile(dir, "cgroup.subtree_control", "+"+c)
+		}
+	}
 }
 
 // inherit copies a file of the parent group that is empty in dir.
@@ -117,35 +157,71 @@ func inherit(parent, dir, file string) error {
 	return writeFile(dir, file, want)
 }
 
-// prepareV2 enables the controllers that v1 does not have. One that cannot be
-// enabled is as good as absent.
+// prepareV1 notes what a v1 hierarchy can do.
+func (t *tree) prepareV1(n node) {
+	if n.V2 {
+		return
+	}
+	for _, c := range n.Controllers {
+		t.v1.Controllers[c] = true
+	}
+	for _, m := range meansOf() {
+		if slices.Contains(n.Controllers, m.v1) {
+			t.v1.note(n.dir, m.v1Files)
+		}
+	}
+	if slices.Contains(n.Controllers, "hugetlb") {
+		t.v1.notePages(n.dir, ".limit_in_bytes")
+	}
+}
+
+// prepareV2 notes what v2 can do that v1 does not.
 func (t *tree) prepareV2() error {
 	n, ok := t.unified()
 	if !ok {
 		return nil
 	}
-	have, err := readFile(n.Path, "cgroup.controllers")
+	have, err := readFile(n.dir, "cgroup.subtree_control")
 	if err != nil {
 		return err
 	}
-	for c := range strings.FieldsSeq(have) {
-		if !slices.Contains([]string{"cpu", "cpuset", "memory", "pids", "io"}, c) || t.v1.Controllers[c] {
-			continue
-		}
-		_ = writeFile(n.Path, "cgroup.subtree_control", "+"+c)
-		_ = writeFile(n.dir, "cgroup.subtree_control", "+"+c)
-	}
-	have, err = readFile(n.dir, "cgroup.subtree_control")
-	if err != nil {
-		return err
-	}
+	t.v2 = features{Controllers: map[string]bool{"devices": !t.v1.Controllers["devices"]}, Files: map[string]bool{}} // devices: BPF
 	for c := range strings.FieldsSeq(have) {
 		t.v2.Controllers[c] = !t.v1.Controllers[c]
 	}
-	t.v2.Controllers["devices"] = !t.v1.Controllers["devices"] // a BPF program
-	t.v2.Swap = exists(n.dir, "memory.swap.max")
-	t.v2.Quota = exists(n.dir, "cpu.max")
+	for _, m := range meansOf() {
+		if t.v2.Controllers[m.v2] {
+			t.v2.note(n.dir, m.v2Files)
+		}
+	}
+	if t.v2.Controllers["hugetlb"] {
+		t.v2.notePages(n.dir, ".max")
+	}
 	return nil
+}
+
+func (f *features) note(dir string, files []string) {
+	for _, file := range files {
+		if exists(dir, file) {
+			f.Files[file] = true
+		}
+	}
+}
+
+// notePages finds the page sizes by their files, "hugetlb.2MB.max".
+func (f *features) notePages(dir, suffix string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		rest, ok := strings.CutPrefix(e.Name(), "hugetlb.")
+		size, ok2 := strings.CutSuffix(rest, suffix)
+		switch plain, isRsvd := strings.CutSuffix(size, ".rsvd"); {
+		case !ok || !ok2:
+		case isRsvd:
+			f.Files["hugetlb."+plain+".rsvd"+suffix] = true
+		default:
+			f.HugePages = append(f.HugePages, size)
+		}
+	}
 }
 
 // unified returns the v2 hierarchy.
@@ -168,84 +244,24 @@ func (t *tree) with(controller string) (node, bool) {
 	return node{}, false
 }
 
-// features of both versions together.
-func (t *tree) features() features {
-	f := features{Controllers: map[string]bool{}, Swap: t.v1.Swap || t.v2.Swap, Quota: t.v1.Quota || t.v2.Quota}
-	for _, part := range []features{t.v1, t.v2} {
-		for c, yes := range part.Controllers {
-			f.Controllers[c] = f.Controllers[c] || yes
-		}
+// Supports implements Tree.
+func (t *tree) Supports(limit Limit) bool {
+	if limit == LimitUnified {
+		return t.v2.Controllers != nil
 	}
-	return f
-}
-
-// Describe implements Tree.
-func (t *tree) Describe() string {
-	list := func(f features) string {
-		var cs []string
-		for c, yes := range f.Controllers {
-			if yes {
-				cs = append(cs, c)
-			}
-		}
-		slices.Sort(cs)
-		return strings.Join(cs, ",")
-	}
-	_, unified := t.unified()
-	var parts []string
-	switch {
-	case unified && len(t.v1.Controllers) > 0:
-		parts = append(parts, "hybrid", "v1: "+list(t.v1), "v2: freeze,kill")
-		if s := list(t.v2); s != "" {
-			parts = append(parts, "v2 also: "+s)
-		}
-	case unified:
-		parts = append(parts, "v2: "+list(t.v2))
-	default:
-		parts = append(parts, "v1: "+list(t.v1))
-	}
-	f := t.features()
-	if f.Controllers["memory"] && !f.Swap {
-		parts = append(parts, "swap is not counted, \"no swap\" is best effort")
-	}
-	if f.Controllers["cpu"] && !f.Quota {
-		parts = append(parts, "no cpu quota")
-	}
-	return strings.Join(parts, "; ")
-}
-
-// List implements Tree: a group counts that exists in any hierarchy, so that
-// one which was half removed is found.
-func (t *tree) List(ctx context.Context) ([]string, error) {
-	seen := map[string]bool{}
-	var names []string
-	for _, n := range t.nodes {
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("list control groups: %w", err)
-		}
-		entries, err := os.ReadDir(n.dir)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("list control groups: %w", err)
-		}
-		for _, e := range entries {
-			if e.IsDir() && !seen[e.Name()] {
-				seen[e.Name()] = true
-				names = append(names, e.Name())
-			}
-		}
-	}
-	slices.Sort(names)
-	return names, nil
+	return missing(limit, t.v1, t.v2) == ""
 }
 
 // Open implements Tree.
 func (t *tree) Open(ctx context.Context, name string) (Group, error) {
-	if err := errors.Join(ctx.Err(), validName(name)); err != nil {
+	path, err := resolve(t.name, name)
+	if err := errors.Join(ctx.Err(), err); err != nil {
 		return nil, err
 	}
+	g := &group{t, name, path}
 	for _, n := range t.nodes {
-		if exists(n.dir, name) {
-			return &group{t, name}, nil
+		if exists(n.Path, path) && (g.inside() || isMarked(g.dir(n), markGroup)) {
+			return g, nil
 		}
 	}
 	return nil, fmt.Errorf("open control group %s: %w", name, errdefs.ErrNotFound)
@@ -253,46 +269,13 @@ func (t *tree) Open(ctx context.Context, name string) (Group, error) {
 
 // Create implements Tree.
 func (t *tree) Create(ctx context.Context, name string, limits Limits) (Group, error) {
-	if err := errors.Join(ctx.Err(), validName(name)); err != nil {
+	path, err := resolve(t.name, name)
+	if err := errors.Join(ctx.Err(), err); err != nil {
 		return nil, err
 	}
-	g := &group{t, name}
+	g := &group{t, name, path}
 	if err := g.create(ctx, limits); err != nil {
 		return nil, fmt.Errorf("create control group %s: %w", name, err)
 	}
 	return g, nil
-}
-
-func exists(dir, file string) bool {
-	_, err := os.Lstat(filepath.Join(dir, file))
-	return err == nil
-}
-
-// readFile returns a file of a group without surrounding space.
-func readFile(dir, file string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(dir, file))
-	return strings.TrimSpace(string(b)), err
-}
-
-// writeFile writes a value in one system call, as these files demand.
-func writeFile(dir, file, value string) error {
-	path := filepath.Join(dir, file)
-	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
-	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer unix.Close(fd)
-	if _, err := retry(func() (int, error) { return unix.Write(fd, []byte(value)) }); err != nil {
-		return &os.PathError{Op: "write " + value + " to", Path: path, Err: err}
-	}
-	return nil
-}
-
-func retry(fn func() (int, error)) (int, error) {
-	for {
-		n, err := fn()
-		if err != unix.EINTR {
-			return n, err
-		}
-	}
 }

@@ -17,6 +17,10 @@ type Host interface {
 	// Spawn starts a process that sleeps for ever in the group, by its
 	// JoinFiles, and returns when it has joined.
 	Spawn(t *testing.T, name string, g cgroup.Group)
+	// Bear is Spawn by BirthFiles.
+	Bear(t *testing.T, name string, g cgroup.Group)
+	// OOM makes one process of the group, which has a memory limit, die for it.
+	OOM(t *testing.T, name string, g cgroup.Group)
 }
 
 // Run runs the suite; newHost returns a separate host for each test.
@@ -32,6 +36,10 @@ func Run(t *testing.T, newHost func(t *testing.T) Host) {
 		{"FreezeThaw", testFreeze},
 		{"Kill", testKill},
 		{"Absent", testAbsent},
+		{"Born", testBorn},
+		{"Nested", testNested},
+		{"Absolute", testAbsolute},
+		{"Events", testEvents},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.fn(t, newHost(t)) })
 	}
@@ -135,7 +143,7 @@ func testTakeOver(t *testing.T, h Host) {
 
 func testRefused(t *testing.T, h Host) {
 	tree := h.Tree()
-	for _, name := range []string{"", ".", "..", "a/b", "../x", ".hidden", "cgroup.procs", "memory.max", "tasks", "a\nb"} {
+	for _, name := range []string{"", ".", "..", "a/../b", "a//b", "a/", "/", "//a", "../x", "a/tasks", ".hidden", "cgroup.procs", "memory.max", "tasks", "a\nb"} {
 		_, err := tree.Create(t.Context(), name, cgroup.Limits{})
 		class(t, "Create "+name, err, errdefs.ErrInvalid)
 		_, err = tree.Open(t.Context(), name)
@@ -229,4 +237,14 @@ func testAbsent(t *testing.T, h Host) {
 	class(t, "Thaw", g.Thaw(t.Context()), errdefs.ErrNotFound)
 	_, err = g.Frozen(t.Context())
 	class(t, "Frozen", err, errdefs.ErrNotFound)
+	_, err = g.BirthFiles()
+	class(t, "BirthFiles", err, errdefs.ErrNotFound)
+	_, err = g.Paths()
+	class(t, "Paths", err, errdefs.ErrNotFound)
+	_, err = g.Pids(t.Context())
+	class(t, "Pids", err, errdefs.ErrNotFound)
+	for _, err = range g.Events(t.Context()) {
+		class(t, "Events", err, errdefs.ErrNotFound)
+	}
+	class(t, "Events", err, errdefs.ErrNotFound)
 }
