@@ -19,7 +19,7 @@ func (e *Engine) killMembers(ctx context.Context, s *session) {
 	if err != nil {
 		return
 	}
-	pids, err := group.Processes(ctx)
+	pids, err := group.Pids(ctx)
 	if err != nil {
 		return
 	}

@@ -50,7 +50,7 @@ func (e *Engine) Top(ctx context.Context, id ContainerID) ([]ProcessInfo, error)
 	if err != nil {
 		return nil, fmt.Errorf("processes of container %s: %w", id, err)
 	}
-	pids, err := group.Processes(ctx)
+	pids, err := group.Pids(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("processes of container %s: %w", id, err)
 	}

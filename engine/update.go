@@ -20,8 +20,8 @@ type LimitsChange struct {
 	CPUSet                         *string
 }
 
-// apply returns the limits after the change.
-func (u LimitsChange) apply(l cgroup.Limits) cgroup.Limits {
+// Apply returns the limits after the change.
+func (u LimitsChange) Apply(l cgroup.Limits) cgroup.Limits {
 	set := func(to *int64, from *int64) {
 		if from != nil {
 			*to = *from
@@ -55,7 +55,7 @@ func (e *Engine) Update(ctx context.Context, id ContainerID, change LimitsChange
 			err = errors.Join(fmt.Errorf("update container %s: %w", id, err), undone.Unwind(ctx))
 		}
 	}()
-	before, after := c.rec.Limits, change.apply(c.rec.Limits)
+	before, after := c.rec.Limits, change.Apply(c.rec.Limits)
 	if after.Pids == 0 && before.Pids != 0 {
 		return before, fmt.Errorf("limit pids: a container always has one: %w", errdefs.ErrInvalid)
 	}

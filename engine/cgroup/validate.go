@@ -19,6 +19,10 @@ const (
 	maxRules      = 1024 // so that a program stays small
 )
 
+// Validate refuses values that no kernel takes: errdefs.ErrInvalid names the
+// limit. What this host cannot enforce is found when they are set.
+func (l Limits) Validate() error { return l.validate() }
+
 // validate refuses values that no kernel takes.
 func (l Limits) validate() error {
 	for _, check := range []func() error{l.validateMemory, l.validateCPU, l.validateDevices, l.validateOthers} {
