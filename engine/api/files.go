@@ -1,0 +1,107 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/gantry-project/gantry/engine"
+	"github.com/gantry-project/gantry/internal/linux"
+
+	"fmt"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+func (s *Server) copyOut(w http.ResponseWriter, r *http.Request) error {
+	out, err := s.opts.Backend.CopyOut(r.Context(), id(r), engine.CopyRequest{Path: r.URL.Query().Get("path")})
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	return stream(w, "application/x-tar", out)
+}
+
+// copyIn reads the stream as long as the engine's own limits allow.
+func (s *Server) copyIn(r *http.Request) (any, error) {
+	res, err := s.opts.Backend.CopyIn(r.Context(), id(r), engine.CopyRequest{Path: r.URL.Query().Get("path")}, r.Body)
+	if err != nil {
+		return nil, err
+	}
+	return Copied{Bytes: res.Bytes, Entries: res.Entries}, nil
+}
+
+func (s *Server) images(r *http.Request) (any, error) {
+	list, err := s.opts.Backend.Images(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Image, len(list))
+	for i, img := range list {
+		out[i] = imageOf(img)
+	}
+	return out, nil
+}
+
+func imageOf(img engine.ImageInfo) Image {
+	return Image{Ref: img.Ref, Size: img.SizeBytes, RootFS: img.RootFS}
+}
+
+const maxRef = 512
+
+func checkRef(ref string) error {
+	if ref == "" || len(ref) > maxRef {
+		return fmt.Errorf("image reference %.80q: %w", ref, errdefs.ErrInvalid)
+	}
+	for _, c := range ref {
+		if c <= ' ' || c == 0x7f {
+			return fmt.Errorf("image reference %.80q: %w", ref, errdefs.ErrInvalid)
+		}
+	}
+	return nil
+}
+
+func (s *Server) removeImage(r *http.Request) (any, error) {
+	ref := r.URL.Query().Get("ref")
+	if err := checkRef(ref); err != nil {
+		return nil, err
+	}
+	// the engine's removal is idempotent; an operator who mistypes is to know
+	if _, err := s.opts.Backend.Image(r.Context(), ref); err != nil {
+		return nil, err
+	}
+	return nil, s.opts.Backend.RemoveImage(r.Context(), ref)
+}
+
+// importImage reads the archive from a descriptor that the client has opened:
+// what it may not read is not read for it.
+func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
+	var req Import
+	if err := body(r, &req); err != nil {
+		return err
+	}
+	if err := checkRef(req.Ref); err != nil {
+		return err
+	}
+	ch, files, err := upgrade(w, r)
+	if err != nil {
+		return err
+	}
+	s.hijacked.Add(1)
+	defer s.hijacked.Done()
+	defer ch.close()
+	defer linux.CloseAll(files)
+	if len(files) != 1 {
+		f, _ := failureOf(fmt.Errorf("import image %s: %d files: %w", req.Ref, len(files), errdefs.ErrInvalid))
+		return ch.tell(report{Error: f})
+	}
+	ctx, gone := ch.whileThere(s.life)
+	defer gone()
+	img, err := s.opts.Backend.Import(ctx, engine.ImportRequest{
+		Ref: req.Ref, Content: &interruptible{ctx: ctx, r: files[0]}, ContainerFormat: req.ContainerFormat, DiskFormat: req.DiskFormat,
+	})
+	if err != nil {
+		f, _ := failureOf(err)
+		return ch.tell(report{Error: f})
+	}
+	doc := imageOf(img)
+	return ch.tell(report{Image: &doc})
+}
