@@ -252,7 +252,7 @@ func (e *Engine) sessionSpec(c *container, req ExecRequest) (process.Spec, error
 // confine gives a session the limits of privilege of a first process.
 func (e *Engine) confine(spec *process.Spec, noNewPrivs bool) {
 	spec.Capabilities, spec.NoNewPrivs, spec.Seccomp = capabilities, noNewPrivs, e.filter
-	spec.Rlimits = []process.Rlimit{{Name: "RLIMIT_CORE"}}
+	spec.Rlimits = rlimits()
 }
 
 // defaultPath is used when neither container nor request has a PATH.

@@ -22,28 +22,6 @@ import (
 	"github.com/gantry-project/gantry/internal/undo"
 )
 
-// capabilities of the default profile: what an unprivileged system needs
-// inside its own user namespace. With CAP_SYS_BOOT an init can end its own pid
-// namespace, which is all that reboot(2) does there; without it every init that
-// is asked to power off hangs until it is killed.
-var capabilities = []string{
-	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID", "CAP_SETUID",
-	"CAP_SETPCAP", "CAP_SETFCAP", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SYS_CHROOT", "CAP_AUDIT_WRITE",
-	"CAP_SYS_BOOT",
-}
-
-// maskedPaths and readonlyPaths hide what a container must not see or change of
-// the host's kernel. Source: runtime-spec config-linux.md (maskedPaths) and the
-// usual list of the field.
-var (
-	maskedPaths = []string{
-		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
-		"/sys/firmware", "/sys/devices/virtual/powercap",
-	}
-	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-)
-
 // Start runs the container's first process and returns when it has been
 // executed. A running container is errdefs.ErrConflict. On error nothing runs
 // and the disk is as the container left it.
@@ -156,19 +134,10 @@ func (e *Engine) unmount(ctx context.Context, id ContainerID) error {
 // spec turns a start request into what the runner runs.
 func (e *Engine) spec(c *container, req StartRequest) (process.Spec, error) {
 	id := ContainerID(c.rec.ID)
-	user, net := process.NamespacePaths(e.nsDir(id))
-	spec := process.Spec{
-		Rootfs: e.rootfs(id), UserNS: user, NetNS: net, Hostname: req.Hostname,
-		Args: req.Args, Env: req.Env, Cwd: req.Cwd, Files: req.Files,
-		Capabilities: capabilities, NoNewPrivs: req.NoNewPrivs,
-		MaskedPaths: maskedPaths, ReadonlyPaths: readonlyPaths, Seccomp: e.filter,
-		Rlimits: []process.Rlimit{{Name: "RLIMIT_CORE"}},
-		Sysctls: map[string]string{
-			"net.ipv4.ping_group_range":           "0 65535",
-			"net.ipv4.ip_unprivileged_port_start": "0",
-		},
-		Terminal: true, ConsoleLog: e.conFile(id), ConsoleLimit: req.ConsoleBytes,
-	}
+	spec := e.profile(id, req.NoNewPrivs)
+	spec.Hostname, spec.Files = req.Hostname, req.Files
+	spec.Args, spec.Env, spec.Cwd = req.Args, req.Env, req.Cwd
+	spec.Terminal, spec.ConsoleLog, spec.ConsoleLimit = true, e.conFile(id), req.ConsoleBytes
 	if spec.Cwd == "" {
 		spec.Cwd = "/"
 	}

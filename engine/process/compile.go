@@ -9,8 +9,8 @@ import (
 
 // facts are what compile has to know of the host. They are read once by New.
 type facts struct {
-	// unifiedCgroups: a cgroup v2 file system can be shown inside.
-	unifiedCgroups bool
+	// cgroups are the mounted hierarchies of control groups.
+	cgroups []hierarchy
 	// hardLimits are the runner's own hard limits by resource number; a limit
 	// above one is lowered to it when the kernel refuses.
 	hardLimits map[int]uint64
@@ -40,11 +40,24 @@ type compiler struct {
 	spec  *Spec
 	facts facts
 	// The files of the child that the runner opens.
-	userFD, netFD, rootFD value
-	cgroups               []value
-	// root is the new root directory; every path of the image is resolved
-	// below it. proc, sys and dev are the roots of fresh mounts of our own.
-	root, proc, sys, dev value
+	rootFD  value
+	cgroups []value
+	// namespaces are those that exist before the child.
+	namespaces map[NamespaceKind]value
+	// root is the mount of Rootfs in the new mount namespace; every path of the
+	// image is resolved below it.
+	root value
+	// fresh are the roots of file systems of our own, by where they are mounted,
+	// and sources the clones that bind mounts show, by index of Spec.Mounts.
+	fresh   map[string]freshMount
+	sources map[int]value
+	// nodes are clones of devices, by index of Spec.Devices, cgroupClones those
+	// of control groups, and hostNodes others by what they are for.
+	nodes        map[int]value
+	cgroupClones map[cgroupKey]value
+	hostNodes    map[string]value
+	// hostProc is the runner's own /proc, for a Spec without one.
+	hostProc value
 	// slave is the terminal of the command.
 	slave value
 	// moved is how far the status socket is from statusFD, gate the listening
@@ -68,24 +81,31 @@ type compiler struct {
 // The order, and why:
 //
 //  1. in the host's namespaces, as the host's root: limits and control groups,
-//     which need its rights; the root directory becomes the working directory,
-//     because the path to it is closed to the instance's user and because
-//     unshare carries the working directory over to the copied mounts;
-//  2. join the user and network namespaces, make the others in it, become root
-//     of the user namespace;
+//     which need its rights; clones of what bind mounts show, because the paths
+//     to it are the host's and id-mapping it needs the host's rights; the root
+//     directory becomes the working directory, because the path to it is closed
+//     to the instance's user and because unshare carries the working directory
+//     over to the copied mounts;
+//  2. join namespaces, the user namespace last; make the others in it, become
+//     root of the user namespace;
 //  3. fork into the pid namespace. The child is a child of the runner
 //     (CLONE_PARENT); the parent reports its pid and ends;
-//  4. files of the Spec, before anything of the kernel is mounted below the
-//     root that a symbolic link of the image could lead to;
-//  5. mounts, sysctls, masks, all through descriptors; pivot_root;
+//  4. files of the Spec and mounts outside of /proc and /sys, before anything of
+//     the kernel is mounted below the root that a symbolic link of the image
+//     could lead to;
+//  5. /proc and /sys, sysctls, masks, all through descriptors; pivot_root;
 //  6. working directory, terminal, capabilities, filter, command.
 func compile(spec *Spec, facts facts) (*Program, error) {
 	if err := spec.validate(); err != nil {
 		return nil, err
 	}
-	c := &compiler{Program: newProgram(), spec: spec, facts: facts, dirs: map[string]value{}}
-	c.userFD = c.place("user namespace", spec.UserNS, unix.O_RDONLY)
-	c.netFD = c.place("network namespace", spec.NetNS, unix.O_RDONLY)
+	c := &compiler{
+		Program: newProgram(), spec: spec, facts: facts,
+		dirs: map[string]value{}, fresh: map[string]freshMount{}, sources: map[int]value{},
+		nodes: map[int]value{}, cgroupClones: map[cgroupKey]value{}, hostNodes: map[string]value{},
+		namespaces: map[NamespaceKind]value{},
+	}
+	c.placeNamespaces()
 	c.rootFD = c.place("root directory", spec.Rootfs, unix.O_PATH|unix.O_DIRECTORY)
 	if err := c.checkFacts(); err != nil {
 		return nil, err
@@ -101,12 +121,16 @@ func compile(spec *Spec, facts facts) (*Program, error) {
 	}
 	c.closeDirs()
 	c.mounts()
+	c.console()
 	c.sysctls()
+	c.names()
 	c.maskPaths()
 	c.readonlyPaths()
+	c.protectMounts()
 	c.hostHooks()
 	c.pivot()
 	c.workDirectory()
+	c.protectRoot()
 	c.finish()
 	return c.Program, nil
 }
@@ -121,18 +145,11 @@ func (c *compiler) hostSteps() {
 	c.attributes()
 	// Nobody in the instance's user namespace may trace the set-up.
 	c.call("forbid tracing", unix.SYS_PRCTL, num(unix.PR_SET_DUMPABLE), num(0))
+	c.hostTrees()
 	c.call("enter root", unix.SYS_FCHDIR, c.rootFD)
-}
-
-func (c *compiler) enterNamespaces() {
-	c.call("join network namespace", unix.SYS_SETNS, c.netFD, num(unix.CLONE_NEWNET))
-	c.call("join user namespace", unix.SYS_SETNS, c.userFD, num(unix.CLONE_NEWUSER))
-	c.call("close namespaces", unix.SYS_CLOSE_RANGE, c.userFD, c.rootFD, num(0))
-	c.call("make namespaces", unix.SYS_UNSHARE,
-		num(unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC|unix.CLONE_NEWCGROUP|unix.CLONE_NEWPID))
-	c.call("become root: groups", unix.SYS_SETGROUPS, num(0), num(0))
-	c.call("become root: gid", unix.SYS_SETRESGID, num(0), num(0), num(0))
-	c.call("become root: uid", unix.SYS_SETRESUID, num(0), num(0), num(0))
+	if c.spec.has(MountNamespace) {
+		c.close("close root", c.rootFD)
+	}
 }
 
 // record makes a message for the status socket; its value is a slot too.

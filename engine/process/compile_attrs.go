@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -236,7 +235,7 @@ func (c *compiler) ownUsers() bool {
 	if c.target != nil {
 		return c.target.flags&unix.CLONE_NEWUSER != 0
 	}
-	return c.spec.UserNS != "" || slices.ContainsFunc(c.spec.Namespaces, func(n Namespace) bool { return n.Kind == UserNamespace })
+	return c.spec.has(UserNamespace)
 }
 
 // encode is struct __user_cap_data_struct, twice.

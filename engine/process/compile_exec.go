@@ -111,14 +111,14 @@ func compileExec(spec *Spec, facts facts, t *target) (*Program, error) {
 	if err := c.checkFacts(); err != nil {
 		return nil, err
 	}
-	c.join()
+	c.joinTarget()
 	c.workDirectory()
 	c.finish()
 	return c.Program, nil
 }
 
-// join ends in a forked child inside the target, with c.root as its root.
-func (c *compiler) join() {
+// joinTarget ends in a forked child inside the target, with c.root as its root.
+func (c *compiler) joinTarget() {
 	pidfd := c.placeFile("process to join", c.target.pidfd)
 	ownMounts := c.target.flags&unix.CLONE_NEWNS != 0
 	if !ownMounts {

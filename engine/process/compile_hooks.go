@@ -101,7 +101,7 @@ func compileHook(h *Hook, t *target, cgroups []*os.File, state *os.File, rights 
 		spec = &right
 	}
 	c := &compiler{Program: newProgram(), spec: spec, facts: facts, target: t, dirs: map[string]value{}}
-	c.join()
+	c.joinTarget()
 	c.stdio()
 	if rights != nil {
 		if spec.Umask != nil {

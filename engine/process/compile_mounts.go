@@ -3,6 +3,7 @@ package process
 import (
 	"encoding/binary"
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -44,19 +45,44 @@ func slotName(name string) string {
 	return name
 }
 
-// filesystem makes a detached mount of a new file system.
-func (c *compiler) filesystem(name, kind string, attrs int, options ...string) value {
+// filesystem makes a detached mount of a new file system. Options without a
+// value are flags.
+func (c *compiler) filesystem(name, kind string, attrs uint64, options ...string) value {
 	ctx, mnt := c.slot(name+" context"), c.slot(name)
 	name = "mount " + name
-	c.call(name, unix.SYS_FSOPEN, c.str(kind), num(unix.FSOPEN_CLOEXEC)).to(ctx)
+	c.call(name, unix.SYS_FSOPEN, c.str(kind), num(unix.FSOPEN_CLOEXEC)).to(ctx).faults(kindFault(kind))
 	for _, o := range options {
-		key, val, _ := strings.Cut(o, "=")
-		c.call(name, unix.SYS_FSCONFIG, ctx, num(unix.FSCONFIG_SET_STRING), c.str(key), c.str(val), num(0))
+		fault := optionFault(o)
+		if key, val, ok := strings.Cut(o, "="); ok {
+			c.call(name, unix.SYS_FSCONFIG, ctx, num(unix.FSCONFIG_SET_STRING), c.str(key), c.str(val), num(0)).faults(fault)
+		} else {
+			c.call(name, unix.SYS_FSCONFIG, ctx, num(unix.FSCONFIG_SET_FLAG), c.str(key), num(0), num(0)).faults(fault)
+		}
 	}
-	c.call(name, unix.SYS_FSCONFIG, ctx, num(unix.FSCONFIG_CMD_CREATE), num(0), num(0), num(0))
+	c.call(name, unix.SYS_FSCONFIG, ctx, num(unix.FSCONFIG_CMD_CREATE), num(0), num(0), num(0)).faults(optionFault(""))
 	c.call(name, unix.SYS_FSMOUNT, ctx, num(unix.FSMOUNT_CLOEXEC), num(attrs)).to(mnt)
 	c.close(name, ctx)
 	return mnt
+}
+
+func kindFault(kind string) func(unix.Errno) error {
+	return func(errno unix.Errno) error {
+		if errno != unix.ENODEV {
+			return nil //nolint:nilerr // nothing to add to another errno
+		}
+		return fmt.Errorf("no file system type %q: %w: %w", kind, errno, errdefs.ErrInvalid)
+	}
+}
+
+// optionFault blames the Spec for what a file system does not take.
+func optionFault(option string) func(unix.Errno) error {
+	return func(errno unix.Errno) error {
+		switch errno {
+		case unix.EINVAL, unix.ENOENT, unix.ENOTBLK, unix.ENOTDIR:
+			return fmt.Errorf("option %q: %w: %w", option, errno, errdefs.ErrInvalid)
+		}
+		return nil
+	}
 }
 
 // attach puts a detached mount onto the open directory or file target.
@@ -70,108 +96,179 @@ func (c *compiler) attachAt(name string, mnt, dir value, entry string) *step {
 	return c.call(name, unix.SYS_MOVE_MOUNT, mnt, c.str(""), dir, c.str(entry), num(unix.MOVE_MOUNT_F_EMPTY_PATH))
 }
 
+// cloneTree makes a detached copy of the mount at path below dir.
+func (c *compiler) cloneTree(name string, dir value, path string, flags int) (*step, value) {
+	fd := c.slot("clone")
+	return c.call(name, unix.SYS_OPEN_TREE, dir, c.str(path), num(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|flags)).to(fd), fd
+}
+
+// setattr changes a detached or attached mount (mount_setattr(2)).
+func (c *compiler) setattr(name string, mnt value, recursive bool, set, clear, propagation uint64) *step {
+	return c.setattrMap(name, mnt, recursive, set, clear, propagation, value{})
+}
+
+// setattrMap is setattr with a user namespace to id-map by, if it is not the
+// zero value.
+func (c *compiler) setattrMap(name string, mnt value, recursive bool, set, clear, propagation uint64, users value) *step {
+	flags := unix.AT_EMPTY_PATH
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	var userns uint64
+	if users != (value{}) {
+		set |= unix.MOUNT_ATTR_IDMAP
+		userns = users.num
+	}
+	var b []byte
+	for _, v := range []uint64{set, clear, propagation, userns} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	text := fmt.Sprintf("{%#x %#x %#x}", set, clear, propagation)
+	return c.call(name, unix.SYS_MOUNT_SETATTR, mnt, c.str(""), num(flags), c.buf(b, text), num(sizeofMountAttr))
+}
+
+// hostTrees clones on the host what the new root shows: the sources of bind
+// mounts and, for a mount namespace that exists, the root itself.
+func (c *compiler) hostTrees() {
+	c.openHostProc()
+	for i, m := range c.spec.Mounts {
+		o, _ := m.options()
+		switch {
+		case o.bind:
+			c.sources[i] = c.cloneSource(m, o)
+		case strings.HasPrefix(m.Type, "cgroup") && !c.spec.has(CgroupNamespace):
+			c.cloneCgroups(i, m, o)
+		}
+	}
+	c.cloneDevices()
+	if c.spec.joins(MountNamespace) {
+		var s *step
+		s, c.root = c.cloneTree("clone root", c.rootFD, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+		s.faults(sourceFault("/"))
+		c.setattr("make root private", c.root, true, 0, 0, unix.MS_PRIVATE)
+		c.cloneNodes()
+	}
+}
+
+// cloneSource makes the mount of a bind mount, with everything about it that
+// is the host's to grant.
+func (c *compiler) cloneSource(m Mount, o mountOptions) value {
+	what := "open source of " + m.Destination
+	flags := 0
+	if o.all {
+		flags = unix.AT_RECURSIVE
+	}
+	s, mnt := c.cloneTree(what, atCwd(), m.Source, flags)
+	s.faults(sourceFault(m.Destination))
+	c.propagate(what, mnt, o)
+	what = "set options of " + m.Destination
+	fault := optionFault(strings.Join(m.Options, ","))
+	var users value
+	if o.idmap {
+		users = c.idmap(m)
+	}
+	if o.setAll|o.clearAll != 0 || o.idmapAll {
+		var all value
+		if o.idmapAll {
+			all, users = users, value{}
+		}
+		c.setattrMap(what, mnt, true, o.setAll, o.clearAll, 0, all).faults(fault)
+	}
+	if o.set|o.clear != 0 || users != (value{}) {
+		c.setattrMap(what, mnt, false, o.set, o.clear, 0, users).faults(fault)
+	}
+	return mnt
+}
+
+// propagate makes a clone of the host's mounts private, or what o says. A
+// container with a user namespace never sends to the host: "shared" is then a
+// group of its own that receives from the host.
+func (c *compiler) propagate(what string, mnt value, o mountOptions) {
+	base := uint64(unix.MS_PRIVATE)
+	switch {
+	case o.propagation == unix.MS_SHARED && !c.spec.has(UserNamespace):
+		base = 0
+	case o.propagation == unix.MS_SHARED, o.propagation == unix.MS_SLAVE:
+		base = unix.MS_SLAVE
+	}
+	if base != 0 {
+		c.setattr(what, mnt, o.all, 0, 0, base)
+	}
+	if o.propagation != 0 && o.propagation != base {
+		c.setattr(what, mnt, o.propagateAll, 0, 0, o.propagation)
+	}
+}
+
+// idmap is the user namespace to id-map m by: the container's, or one that is
+// made for it.
+func (c *compiler) idmap(m Mount) value {
+	if len(m.UIDMap) == 0 {
+		return c.namespaces[UserNamespace]
+	}
+	return c.placeUsers("ids of mount "+m.Destination, &idMaps{m.UIDMap, m.GIDMap})
+}
+
+func sourceFault(destination string) func(unix.Errno) error {
+	return func(errno unix.Errno) error {
+		switch errno {
+		case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EACCES, unix.EINVAL:
+			return errdefs.WithPublic(fmt.Errorf("%w: %w", errno, errdefs.ErrInvalid),
+				fmt.Sprintf("the source of mount %q cannot be used", destination))
+		}
+		return nil
+	}
+}
+
 // takeRoot makes a mount of the root directory that is ours to move.
 func (c *compiler) takeRoot() {
-	c.call("make mounts private", unix.SYS_MOUNT, num(0), c.str("/"), num(0), num(unix.MS_REC|unix.MS_PRIVATE), num(0))
-	c.root = c.slot("root")
-	c.call("clone root", unix.SYS_OPEN_TREE, atCwd(), c.str(""),
-		num(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)).to(c.root)
+	if !c.spec.has(MountNamespace) {
+		c.root = c.rootFD
+		return
+	}
+	base := unix.MS_PRIVATE
+	if p := c.spec.RootPropagation; p == "slave" || p == "shared" {
+		base = unix.MS_SLAVE
+	}
+	c.call("make mounts private", unix.SYS_MOUNT, num(0), c.str("/"), num(0), num(unix.MS_REC|base), num(0))
+	if !c.spec.joins(MountNamespace) {
+		c.root = c.slot("root")
+		c.call("clone root", unix.SYS_OPEN_TREE, atCwd(), c.str(""),
+			num(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)).to(c.root)
+	}
 	c.call("mount root", unix.SYS_MOVE_MOUNT, c.root, c.str(""), atCwd(), c.str(""),
 		num(unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
 }
 
-// mountPoint opens a top directory of the image, making it if absent. A
-// symbolic link or a file there is refused.
-func (c *compiler) mountPoint(name string) value {
-	c.call("make mount point /"+name, unix.SYS_MKDIRAT, c.root, c.str(name), num(0o755)).ignore(unix.EEXIST)
-	s, fd := c.open("open mount point /"+name, c.root, name, unix.O_PATH|unix.O_DIRECTORY, noLinks)
-	s.faults(func(errno unix.Errno) error {
-		if errno != unix.ELOOP && errno != unix.ENOTDIR {
-			return nil //nolint:nilerr // nothing to add to another errno
-		}
-		return errdefs.WithPublic(fmt.Errorf("%w: %w", errno, errdefs.ErrInvalid), "/"+name+" of the image is not a directory")
-	})
-	return fd
-}
-
-const nosuidNodevNoexec = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
-
-func (c *compiler) mounts() {
-	c.proc = c.filesystem("proc", "proc", nosuidNodevNoexec)
-	target := c.mountPoint("proc")
-	c.attach("mount proc", c.proc, target)
-	c.close("mount proc", target)
-
-	attrs := nosuidNodevNoexec
-	if !c.spec.SysWritable {
-		attrs |= unix.MOUNT_ATTR_RDONLY
-	}
-	c.sys = c.filesystem("sysfs", "sysfs", attrs)
-	target = c.mountPoint("sys")
-	c.attach("mount sysfs", c.sys, target)
-	c.close("mount sysfs", target)
-	if c.facts.unifiedCgroups {
-		cg := c.filesystem("cgroup2", "cgroup2", attrs)
-		_, target = c.open("open /sys/fs/cgroup", c.sys, "fs/cgroup", unix.O_PATH|unix.O_DIRECTORY, inMount)
-		c.attach("mount cgroup2", cg, target)
-		c.close("mount cgroup2", target)
-		c.close("mount cgroup2", cg)
-	}
-	c.devices()
-}
-
-// devices makes /dev: a tmpfs with the host's harmless nodes, which the engine
-// opened itself, and the instance's own terminals.
-func (c *compiler) devices() {
-	c.dev = c.filesystem("dev", "tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode=755", "size=65536k")
-	target := c.mountPoint("dev")
-	c.attach("mount dev", c.dev, target)
-	c.close("mount dev", target)
-
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
-		c.fileMount("device "+name, atCwd(), "/dev/"+name, name)
-	}
-	for _, l := range [][2]string{
-		{"/proc/self/fd", "fd"},
-		{"/proc/self/fd/0", "stdin"},
-		{"/proc/self/fd/1", "stdout"},
-		{"/proc/self/fd/2", "stderr"},
-		{"pts/ptmx", "ptmx"},
-	} {
-		c.call("link /dev/"+l[1], unix.SYS_SYMLINKAT, c.str(l[0]), c.dev, c.str(l[1]))
-	}
-	pts := c.below("pts", "devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "ptmxmode=0666", "mode=620", "gid=5", "max=1024")
-	c.close("mount shm", c.below("shm", "tmpfs", nosuidNodevNoexec, "mode=1777", "size=65536k"))
-	c.close("mount mqueue", c.below("mqueue", "mqueue", nosuidNodevNoexec))
-	if c.spec.Terminal {
-		c.console(pts)
-	} else {
-		c.close("close pts", pts)
-	}
-}
-
-// below mounts a new file system on a new directory of /dev.
-func (c *compiler) below(name, kind string, attrs int, options ...string) value {
-	c.call("mount "+name, unix.SYS_MKDIRAT, c.dev, c.str(name), num(0o755))
-	mnt := c.filesystem(name, kind, attrs, options...)
-	c.attachAt("mount "+name, mnt, c.dev, name)
-	return mnt
-}
-
-// fileMount binds the file dir/path onto a new file of /dev.
-func (c *compiler) fileMount(name string, dir value, path, entry string) {
-	fd := c.slot(entry)
-	c.call(name, unix.SYS_MKNODAT, c.dev, c.str(entry), num(unix.S_IFREG|0o666), num(0))
-	c.call(name, unix.SYS_OPEN_TREE, dir, c.str(path),
-		num(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)).to(fd)
-	c.attachAt(name, fd, c.dev, entry)
-	c.close(name, fd)
-}
-
-// pivot makes root the only mount tree that the process can see.
+// pivot makes root the only mount tree that the process can see. Without a
+// mount namespace it can only change the root directory.
 func (c *compiler) pivot() {
 	c.call("enter new root", unix.SYS_FCHDIR, c.root)
+	if !c.spec.has(MountNamespace) {
+		c.call("change root", unix.SYS_CHROOT, c.str("."))
+		return
+	}
 	c.call("pivot root", unix.SYS_PIVOT_ROOT, c.str("."), c.str("."))
 	c.call("detach old root", unix.SYS_UMOUNT2, c.str("."), num(unix.MNT_DETACH))
 	c.call("enter new root", unix.SYS_FCHDIR, c.root)
+}
+
+// protectRoot does what would hinder the set-up earlier.
+func (c *compiler) protectRoot() {
+	if c.spec.RootReadonly {
+		c.setattr("make root read-only", c.root, false, unix.MOUNT_ATTR_RDONLY, 0, 0)
+	}
+	if p := propagations[c.spec.RootPropagation]; p != 0 && p != unix.MS_PRIVATE && p != unix.MS_SLAVE {
+		c.setattr("set propagation of root", c.root, false, 0, 0, p)
+	}
+}
+
+// below splits clean into the fresh mount that it lies in and the rest; not ok
+// when it lies in the image or in something of the host.
+func (c *compiler) below(clean string) (m freshMount, rest string, ok bool) {
+	for at := path.Dir(clean); at != "."; at = path.Dir(at) {
+		if m, known := c.fresh[at]; known {
+			return m, strings.TrimPrefix(clean, at+"/"), m.kind != ""
+		}
+	}
+	return freshMount{}, clean, false
 }

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"path"
@@ -73,18 +72,39 @@ func (c *compiler) writeFile(f File) {
 }
 
 // sysctls writes through the proc mount of our own, which nothing of the image
-// can be mounted over.
+// can be mounted over, or through the runner's.
 func (c *compiler) sysctls() {
+	proc := c.hostProc
+	if p := c.fresh["proc"]; p.kind == "proc" {
+		proc = p.root
+	}
 	for _, key := range slices.Sorted(maps.Keys(c.spec.Sysctls)) {
-		file, _ := sysctlPath(key)
+		sysctl, _ := findSysctl(key)
 		val := c.spec.Sysctls[key]
 		what := "set sysctl " + key
-		_, fd := c.open(what, c.proc, "sys/"+file, unix.O_WRONLY, inMount)
-		c.call(what, unix.SYS_WRITE, fd, c.str(val), num(len(val))).wants(len(val))
+		s, fd := c.open(what, proc, "sys/"+sysctl.file, unix.O_WRONLY, inMount)
+		s.faults(sysctlFault(key, val))
+		c.call(what, unix.SYS_WRITE, fd, c.str(val), num(len(val))).wants(len(val)).faults(sysctlFault(key, val))
 		c.close(what, fd)
 	}
-	if c.spec.Hostname != "" {
-		c.call("set host name", unix.SYS_SETHOSTNAME, c.str(c.spec.Hostname), num(len(c.spec.Hostname)))
+}
+
+// openHostProc keeps the runner's /proc for sysctls of a Spec without one.
+func (c *compiler) openHostProc() {
+	own := slices.ContainsFunc(c.spec.Mounts, func(m Mount) bool { return imagePath(m.Destination) == "proc" && m.Type == "proc" })
+	if len(c.spec.Sysctls) > 0 && !own {
+		c.hostProc = c.slot("/proc")
+		c.call("open /proc", unix.SYS_OPENAT, atCwd(), c.str("/proc"), num(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC)).to(c.hostProc)
+	}
+}
+
+func sysctlFault(key, val string) func(unix.Errno) error {
+	return func(errno unix.Errno) error {
+		switch errno {
+		case unix.ENOENT, unix.EINVAL, unix.ERANGE:
+			return errdefs.WithPublic(fmt.Errorf("%w: %w", errno, errdefs.ErrInvalid), fmt.Sprintf("sysctl %q cannot be %.64q", key, val))
+		}
+		return nil
 	}
 }
 
@@ -99,24 +119,22 @@ func (c *compiler) maskPaths() {
 	empty := c.filesystem("mask", "tmpfs", nosuidNodevNoexec|unix.MOUNT_ATTR_RDONLY, "mode=555", "size=4k")
 	c.attachAt("mount mask", empty, atCwd(), "/proc")
 	for _, masked := range c.spec.MaskedPaths {
-		what := "mask " + masked
-		clone := c.slot("clone")
-		cloneFlags := unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
+		what, resolve := "mask "+masked, resolveOf(masked)
 
-		s, fd := c.open(what, c.root, imagePath(masked), unix.O_PATH|unix.O_DIRECTORY, noLinks)
-		s.ignore(unix.ENOENT, unix.ENOTDIR)
+		s, fd := c.open(what, c.root, imagePath(masked), unix.O_PATH|unix.O_DIRECTORY, resolve)
+		s.ignore(unix.ENOENT, unix.ENOTDIR).faults(placeFault(imagePath(masked)))
 		noDir := c.jumpIgnored()
-		c.call(what, unix.SYS_OPEN_TREE, empty, c.str(""), num(cloneFlags|unix.AT_EMPTY_PATH)).to(clone)
+		_, clone := c.cloneTree(what, empty, "", unix.AT_EMPTY_PATH)
 		c.attach(what, clone, fd)
 		c.call(what, unix.SYS_CLOSE, clone)
 		c.call(what, unix.SYS_CLOSE, fd)
 		done := c.jumpZero()
 		c.land(noDir)
 
-		s, fd = c.open(what, c.root, imagePath(masked), unix.O_PATH, noLinks)
-		s.ignore(unix.ENOENT, unix.ENOTDIR)
+		s, fd = c.open(what, c.root, imagePath(masked), unix.O_PATH, resolve)
+		s.ignore(unix.ENOENT, unix.ENOTDIR).faults(placeFault(imagePath(masked)))
 		absent := c.jumpIgnored()
-		c.call(what, unix.SYS_OPEN_TREE, atCwd(), c.str("/dev/null"), num(cloneFlags|unix.AT_SYMLINK_NOFOLLOW)).to(clone)
+		clone = c.hostNode(what, atCwd(), "/dev/null")
 		c.attach(what, clone, fd)
 		c.call(what, unix.SYS_CLOSE, clone)
 		c.call(what, unix.SYS_CLOSE, fd)
@@ -125,22 +143,25 @@ func (c *compiler) maskPaths() {
 	}
 }
 
+// resolveOf: no link of the kernel's file systems is a thing to protect.
+func resolveOf(p string) uint64 {
+	if ofKernel(imagePath(p)) {
+		return noLinks
+	}
+	return inImage
+}
+
+const nosuidNodevNoexec = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+
 // readonlyPaths puts a read-only clone over each path. Absent ones are left.
 func (c *compiler) readonlyPaths() {
-	if len(c.spec.ReadonlyPaths) == 0 {
-		return
-	}
-	attr := binary.LittleEndian.AppendUint64(nil, unix.MOUNT_ATTR_RDONLY)
-	attrs := c.buf(append(attr, make([]byte, sizeofMountAttr-8)...), "{read-only}")
 	for _, p := range c.spec.ReadonlyPaths {
 		what := "make read-only " + p
-		clone := c.slot("clone")
-		s, fd := c.open(what, c.root, imagePath(p), unix.O_PATH, noLinks)
-		s.ignore(unix.ENOENT, unix.ENOTDIR)
+		s, fd := c.open(what, c.root, imagePath(p), unix.O_PATH, resolveOf(p))
+		s.ignore(unix.ENOENT, unix.ENOTDIR).faults(placeFault(imagePath(p)))
 		absent := c.jumpIgnored()
-		c.call(what, unix.SYS_OPEN_TREE, fd, c.str(""),
-			num(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)).to(clone)
-		c.call(what, unix.SYS_MOUNT_SETATTR, clone, c.str(""), num(unix.AT_EMPTY_PATH|unix.AT_RECURSIVE), attrs, num(sizeofMountAttr))
+		_, clone := c.cloneTree(what, fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+		c.setattr(what, clone, true, unix.MOUNT_ATTR_RDONLY, 0, 0)
 		c.attach(what, clone, fd)
 		c.close(what, clone)
 		c.close(what, fd)

@@ -91,11 +91,20 @@ func terminalFault(errno unix.Errno) error {
 }
 
 // console opens the first terminal of the instance's own devpts and shows it
-// as /dev/console.
-func (c *compiler) console(pts value) {
-	c.openTerminal(pts, "ptmx", inMount)
-	c.fileMount("mount console", pts, "0", "console")
-	c.close("close console", pts)
+// as /dev/console, where /dev is a file system of our own.
+func (c *compiler) console() {
+	if !c.spec.Terminal {
+		return
+	}
+	pts, ok := c.fresh["dev/pts"]
+	if !ok || pts.kind != "devpts" {
+		c.openTerminal(c.root, "dev/pts/ptmx", noLinks)
+		return
+	}
+	c.openTerminal(pts.root, "ptmx", inMount)
+	if dev, ok := c.fresh["dev"]; ok && dev.kind == "tmpfs" {
+		c.fileMount("mount console", pts.root, "0", "console")
+	}
 }
 
 // status is the socket to the runner, and later to who opens the gate.

@@ -70,7 +70,7 @@ func New(o Options) (*Local, error) {
 	}
 	return &Local{
 		log:    o.Log,
-		facts:  facts{unifiedCgroups: linux.UnifiedCgroups(), hardLimits: hardLimits(), attrFacts: readAttrFacts()},
+		facts:  facts{cgroups: hierarchies(), hardLimits: hardLimits(), attrFacts: readAttrFacts()},
 		bootID: bootID,
 		null:   null,
 		procs:  map[string]*proc{},
@@ -152,7 +152,7 @@ func (l *Local) start(ctx context.Context, p *proc, spec Spec) error {
 // program compiles spec. done releases what the program refers to.
 func (l *Local) program(spec *Spec) (prog *Program, done func(), err error) {
 	if spec.Join == "" {
-		prog, err = compile(spec, l.facts)
+		prog, err = compile(spec, l.facts.forSpec(spec))
 		return prog, func() {}, err
 	}
 	p, err := l.find(spec.Join)

@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -21,8 +22,8 @@ const (
 
 // CreateNamespaces makes a user namespace with the given maps and a network
 // namespace that belongs to it, and pins both by bind mounts on files of the
-// directory dir, made with mode 0700 if absent. The paths are for Spec.UserNS
-// and Spec.NetNS. Its loopback device is down: networks are netbridge's.
+// directory dir, made with mode 0700 if absent. The paths are for
+// Spec.Namespaces (see DefaultNamespaces). Its loopback device is down: networks are netbridge's.
 //
 // Namespaces that dir holds already are errdefs.ErrAlreadyExists; what an
 // interrupted call left is replaced. On error nothing is left.
@@ -52,53 +53,93 @@ func createNamespaces(ctx context.Context, dir, uids, gids string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	err := withNamespaces(unix.CLONE_NEWUSER|unix.CLONE_NEWNET, uids, gids, func(proc string) error {
+		for _, pin := range []string{userPin, netPin} {
+			if err := pinNamespace(filepath.Join(proc, "ns", pin), filepath.Join(dir, pin)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return errors.Join(err, ctx.Err())
+}
+
+// makeUserNamespace makes one that lives as long as the file.
+func makeUserNamespace(maps *idMaps) (f *os.File, err error) {
+	uids, err := formatMap(maps.uids)
+	if err != nil {
+		return nil, err
+	}
+	gids, err := formatMap(maps.gids)
+	if err != nil {
+		return nil, err
+	}
+	err = withNamespaces(unix.CLONE_NEWUSER, uids, gids, func(proc string) (err error) {
+		f, err = os.Open(filepath.Join(proc, "ns", userPin))
+		return err
+	})
+	return f, err
+}
+
+// withNamespaces makes a user namespace with maps and others that belong to
+// it, and calls use with the directory in /proc of a process that is in them.
+func withNamespaces(flags int, uids, gids string, use func(proc string) error) error {
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = null.Close() }()
-	prog := namespaceProgram()
+	prog := namespaceProgram(flags)
 	child, status, err := launch(prog, null)
 	if err != nil {
 		return err
 	}
-	b := &birth{prog: prog, child: child, status: status}
 	defer func() {
 		_ = status.Close() // lets the child go
 		_ = child.Kill()
 		_, _ = child.Wait()
 	}()
-	stop := context.AfterFunc(ctx, func() { _ = status.SetReadDeadline(time.Now()) })
-	defer stop()
-	if err := b.read(ctx, func() bool { return b.ready }); err != nil {
+	if err := awaitReady(prog, status); err != nil {
 		return err
-	}
-	if b.failed != nil {
-		return b.failed
-	}
-	if !b.ready {
-		return errors.New("set-up process was killed")
 	}
 	proc := fmt.Sprintf("/proc/%d", child.Pid)
 	for _, m := range [][2]string{{"uid_map", uids}, {"gid_map", gids}} {
 		if err := writeMap(filepath.Join(proc, m[0]), m[1]); err != nil {
+			if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
+				err = fmt.Errorf("%w: %w", err, errdefs.ErrInvalid)
+			}
 			return err
 		}
 	}
-	for _, pin := range []string{userPin, netPin} {
-		if err := pinNamespace(filepath.Join(proc, "ns", pin), filepath.Join(dir, pin)); err != nil {
-			return err
-		}
-	}
-	return ctx.Err()
+	return use(proc)
 }
 
+// awaitReady reads the one message of a program without a fork.
+func awaitReady(prog *Program, status *os.File) error {
+	if err := status.SetReadDeadline(time.Now().Add(namespaceLimit)); err != nil {
+		return err
+	}
+	record := make([]byte, recordSize)
+	n, err := status.Read(record)
+	if err != nil || n != recordSize {
+		return fmt.Errorf("set-up process was killed: %w", err)
+	}
+	le := binary.LittleEndian
+	if le.Uint32(record) != recordReady {
+		return prog.failure(int(le.Uint32(record[4:])), unix.Errno(le.Uint64(record[8:])))
+	}
+	return nil
+}
+
+// namespaceLimit bounds what takes a millisecond.
+const namespaceLimit = time.Minute
+
 // namespaceProgram makes the namespaces, says so, and ends with its socket.
-func namespaceProgram() *Program {
+func namespaceProgram(flags int) *Program {
 	p := newProgram()
 	c := &compiler{Program: p}
 	p.call("close on exec", unix.SYS_CLOSE_RANGE, num(statusFD), num(uint64(^uint32(0))), num(unix.CLOSE_RANGE_CLOEXEC))
-	p.call("make user and network namespace", unix.SYS_UNSHARE, num(unix.CLONE_NEWUSER|unix.CLONE_NEWNET))
+	p.call("make user namespace", unix.SYS_UNSHARE, num(flags))
 	ready, _ := c.record(recordReady, "ready")
 	p.call("report ready", unix.SYS_WRITE, num(statusFD), ready, num(recordSize))
 	p.call("wait", unix.SYS_READ, num(statusFD), p.buf(make([]byte, 8), "buffer"), num(8))
@@ -159,8 +200,19 @@ func RemoveNamespaces(dir string) error {
 	return errors.Join(errs...)
 }
 
-// mapText is the form of /proc/PID/uid_map.
+// mapText is the form of /proc/PID/uid_map of an instance, which never holds
+// the host's root.
 func mapText(maps []IDMap) (string, error) {
+	for _, m := range maps {
+		if m.HostID == 0 {
+			return "", invalid("id map of the host's root")
+		}
+	}
+	return formatMap(maps)
+}
+
+// formatMap is the form of /proc/PID/uid_map.
+func formatMap(maps []IDMap) (string, error) {
 	if len(maps) == 0 {
 		return "", invalid("empty id map")
 	}
@@ -168,9 +220,6 @@ func mapText(maps []IDMap) (string, error) {
 	for _, m := range maps {
 		if m.Size == 0 || uint64(m.ContainerID)+uint64(m.Size) > maxID || uint64(m.HostID)+uint64(m.Size) > 1<<32-1 {
 			return "", invalid("id map %d %d %d", m.ContainerID, m.HostID, m.Size)
-		}
-		if m.HostID == 0 {
-			return "", invalid("id map of the host's root")
 		}
 		fmt.Fprintf(&b, "%d %d %d\n", m.ContainerID, m.HostID, m.Size)
 	}

@@ -1,12 +1,6 @@
 package process
 
-import (
-	"fmt"
-	"os"
-
-	"github.com/gantry-project/gantry/internal/linux"
-	"golang.org/x/sys/unix"
-)
+import "os"
 
 // A place is a file that the child of a program has from its start: one that
 // is open already, or one that launch opens for it.
@@ -15,6 +9,10 @@ type place struct {
 	path  string
 	flags int
 	file  *os.File // instead of path; not closed by launch
+
+	maps    *idMaps       // instead of path: a new user namespace
+	device  *Device       // what must be at path
+	foreign NamespaceKind // path must not be the runner's own namespace
 }
 
 // place makes launch open path; the value is the child's descriptor.
@@ -38,13 +36,9 @@ func openPlaces(places []place) (files, opened []*os.File, err error) {
 	for _, one := range places {
 		f := one.file
 		if f == nil {
-			fd, err := linux.RetryEINTR(func() (int, error) {
-				return unix.Open(one.path, one.flags|unix.O_CLOEXEC, 0)
-			})
-			if err != nil {
-				return nil, opened, fmt.Errorf("open %s %s: %w", one.what, one.path, err)
+			if f, err = one.open(); err != nil {
+				return nil, opened, err
 			}
-			f = os.NewFile(uintptr(fd), one.path)
 			opened = append(opened, f)
 		}
 		files = append(files, f)

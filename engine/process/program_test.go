@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 
 func goldenSpec() *Spec {
 	return &Spec{
-		Rootfs: "/rootfs", UserNS: "/ns/user", NetNS: "/ns/net",
+		Rootfs: "/rootfs", Namespaces: DefaultNamespaces("/ns/user", "/ns/net"), Mounts: DefaultMounts(),
 		CgroupFiles: make([]*os.File, 2),
 		Hostname:    "vm-1",
 		Args:        []string{"app", "-v"},
@@ -39,12 +39,12 @@ func goldenSpec() *Spec {
 }
 
 func goldenFacts() facts {
-	return facts{unifiedCgroups: true, hardLimits: map[int]uint64{4: 1 << 40, 7: 20000}}
+	return facts{cgroups: []hierarchy{{}}, hardLimits: map[int]uint64{4: 1 << 40, 7: 20000}}
 }
 
 func TestCompileGolden(t *testing.T) {
 	strict := goldenSpec()
-	strict.NoNewPrivs, strict.SysWritable = true, true
+	strict.NoNewPrivs = true
 	strict.Files, strict.MaskedPaths, strict.ReadonlyPaths, strict.Rlimits, strict.Sysctls, strict.CgroupFiles = nil, nil, nil, nil, nil, nil
 	for name, tt := range map[string]struct {
 		spec  *Spec

@@ -144,6 +144,8 @@ func callName(nr uintptr) string {
 		return "fchmod"
 	case unix.SYS_FCHOWN:
 		return "fchown"
+	case unix.SYS_FCHOWNAT:
+		return "fchownat"
 	case unix.SYS_FCNTL:
 		return "fcntl"
 	case unix.SYS_FSCONFIG:
@@ -194,6 +196,8 @@ func callName(nr uintptr) string {
 		return "seccomp"
 	case unix.SYS_SENDMSG:
 		return "sendmsg"
+	case unix.SYS_SETDOMAINNAME:
+		return "setdomainname"
 	case unix.SYS_SETGROUPS:
 		return "setgroups"
 	case unix.SYS_SETHOSTNAME:

@@ -17,10 +17,6 @@ type Spec struct {
 
 	// Rootfs is a mounted directory on the host that becomes "/".
 	Rootfs string
-	// UserNS and NetNS are pinned namespaces to join; the others are new.
-	// Superseded by Namespaces, and SysWritable by Mounts.
-	UserNS, NetNS string
-	SysWritable   bool `json:",omitempty"`
 	// RootReadonly makes it read-only, after everything is mounted in it.
 	RootReadonly bool
 	// RootPropagation is "", "private", "slave", "shared" or "unbindable"; ""

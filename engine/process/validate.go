@@ -52,7 +52,10 @@ func Validate(spec *Spec) error { return spec.validate() }
 
 // validate checks everything that compile relies on.
 func (s *Spec) validate() error {
-	checks := []func() error{s.checkPlaces, s.checkCommand, s.checkRights, s.checkFiles, s.checkPaths, s.checkSettings, s.checkProcess}
+	checks := []func() error{
+		s.checkPlaces, s.checkNamespaces, s.checkMounts, s.checkDevices,
+		s.checkCommand, s.checkRights, s.checkFiles, s.checkPaths, s.checkSettings, s.checkProcess,
+	}
 	if s.Join != "" {
 		checks = []func() error{s.checkJoin, s.checkCommand, s.checkRights, s.checkProcess}
 	}
@@ -65,13 +68,16 @@ func (s *Spec) validate() error {
 }
 
 func (s *Spec) checkPlaces() error {
-	for name, p := range map[string]string{"root directory": s.Rootfs, "user namespace": s.UserNS, "network namespace": s.NetNS} {
-		if !path.IsAbs(p) || hasNUL(p) {
-			return invalid("%s %q is not an absolute path", name, p)
-		}
+	if !path.IsAbs(s.Rootfs) || hasNUL(s.Rootfs) {
+		return invalid("root directory %q is not an absolute path", s.Rootfs)
 	}
-	if len(s.Hostname) > 64 || hasNUL(s.Hostname) || strings.ContainsAny(s.Hostname, "/\n ") {
-		return invalid("host name %q", s.Hostname)
+	for name, v := range map[string]string{"host name": s.Hostname, "domain name": s.Domainname} {
+		if len(v) > 64 || strings.ContainsAny(v, "\x00/\n ") {
+			return invalid("%s %q", name, v)
+		}
+		if v != "" && !s.has(UTSNamespace) {
+			return invalid("%s %q without a uts namespace", name, v)
+		}
 	}
 	return s.checkConsoleLog()
 }
@@ -134,10 +140,8 @@ func (s *Spec) checkFiles() error {
 		case f.Mode&^0o7777 != 0 || f.UID > maxID || f.GID > maxID:
 			return invalid("file %q: mode %#o, owner %d:%d", f.Path, f.Mode, f.UID, f.GID)
 		}
-		for _, top := range []string{"/proc", "/sys", "/dev"} {
-			if clean == top || strings.HasPrefix(clean, top+"/") {
-				return invalid("file %q would be hidden by a mount", f.Path)
-			}
+		if top, hidden := s.hides(clean); hidden {
+			return invalid("file %q would be hidden by the mount at %s", f.Path, top)
 		}
 	}
 	return nil
@@ -152,39 +156,6 @@ func (s *Spec) checkPaths() error {
 		}
 	}
 	return nil
-}
-
-func (s *Spec) checkSettings() error {
-	for key, val := range s.Sysctls {
-		if _, err := sysctlPath(key); err != nil {
-			return err
-		}
-		if val == "" || len(val) >= 4096 || strings.ContainsAny(val, "\x00\n\r") {
-			return invalid("sysctl %s: value %q", key, val)
-		}
-	}
-	return nil
-}
-
-// sysctlPath is the file of a sysctl below /proc/sys. Only those that belong
-// to a namespace of the instance are known.
-func sysctlPath(key string) (string, error) {
-	file := key
-	if !strings.Contains(key, "/") {
-		file = strings.ReplaceAll(key, ".", "/")
-	}
-	if hasDotDot(file) || path.Clean(file) != file || path.IsAbs(file) || hasNUL(file) {
-		return "", invalid("sysctl %q", key)
-	}
-	for _, prefix := range []string{"net/", "kernel/shm", "kernel/msg", "fs/mqueue/"} {
-		if strings.HasPrefix(file, prefix) {
-			return file, nil
-		}
-	}
-	if file == "kernel/sem" {
-		return file, nil
-	}
-	return "", invalid("sysctl %q belongs to the whole host", key)
 }
 
 func hasNUL(s string) bool { return strings.ContainsRune(s, 0) }

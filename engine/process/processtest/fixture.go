@@ -101,9 +101,8 @@ func makeRootfs(t testing.TB, root string) {
 func (f Fixture) Spec(t testing.TB, args ...string) process.Spec {
 	t.Helper()
 	return process.Spec{
-		Rootfs:   f.Rootfs,
-		UserNS:   f.UserNS,
-		NetNS:    f.NetNS,
+		Rootfs:     f.Rootfs,
+		Namespaces: process.DefaultNamespaces(f.UserNS, f.NetNS), Mounts: process.DefaultMounts(),
 		Hostname: "fixture",
 		Args:     args,
 		Env:      []string{"PATH=/bin"},

@@ -161,7 +161,7 @@ func testInvalidSpecs(t *testing.T, h Harness) {
 		"file in proc":       func(s *process.Spec) { s.Files = []process.File{{Path: "/proc/x"}} },
 		"relative cwd":       func(s *process.Spec) { s.Cwd = "tmp" },
 		"no root":            func(s *process.Spec) { s.Rootfs = "" },
-		"no namespace":       func(s *process.Spec) { s.UserNS = "" },
+		"unknown namespace":  func(s *process.Spec) { s.Namespaces = append(s.Namespaces, process.Namespace{Kind: "x"}) },
 	} {
 		spec := h.Spec(t, "true")
 		change(&spec)

@@ -1,0 +1,194 @@
+package process
+
+import (
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// hierarchy is one mounted tree of control groups.
+type hierarchy struct {
+	// name is its directory below cgroupRoot, "" for the only one of cgroup v2.
+	name string
+	// options of its file system; nil for cgroup v2.
+	options []string
+	// own is the directory on the host that a container without a control group
+	// namespace is shown.
+	own string
+}
+
+const cgroupRoot = "/sys/fs/cgroup"
+
+// v2 reports whether it is a tree of cgroup v2.
+func (h hierarchy) v2() bool { return h.options == nil }
+
+// hierarchies reads the trees that are mounted below cgroupRoot.
+func hierarchies() []hierarchy {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	return parseHierarchies(string(data))
+}
+
+// parseHierarchies understands proc_pid_mountinfo(5).
+func parseHierarchies(mountinfo string) []hierarchy {
+	var list []hierarchy
+	for line := range strings.Lines(mountinfo) {
+		before, after, ok := strings.Cut(strings.TrimSpace(line), " - ")
+		head, tail := strings.Fields(before), strings.Fields(after)
+		if !ok || len(head) < 6 || len(tail) < 3 {
+			continue
+		}
+		name, ok := strings.CutPrefix(head[4], cgroupRoot)
+		if !ok || strings.Count(name, "/") > 1 {
+			continue
+		}
+		h := hierarchy{name: strings.TrimPrefix(name, "/")}
+		switch tail[0] {
+		case "cgroup":
+			h.options = v1Options(tail[2])
+		case "cgroup2":
+		default:
+			continue
+		}
+		list = append(list, h)
+	}
+	return list
+}
+
+// v1Options are those of the super block that choose the hierarchy.
+func v1Options(super string) []string {
+	options := []string{}
+	for o := range strings.SplitSeq(super, ",") {
+		switch {
+		case o == "rw" || o == "ro" || o == "xattr" || o == "noprefix" || strings.Contains(o, "_") ||
+			strings.HasPrefix(o, "release_agent=") || o == "clone_children" || o == "cpuset_v2_mode":
+			continue
+		case strings.HasPrefix(o, "name="):
+			options = append(options, "none")
+		}
+		options = append(options, o)
+	}
+	// "none" and controllers exclude each other.
+	if len(options) > 2 {
+		options = slices.DeleteFunc(options, func(o string) bool { return o == "none" })
+	}
+	return options
+}
+
+// forSpec adds to f what only a Spec without a control group namespace needs:
+// where its control groups are on the host.
+func (f facts) forSpec(s *Spec) facts {
+	if s.has(CgroupNamespace) || !slices.ContainsFunc(s.Mounts, func(m Mount) bool { return strings.HasPrefix(m.Type, "cgroup") }) {
+		return f
+	}
+	f.cgroups = slices.Clone(f.cgroups)
+	for i := range f.cgroups {
+		h := &f.cgroups[i]
+		tree := path.Join(cgroupRoot, h.name)
+		h.own = tree
+		for _, file := range s.CgroupFiles {
+			if at, err := os.Readlink("/proc/self/fd/" + strconv.FormatUint(uint64(file.Fd()), 10)); err == nil && strings.HasPrefix(at, tree+"/") {
+				h.own = path.Dir(at)
+			}
+		}
+	}
+	return f
+}
+
+// mountCgroups mounts the container's own part of the control groups: a tree of
+// cgroup v2, or a directory of trees as on the host.
+func (c *compiler) mountCgroups(i int, m Mount, o mountOptions) {
+	clean := imagePath(m.Destination)
+	list := c.facts.cgroups
+	only, data := controllers(o.data)
+	unified := slices.IndexFunc(list, hierarchy.v2)
+	if m.Type == "cgroup2" || len(list) == 1 && unified == 0 {
+		h := hierarchy{}
+		if unified >= 0 {
+			h = list[unified]
+		}
+		mnt := c.cgroup(clean, i, h, o.set, data)
+		c.mountOn(clean, mnt, nil)
+		c.close("mount "+clean, mnt)
+		return
+	}
+	top := mountOptions{set: o.set, data: []string{"mode=755", "size=64k"}}
+	dir := c.newMount(clean, "tmpfs", top, "")
+	for _, h := range list {
+		if !h.among(only) {
+			continue
+		}
+		what := "mount " + clean + "/" + h.name
+		mnt := c.cgroup(clean+"/"+h.name, i, h, o.set, data)
+		c.call(what, unix.SYS_MKDIRAT, dir, c.str(h.name), num(0o755))
+		c.attachAt(what, mnt, dir, h.name)
+		c.close(what, mnt)
+		if controllers := strings.Split(h.name, ","); len(controllers) > 1 {
+			for _, one := range controllers {
+				c.call(what, unix.SYS_SYMLINKAT, c.str(h.name), dir, c.str(one))
+			}
+		}
+	}
+}
+
+// cgroup makes the mount of one tree: a new one, which begins at the root of
+// the control group namespace, or a clone of the host's.
+func (c *compiler) cgroup(name string, i int, h hierarchy, attrs uint64, data []string) value {
+	if !c.spec.has(CgroupNamespace) {
+		return c.cgroupClones[cgroupKey{i, h.name}]
+	}
+	if h.v2() {
+		return c.filesystem(name, "cgroup2", attrs, data...)
+	}
+	return c.filesystem(name, "cgroup", attrs, h.options...)
+}
+
+// v2Options are those of the file system (cgroup-v2.rst, Mounting); all other
+// options choose hierarchies of v1 by their controllers, as mount(8) has it.
+var v2Options = map[string]bool{
+	"nsdelegate": true, "favordynmods": true, "memory_localevents": true, "memory_recursiveprot": true,
+	"memory_hugetlb_accounting": true, "pids_localevents": true,
+}
+
+func controllers(options []string) (only, data []string) {
+	for _, o := range options {
+		if v2Options[o] {
+			data = append(data, o)
+		} else {
+			only = append(only, o)
+		}
+	}
+	return only, data
+}
+
+// among reports whether a hierarchy is one of those that were chosen; none
+// chosen are all.
+func (h hierarchy) among(only []string) bool {
+	return len(only) == 0 || slices.ContainsFunc(h.options, func(o string) bool { return slices.Contains(only, o) })
+}
+
+type cgroupKey struct {
+	mount int
+	name  string
+}
+
+// cloneCgroups clones what a container without a control group namespace is
+// shown.
+func (c *compiler) cloneCgroups(i int, m Mount, o mountOptions) {
+	for _, h := range c.facts.cgroups {
+		if m.Type == "cgroup2" && !h.v2() {
+			continue
+		}
+		what := "open control group " + h.name
+		s, mnt := c.cloneTree(what, atCwd(), h.own, 0)
+		s.faults(sourceFault(m.Destination))
+		c.setattr(what, mnt, false, o.set, o.clear, unix.MS_PRIVATE)
+		c.cgroupClones[cgroupKey{i, h.name}] = mnt
+	}
+}
