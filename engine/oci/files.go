@@ -49,7 +49,7 @@ func (c *converter) mounts() error {
 			c.warn(field, "not absolute")
 			m.Destination = "/" + m.Destination
 		}
-		bind := m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+		bind := m.Type == "bind" || m.Type == "rbind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 		switch {
 		case bind && m.Source == "":
 			return invalid(field, "a bind mount without a source")

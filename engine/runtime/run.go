@@ -1,0 +1,109 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+// RunRequest says how to run a container from its birth to its end.
+type RunRequest struct {
+	CreateRequest
+	// Detach: return when the command runs, and leave the container.
+	Detach bool
+	// Keep: leave the stopped container for Delete.
+	Keep bool
+	// Signals are passed on to the first process; nil for none. Ignored when
+	// detached.
+	Signals <-chan os.Signal
+	// Terminal is the caller's, to relay the container's to; nil for none.
+	// Ignored when detached or with a ConsoleSocket.
+	Terminal *os.File
+}
+
+// Run is Create, Start, the wait for the end and Delete in one, without the
+// gate. It returns the exit status, 128 plus the signal where one ended it; 0
+// when detached. On error nothing is left.
+func (r *Runtime) Run(ctx context.Context, req RunRequest) (status int, err error) {
+	b, lock, err := r.conceive(ctx, req.CreateRequest)
+	if err != nil {
+		return 0, err
+	}
+	runner, relay, err := b.run(ctx, req)
+	defer relay.close()
+	_ = lock.Close()
+	if err = b.end(ctx, err); err != nil {
+		return 0, err
+	}
+	if err := r.poststart(ctx, b.rec, b.conf.Poststart); err != nil {
+		return 0, errors.Join(err, r.Delete(ctx, req.ID, true))
+	}
+	if req.Detach {
+		return 0, nil
+	}
+	exit, err := attend(ctx, runner, req.ID, req.Signals, relay)
+	if err == nil && !req.Keep {
+		err = r.Delete(context.WithoutCancel(ctx), req.ID, true)
+	}
+	return exit.Code, err
+}
+
+// run bears a container that waits for nothing.
+func (b *birth) run(ctx context.Context, req RunRequest) (*process.Local, *relay, error) {
+	relayed := !req.Detach && req.ConsoleSocket == ""
+	if err := b.console(relayed); err != nil {
+		return nil, nil, err
+	}
+	var rel *relay
+	if relayed && b.conf.Process.Terminal {
+		var err error
+		if rel, err = newRelay(req.Terminal); err != nil {
+			return nil, nil, err
+		}
+		b.conf.Process.ConsoleSocket = rel.theirs
+	}
+	runner, err := b.bear(ctx)
+	return runner, rel, err
+}
+
+// attend waits for the end of a process that the runner knows by id and
+// meanwhile passes on signals and the terminal's bytes.
+func attend(ctx context.Context, runner *process.Local, id string, signals <-chan os.Signal, rel *relay) (process.Exit, error) {
+	if err := rel.start(); err != nil {
+		return process.Exit{}, err
+	}
+	done := make(chan struct{})
+	defer close(done)
+	if signals != nil {
+		go passOn(ctx, runner, id, signals, rel, done)
+	}
+	exit, err := runner.Wait(ctx, id)
+	rel.finish()
+	return exit, err
+}
+
+// passOn ends with done.
+func passOn(ctx context.Context, runner *process.Local, id string, signals <-chan os.Signal, rel *relay, done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case s := <-signals:
+			n, ok := s.(unix.Signal)
+			switch {
+			case !ok, n == unix.SIGCHLD, n == unix.SIGURG, n == unix.SIGPIPE:
+			case n == unix.SIGWINCH:
+				rel.resize()
+			default:
+				if err := runner.Signal(ctx, id, int(n)); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+					return
+				}
+			}
+		}
+	}
+}
