@@ -12,14 +12,21 @@ import (
 
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // Client is the process.Runner whose processes belong to a keeper. Each call
 // has a connection of its own, so it survives everything that the keeper does,
 // and any number of clients, in any processes, may use one keeper.
 //
-// While no keeper answers, methods return errdefs.ErrUnavailable; but Start of
-// a client from Ensure starts a keeper again.
+// While a keeper that has a guard is restarted, methods wait for the next one,
+// up to retryLimit, and ask it; so a Wait lasts across restarts. A Signal that
+// was cut off may be sent twice. A Start that was cut off is looked for; when it
+// is not to be found the error is errdefs.ErrUnavailable, and something of the
+// process may be left: its owner finds it by its control group.
+//
+// While no keeper is to be expected, methods return errdefs.ErrUnavailable at
+// once; but Start of a client from Ensure starts a keeper again.
 type Client struct {
 	socket string
 	ensure *Options // nil for a client from Dial
@@ -41,28 +48,78 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	return c, nil
 }
 
-// cancelGrace is how long a keeper may take to undo a start that its client
-// has cancelled.
-const cancelGrace = 15 * time.Second
+const (
+	// cancelGrace is how long a keeper may take to undo a start that its client
+	// has cancelled.
+	cancelGrace = 15 * time.Second
+	// retryLimit is how long a client waits for a keeper that is being
+	// restarted, which takes about 0.1 s.
+	retryLimit = 5 * time.Second
+)
 
-// call makes one request. On cancellation it tells the keeper and takes its
-// answer, so that the outcome of a start is always known.
+// call makes one request, of the next keeper if this one cannot finish it.
 func (c *Client) call(ctx context.Context, req request, files []*os.File) (*response, error) {
+	return c.retry(ctx, func() (*response, error) { return c.once(ctx, req, files) })
+}
+
+// retry repeats try while a guard brings back the keeper.
+func (c *Client) retry(ctx context.Context, try func() (*response, error)) (*response, error) {
+	since := time.Now()
+	for {
+		began := time.Now()
+		res, err := try()
+		var cut *cutStart
+		if err == nil || !errors.Is(err, errdefs.ErrUnavailable) || errors.As(err, &cut) {
+			return res, err
+		}
+		if time.Since(began) > retryLimit {
+			since = time.Now() // it had been answering
+		}
+		if time.Since(since) > retryLimit || !guarded(c.socket) {
+			return res, err
+		}
+		timer := time.NewTimer(pollInterval)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// once makes one request of one keeper.
+func (c *Client) once(ctx context.Context, req request, files []*os.File) (*response, error) {
+	res, conn, err := c.open(ctx, req, files)
+	if conn != nil {
+		_ = conn.Close()
+	}
+	return res, err
+}
+
+// open makes one request and leaves the connection open if it has succeeded.
+// On cancellation it tells the keeper and takes its answer, so that the outcome
+// of a start is always known.
+func (c *Client) open(ctx context.Context, req request, files []*os.File) (_ *response, _ *net.UnixConn, err error) {
 	req.Version = Version
 	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+		return nil, nil, context.Cause(ctx)
 	}
 	conn, err := c.connect()
-	if err != nil && req.Op == opStart && c.ensure != nil {
+	if err != nil && req.Op == opStart && c.ensure != nil && !guarded(c.socket) {
 		if err := c.restart(ctx); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		conn, err = c.connect()
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer func() { _ = conn.Close() }()
+	defer func() {
+		if err != nil {
+			_ = conn.Close()
+		}
+	}()
 	onCancel := func() { _ = conn.SetDeadline(time.Now()) }
 	if req.Op == opStart {
 		onCancel = func() {
@@ -71,22 +128,31 @@ func (c *Client) call(ctx context.Context, req request, files []*os.File) (*resp
 		}
 	}
 	if err := send(conn, req, files); err != nil {
-		return nil, c.broken(ctx, err)
+		return nil, nil, c.broken(ctx, err)
 	}
 	stop := context.AfterFunc(ctx, onCancel)
 	defer stop()
 	var res response
 	if _, err := receive(conn, &res); err != nil {
-		return nil, c.broken(ctx, err)
+		err = c.broken(ctx, err)
+		if req.Op == opStart && errors.Is(err, errdefs.ErrUnavailable) {
+			err = &cutStart{err}
+		}
+		return nil, nil, err
 	}
 	if res.Error != nil {
 		if ctx.Err() != nil && req.Op != opStart {
-			return nil, context.Cause(ctx)
+			return nil, nil, context.Cause(ctx)
 		}
-		return nil, fromWire(res.Error)
+		return nil, nil, fromWire(res.Error)
 	}
-	return &res, nil
+	return &res, conn, nil
 }
+
+// cutStart is the error of a start whose keeper has ended before it answered.
+type cutStart struct{ error }
+
+func (e *cutStart) Unwrap() error { return e.error }
 
 func (c *Client) connect() (*net.UnixConn, error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: c.socket, Net: "unix"})
@@ -149,21 +215,45 @@ func (c *Client) broken(ctx context.Context, err error) error {
 	return fmt.Errorf("talk to keeper: %w: %w", err, errdefs.ErrUnavailable)
 }
 
-// Hello asks the keeper who it is.
+// Hello asks the keeper who it is. errdefs.ErrUnsupported when it speaks another
+// version of the protocol.
 func (c *Client) Hello(ctx context.Context) (Hello, error) {
 	res, err := c.call(ctx, request{Op: opHello}, nil)
-	if err != nil {
-		return Hello{}, fmt.Errorf("greet keeper: %w", err)
+	return hello(res, err)
+}
+
+// helloOnce does not wait for a keeper that is being restarted.
+func (c *Client) helloOnce(ctx context.Context) (Hello, error) {
+	res, err := c.once(ctx, request{Op: opHello}, nil)
+	return hello(res, err)
+}
+
+func hello(res *response, err error) (Hello, error) {
+	switch {
+	case err != nil:
+	case res.Hello == nil:
+		err = fmt.Errorf("no answer: %w", errdefs.ErrCorrupt)
+	case res.Hello.Version != Version:
+		err = fmt.Errorf("keeper speaks version %d, client %d: %w", res.Hello.Version, Version, errdefs.ErrUnsupported)
+	default:
+		return *res.Hello, nil
 	}
-	if res.Hello == nil {
-		return Hello{}, fmt.Errorf("greet keeper: no answer: %w", errdefs.ErrCorrupt)
-	}
-	return *res.Hello, nil
+	return Hello{}, fmt.Errorf("greet keeper: %w", err)
 }
 
 // Start implements process.Runner.
 func (c *Client) Start(ctx context.Context, id string, spec process.Spec) (process.Process, error) {
-	res, err := c.call(ctx, request{Op: opStart, ID: id, Spec: &spec}, spec.CgroupFiles)
+	files := spec.TakeFiles()
+	before := bootTicks()
+	res, err := c.call(ctx, request{Op: opStart, ID: id, Spec: &spec}, files)
+	var cut *cutStart
+	if errors.As(err, &cut) && ctx.Err() == nil {
+		// The keeper had started it if the next one knows it, and then it is
+		// ours: a start of another caller would have been here before.
+		if st, lookErr := c.Status(ctx, id); lookErr == nil && st.Process.StartTime >= before {
+			return st.Process, nil
+		}
+	}
 	if err != nil {
 		return process.Process{}, wrap("start", id, err)
 	}
@@ -171,6 +261,15 @@ func (c *Client) Start(ctx context.Context, id string, spec process.Spec) (proce
 		return process.Process{}, wrap("start", id, errdefs.ErrCorrupt)
 	}
 	return *res.Process, nil
+}
+
+// bootTicks is the time in the unit of process.Process.StartTime.
+func bootTicks() uint64 {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return ^uint64(0) // nothing is younger
+	}
+	return uint64(now.Nano()) / uint64(10*time.Millisecond)
 }
 
 // wrap adds what failed to errors of the connection; the keeper's own say it.

@@ -91,7 +91,8 @@ func start(t testing.TB, o keeper.Options) *keeper.Client {
 	return c
 }
 
-// stop kills a keeper and waits until it is gone. Absent is fine.
+// stop kills a keeper with its guard, at once, and waits until both are gone.
+// Absent is fine.
 func stop(t testing.TB, c *keeper.Client) {
 	t.Helper()
 	hello, err := c.Hello(context.Background())
@@ -102,7 +103,25 @@ func stop(t testing.TB, c *keeper.Client) {
 		t.Error(err)
 		return
 	}
-	pidfd, err := linux.PidfdOpen(hello.Pid)
+	// A keeper that is stopped does not make a guard.
+	signal(t, hello.Pid, unix.SIGSTOP)
+	if hello.Guard != 0 {
+		kill(t, hello.Guard)
+	}
+	kill(t, hello.Pid)
+}
+
+func signal(t testing.TB, pid int, sig unix.Signal) {
+	t.Helper()
+	if err := unix.Kill(pid, sig); err != nil {
+		t.Errorf("kill %d: %v", pid, err)
+	}
+}
+
+// kill ends a process and waits for that.
+func kill(t testing.TB, pid int) {
+	t.Helper()
+	pidfd, err := linux.PidfdOpen(pid)
 	if err != nil {
 		t.Error(err)
 		return

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -19,125 +17,99 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ServeOptions of Serve.
-type ServeOptions struct {
-	// Socket is an absolute path. Its directory is made with mode 0700 if
-	// absent, and refused if others than its owner may enter it.
-	Socket string
-	Log    zerolog.Logger
-	// IdleExit ends Serve when no process has been known and no client been
-	// connected for so long; 0 never. A client from Ensure stays connected.
-	IdleExit time.Duration
-	// OwnsProcess says that the calling process does nothing else: Serve then
-	// tunes the garbage collector for little memory.
-	OwnsProcess bool
-}
-
 // server is a running keeper.
 type server struct {
-	log    zerolog.Logger
-	runner *process.Local
-	tasks  sync.WaitGroup
+	log     zerolog.Logger
+	options ServeOptions
+	runner  *process.Local
+	guard   *process.Guard // nil without
+	started time.Time
+	tasks   sync.WaitGroup // one for each connection, and watchers
+
+	leaving context.Context //nolint:containedctx // ends when no request is taken any more
+	leave   context.CancelCauseFunc
 
 	mu    sync.Mutex
 	conns map[*net.UnixConn]struct{} // guarded by mu
 	last  time.Time                  // guarded by mu: when a client was last seen
 }
 
-// Serve keeps processes for the clients of a socket until ctx ends or it has
-// been idle for long enough; then it returns nil. Processes that still run are
-// left running, but their consoles end. If another keeper serves the socket
-// the error is errdefs.ErrAlreadyExists.
-//
-// Only root and the keeper's own user are served.
-func Serve(ctx context.Context, o ServeOptions) error {
-	if err := prepareDirectory(o.Socket); err != nil {
-		return fmt.Errorf("serve keeper: %w", err)
-	}
-	lock, err := takeLock(o.Socket + ".lock")
-	if err != nil {
-		return fmt.Errorf("serve keeper on %s: %w", o.Socket, err)
-	}
-	defer func() { _ = lock.Close() }()
-	if o.OwnsProcess {
-		tune()
-	}
-	runner, err := process.New(process.Options{Log: o.Log})
-	if err != nil {
-		return fmt.Errorf("serve keeper: %w", err)
-	}
-	s := &server{log: o.Log, runner: runner, conns: map[*net.UnixConn]struct{}{}, last: time.Now()}
-	return errors.Join(s.serve(ctx, o), runner.Close())
+// Why a server has stopped serving.
+type reason int
+
+const (
+	leftByCaller   reason = iota // its context has ended
+	leftIdle                     // there was nothing to keep
+	leftByGuard                  // the guard has ended
+	leftForAnother               // another program is to serve
+)
+
+func (r reason) Error() string {
+	return [...]string{"told to end", "nothing to keep", "guard has ended", "another program takes over"}[r]
 }
 
-func prepareDirectory(socket string) error {
-	if !filepath.IsAbs(socket) {
-		return fmt.Errorf("socket %q is not an absolute path: %w", socket, errdefs.ErrInvalid)
-	}
-	dir := filepath.Dir(socket)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return fmt.Errorf("directory %s has mode %#o, want 0700: %w", dir, info.Mode().Perm(), errdefs.ErrForbidden)
-	}
-	return nil
-}
-
-// takeLock locks a file for as long as it is open; errdefs.ErrAlreadyExists
-// and nil when somebody else holds the lock.
-func takeLock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = errdefs.ErrAlreadyExists
-		}
-		return nil, err
-	}
-	return f, nil
-}
-
-// tune trades processor time, of which a keeper uses next to none, for memory.
-// It also grows the table of descriptors once: the kernel waits about 10 ms
-// for each growth of a process with threads.
-func tune() {
-	debug.SetGCPercent(20)
-	if fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 1000); err == nil {
-		_ = unix.Close(fd)
+func newServer(o ServeOptions, runner *process.Local, guard *process.Guard) *server {
+	return &server{
+		log: o.Log, options: o, runner: runner, guard: guard,
+		conns: map[*net.UnixConn]struct{}{}, started: time.Now(), last: time.Now(),
 	}
 }
 
-func (s *server) serve(ctx context.Context, o ServeOptions) error {
-	if err := os.Remove(o.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: o.Socket, Net: "unix"})
+// serve answers clients until there is a reason to leave.
+func (s *server) serve(ctx context.Context) (reason, error) {
+	listener, err := listen(s.options.Socket)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer s.tasks.Wait()
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
+	s.leaving, s.leave = context.WithCancelCause(ctx)
+	// Requests go on when this keeper makes room for another.
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	stop := context.AfterFunc(s.leaving, func() {
 		_ = listener.Close() // unlinks the socket
-		s.closeConns()
+		s.hurry()
 	})
 	defer stop()
-	if o.IdleExit > 0 {
-		s.tasks.Go(func() { s.watchIdle(ctx, o.IdleExit, cancel) })
+	if s.options.IdleExit > 0 {
+		s.tasks.Go(func() { s.watchIdle(s.options.IdleExit) })
 	}
-	s.log.Info().Str("socket", o.Socket).Msg("keeper serves")
+	if s.guard != nil {
+		s.tasks.Go(s.watchGuard)
+	}
+	s.log.Info().Str("socket", s.options.Socket).Msg("keeper serves")
+	err = s.accept(listener, work)
+	s.leave(leftByCaller)
+	why := leftByCaller
+	_ = errors.As(context.Cause(s.leaving), &why)
+	s.log.Info().Str("reason", why.Error()).Msg("keeper stops serving")
+	if why == leftByCaller || why == leftIdle {
+		stopWork()
+	}
+	s.finishTasks()
+	return why, err
+}
+
+// finishTasks waits for requests under way, for a while.
+func (s *server) finishTasks() {
+	if s.guard != nil {
+		_ = s.guard.Release()
+	}
+	done := make(chan struct{})
+	go func() { // ends with the process if tasks do not
+		defer close(done)
+		s.tasks.Wait()
+	}()
+	select {
+	case <-done:
+	case <-time.After(leaveGrace):
+		s.log.Warn().Msg("requests are cut off")
+	}
+}
+
+func (s *server) accept(listener *net.UnixListener, work context.Context) error {
 	for {
 		conn, err := listener.AcceptUnix()
-		if ctx.Err() != nil {
+		if s.leaving.Err() != nil {
 			if conn != nil {
 				_ = conn.Close()
 			}
@@ -146,7 +118,7 @@ func (s *server) serve(ctx context.Context, o ServeOptions) error {
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 			s.log.Error().Err(err).Msg("connection refused")
 			select {
-			case <-ctx.Done():
+			case <-s.leaving.Done():
 			case <-time.After(100 * time.Millisecond):
 			}
 			continue
@@ -157,7 +129,7 @@ func (s *server) serve(ctx context.Context, o ServeOptions) error {
 		s.add(conn)
 		s.tasks.Go(func() {
 			defer s.remove(conn)
-			s.handle(ctx, conn)
+			s.handle(work, conn)
 		})
 	}
 }
@@ -166,6 +138,9 @@ func (s *server) add(c *net.UnixConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.conns[c] = struct{}{}
+	if s.leaving.Err() != nil {
+		_ = c.SetReadDeadline(time.Now())
+	}
 }
 
 func (s *server) remove(c *net.UnixConn) {
@@ -176,7 +151,8 @@ func (s *server) remove(c *net.UnixConn) {
 	s.last = time.Now()
 }
 
-func (s *server) closeConns() {
+// hurry ends what waits for clients, and waits of theirs.
+func (s *server) hurry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
@@ -184,17 +160,17 @@ func (s *server) closeConns() {
 	}
 }
 
-// watchIdle calls cancel after limit without processes and clients.
-func (s *server) watchIdle(ctx context.Context, limit time.Duration, cancel func()) {
+// watchIdle leaves after limit without processes and clients.
+func (s *server) watchIdle(limit time.Duration) {
 	tick := time.NewTicker(max(limit/4, time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
-		case <-ctx.Done():
+		case <-s.leaving.Done():
 			return
 		case <-tick.C:
 		}
-		list, err := s.runner.List(ctx)
+		list, err := s.runner.List(s.leaving)
 		s.mu.Lock()
 		if err != nil || len(list) > 0 || len(s.conns) > 0 {
 			s.last = time.Now()
@@ -202,10 +178,16 @@ func (s *server) watchIdle(ctx context.Context, limit time.Duration, cancel func
 		idle := time.Since(s.last)
 		s.mu.Unlock()
 		if idle >= limit {
-			s.log.Info().Msg("keeper ends: nothing to keep")
-			cancel()
+			s.leave(leftIdle)
 			return
 		}
+	}
+}
+
+// watchGuard leaves when the guard has ended.
+func (s *server) watchGuard() {
+	if s.guard.Await() == nil {
+		s.leave(leftByGuard)
 	}
 }
 
@@ -218,7 +200,9 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	var req request
 	files, err := receive(conn, &req)
 	if err != nil {
-		_ = send(conn, response{Error: toWire(err)}, nil)
+		if s.leaving.Err() == nil {
+			_ = send(conn, response{Error: toWire(err)}, nil)
+		}
 		return
 	}
 	defer linux.CloseAll(files)
@@ -227,13 +211,24 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	if req.Op == opStart || req.Op == opWait {
 		s.tasks.Go(func() { watchCancel(conn, req.Op, cancel) })
 	}
+	if req.Op == opConsole && req.Version == Version {
+		s.console(ctx, conn, req.ID)
+		return
+	}
 	res := s.answer(ctx, &req, files)
 	if res.Error != nil {
 		s.log.Debug().Str(logging.Container, req.ID).Str(logging.Method, req.Op).Str("error", res.Error.Text).Msg("request failed")
+		if req.Op == opWait && s.leaving.Err() != nil {
+			return // the client asks the next keeper
+		}
 	}
 	_ = send(conn, res, nil) // a client that is gone asks again
-	if req.Op == opAttach && res.Error == nil {
+	switch {
+	case res.Error != nil:
+	case req.Op == opAttach:
 		_, _ = receive(conn, &request{}) // until the client or the keeper ends
+	case req.Op == opReplace:
+		s.leave(leftForAnother)
 	}
 }
 
@@ -268,50 +263,4 @@ func watchCancel(conn *net.UnixConn, op string, cancel func()) {
 	if op == opWait || err == nil && req.Op == opCancel {
 		cancel()
 	}
-}
-
-// answer does what a request asks for.
-func (s *server) answer(ctx context.Context, req *request, files []*os.File) response {
-	var res response
-	err := func() error {
-		if req.Version != Version {
-			return fmt.Errorf("keeper speaks version %d, client %d: %w", Version, req.Version, errdefs.ErrUnsupported)
-		}
-		switch req.Op {
-		case opHello, opAttach:
-			list, err := s.runner.List(ctx)
-			res.Hello = &Hello{Version: Version, Pid: os.Getpid(), Processes: len(list)}
-			return err
-		case opStart:
-			if req.Spec == nil {
-				return fmt.Errorf("start without a spec: %w", errdefs.ErrInvalid)
-			}
-			spec := *req.Spec
-			spec.CgroupFiles = files
-			p, err := s.runner.Start(ctx, req.ID, spec)
-			res.Process = &p
-			return err
-		case opSignal:
-			return s.runner.Signal(ctx, req.ID, req.Signal)
-		case opStatus:
-			st, err := s.runner.Status(ctx, req.ID)
-			res.Status = &st
-			return err
-		case opList:
-			var err error
-			res.List, err = s.runner.List(ctx)
-			return err
-		case opWait:
-			e, err := s.runner.Wait(ctx, req.ID)
-			res.Exit = &e
-			return err
-		case opForget:
-			return s.runner.Forget(ctx, req.ID)
-		}
-		return fmt.Errorf("unknown request %q: %w", req.Op, errdefs.ErrUnsupported)
-	}()
-	if err != nil {
-		return response{Error: toWire(err)}
-	}
-	return res
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -16,27 +17,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Version of the protocol. A keeper refuses requests of another version.
-const Version = 1
+// Version of the protocol. Requests of another version are refused, but for
+// opHello and opReplace: what those two say and answer, and the form of a
+// message, stay as they are in all versions from 2 on. So any client can ask
+// who serves, and any can have it replaced.
+//
+// Version 1 knew no consoles and could not be replaced.
+const Version = 2
 
 // One connection carries one request and one response, each a length (32 bits,
-// little endian) and JSON. Descriptors travel with the length of a request.
-// After a start or wait the client may send a second request, opCancel.
+// little endian) and JSON. Descriptors travel with the length of a request, in
+// the order of process.Spec.TakeFiles. After a start or wait the client may
+// send a second request, opCancel. After the response to opConsole the
+// connection carries the console (console.go).
 const (
-	opHello  = "hello"
-	opAttach = "attach" // answers as hello does; the connection then stays open
-	opStart  = "start"
-	opSignal = "signal"
-	opStatus = "status"
-	opList   = "list"
-	opWait   = "wait"
-	opForget = "forget"
-	opCancel = "cancel"
+	opHello   = "hello"
+	opAttach  = "attach" // answers as hello does; the connection then stays open
+	opStart   = "start"
+	opSignal  = "signal"
+	opStatus  = "status"
+	opList    = "list"
+	opWait    = "wait"
+	opForget  = "forget"
+	opConsole = "console"
+	opResize  = "resize"
+	opCancel  = "cancel"
+	opReplace = "replace" // the response comes before the replacement
 )
 
 const (
 	maxMessage = 64 << 20 // files of a Spec are in it
-	maxFiles   = 64
+	maxFiles   = 250      // SCM_MAX_FD is 253
 	headerSize = 4
 )
 
@@ -46,6 +57,10 @@ type request struct {
 	ID      string        `json:"id,omitempty"`
 	Signal  int           `json:"signal,omitempty"`
 	Spec    *process.Spec `json:"spec,omitempty"`
+	Rows    uint16        `json:"rows,omitempty"`
+	Columns uint16        `json:"columns,omitempty"`
+	Command []string      `json:"command,omitempty"`
+	Env     []string      `json:"env,omitempty"`
 }
 
 type response struct {
@@ -63,6 +78,14 @@ type Hello struct {
 	Pid     int `json:"pid"`
 	// Processes counts what is known, ended ones included.
 	Processes int `json:"processes"`
+	// Build is ServeOptions.Build.
+	Build string `json:"build,omitempty"`
+	// Guard is the pid of the keeper's guard, 0 without one.
+	Guard int `json:"guard,omitempty"`
+	// Command is what the guard runs.
+	Command []string `json:"command,omitempty"`
+	// Started is when this keeper began to serve.
+	Started time.Time `json:"started"`
 }
 
 // wireError is an error that crossed the socket with its class and its text

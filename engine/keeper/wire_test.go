@@ -97,8 +97,8 @@ func TestErrorsKeepTheirClass(t *testing.T) {
 }
 
 func TestServerRefuses(t *testing.T) {
-	s := &server{}
-	if res := s.answer(t.Context(), &request{Version: 99, Op: opHello}, nil); !errors.Is(fromWire(res.Error), errdefs.ErrUnsupported) {
+	s := &server{} // refuses before it looks at anything
+	if res := s.answer(t.Context(), &request{Version: 99, Op: opList}, nil); !errors.Is(fromWire(res.Error), errdefs.ErrUnsupported) {
 		t.Errorf("version: %+v", res)
 	}
 	if res := s.answer(t.Context(), &request{Version: Version, Op: "dance"}, nil); !errors.Is(fromWire(res.Error), errdefs.ErrUnsupported) {

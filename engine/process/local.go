@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	"github.com/gantry-project/gantry/engine/conlog"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/linux"
-	"github.com/gantry-project/gantry/internal/logging"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
@@ -22,11 +20,14 @@ import (
 // Options of a Local runner.
 type Options struct {
 	Log zerolog.Logger
+	// Guard, if any, lets the processes outlive the calling one: New adopts
+	// what the runner before this one has left in it.
+	Guard *Guard
 }
 
 // Local is the Runner whose processes are children of the calling process.
-// When that process dies its instances run on, but nobody learns how they end
-// and their consoles are cut off; engine/keeper exists for that.
+// When that process dies its instances run on, but without a Guard nobody
+// learns how they end and their consoles are cut off.
 //
 // It needs root in the user namespace that it runs in.
 type Local struct {
@@ -34,8 +35,9 @@ type Local struct {
 	facts  facts
 	bootID string
 	null   *os.File
-	pool   buffers
+	watch  *watch
 	tasks  sync.WaitGroup
+	starts sync.WaitGroup // those under way
 
 	mu     sync.Mutex
 	closed bool             // guarded by mu
@@ -49,16 +51,28 @@ var _ Runner = (*Local)(nil)
 type proc struct {
 	id      string
 	process Process
-	pidfd   *os.File
-	console *console
+	pidfd   *os.File // until fd has it
+	console *console // nil for a process without a terminal of the runner's
 	log     *conlog.Writer
 
 	started bool          // guarded by Local.mu: Start has returned
 	exit    Exit          // valid once ended is closed
 	ended   chan struct{} // closed at the end
+
+	// The watch's, guarded by its mu unless said otherwise.
+	fd        int    // pidfd, -1 when closed; guarded by watch.fds
+	slot      int    // in watch.slots
+	birth     uint64 // parked.Birth, 0 before it was parked
+	exitsFrom int64  // parked.ExitsFrom
+	logPath   string
+	logLimit  int64
+	exited    bool // exit is known
+	child     bool // an ended one is to be reaped
+	timer     *time.Timer
 }
 
-// New returns a runner without processes. Close it when done.
+// New returns a runner without processes, but for those that it takes over from
+// a guard. Close it when done.
 func New(o Options) (*Local, error) {
 	bootID, err := linux.BootID()
 	if err != nil {
@@ -68,37 +82,48 @@ func New(o Options) (*Local, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make process runner: %w", err)
 	}
-	return &Local{
+	l := &Local{
 		log:    o.Log,
 		facts:  facts{cgroups: hierarchies(), hardLimits: hardLimits(), attrFacts: readAttrFacts()},
 		bootID: bootID,
 		null:   null,
 		procs:  map[string]*proc{},
-	}, nil
+	}
+	if l.watch, err = newWatch(l, o.Guard); err == nil && o.Guard != nil {
+		err = l.watch.adopt()
+	}
+	if err != nil {
+		_ = null.Close()
+		return nil, fmt.Errorf("make process runner: %w", err)
+	}
+	l.tasks.Go(l.watch.run)
+	return l, nil
 }
 
 // Close stops watching and ends the goroutines of the runner. It leaves the
-// processes alone; their consoles are cut off.
+// processes alone; their consoles are cut off, unless there is a guard.
 func (l *Local) Close() error {
 	l.mu.Lock()
 	l.closed = true
-	for _, p := range l.procs {
-		if p.started {
-			_ = p.pidfd.SetReadDeadline(time.Now())
-		}
-	}
 	l.mu.Unlock()
+	l.starts.Wait()
+	l.watch.stop()
+	l.watch.close()
 	l.tasks.Wait()
 	return l.null.Close()
 }
 
 // Start implements Runner.
 func (l *Local) Start(ctx context.Context, id string, spec Spec) (Process, error) {
-	p := &proc{id: id, ended: make(chan struct{})}
+	p := &proc{id: id, ended: make(chan struct{}), fd: -1, slot: -1, logPath: spec.ConsoleLog, logLimit: spec.ConsoleLimit}
 	if err := l.reserve(id, p); err != nil {
 		return Process{}, err
 	}
+	defer l.starts.Done()
 	err := l.start(ctx, p, spec)
+	if err == nil {
+		err = l.watch.keep(p)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
@@ -106,10 +131,6 @@ func (l *Local) Start(ctx context.Context, id string, spec Spec) (Process, error
 		return Process{}, fmt.Errorf("start process %s: %w", id, err)
 	}
 	p.started = true
-	if l.closed {
-		_ = p.pidfd.SetReadDeadline(time.Now())
-	}
-	l.tasks.Go(func() { l.watch(p) })
 	return p.process, nil
 }
 
@@ -126,6 +147,7 @@ func (l *Local) reserve(id string, p *proc) error {
 		return fmt.Errorf("start process %s: %w", id, errdefs.ErrAlreadyExists)
 	}
 	l.procs[id] = p
+	l.starts.Add(1)
 	return nil
 }
 
@@ -159,7 +181,12 @@ func (l *Local) program(spec *Spec) (prog *Program, done func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	t, err := newTarget(p.process.Pid, p.pidfd)
+	pidfd, err := l.watch.pidfd(p)
+	if err != nil {
+		return nil, nil, fmt.Errorf("join process %s: %w", spec.Join, err)
+	}
+	defer func() { _ = pidfd.Close() }()
+	t, err := newTarget(p.process.Pid, pidfd)
 	if err != nil {
 		return nil, nil, fmt.Errorf("join process %s: %w", spec.Join, err)
 	}
@@ -206,42 +233,6 @@ func (l *Local) adopt(p *proc, b *birth, spec *Spec) error {
 	return nil
 }
 
-// watch owns a running process until its end.
-func (l *Local) watch(p *proc) {
-	log := l.log.With().Str(logging.Container, p.id).Logger()
-	sink := io.Discard
-	if p.log != nil {
-		sink = p.log
-		defer func() { _ = p.log.Close() }()
-	}
-	if p.console != nil {
-		l.tasks.Go(func() { p.console.copy(sink, &l.pool, log) })
-	}
-	if err := linux.AwaitPidfd(p.pidfd); err != nil {
-		if p.console != nil {
-			p.console.abandon() // Close was called
-		}
-		_ = p.pidfd.Close()
-		return
-	}
-	var ws unix.WaitStatus
-	_, err := linux.RetryEINTR(func() (int, error) { return unix.Wait4(p.process.Pid, &ws, 0, nil) })
-	p.exit = Exit{Code: ws.ExitStatus(), Time: time.Now()}
-	switch {
-	case err != nil:
-		p.exit.Code = 255
-		log.Error().Err(err).Msg("exit status is lost")
-	case ws.Signaled():
-		p.exit.Signal = int(ws.Signal())
-		p.exit.Code = 128 + p.exit.Signal
-	}
-	if p.console != nil {
-		p.console.finish()
-	}
-	close(p.ended)
-	_ = p.pidfd.Close()
-}
-
 // find returns a started process.
 func (l *Local) find(id string) (*proc, error) {
 	l.mu.Lock()
@@ -273,8 +264,14 @@ func (l *Local) Signal(_ context.Context, id string, sig int) error {
 	if err != nil {
 		return err
 	}
-	if err := linux.PidfdSignal(p.pidfd, sig); err != nil {
-		if errors.Is(err, unix.ESRCH) || !p.status().Running {
+	l.watch.fds.RLock()
+	defer l.watch.fds.RUnlock()
+	if p.fd < 0 {
+		return fmt.Errorf("signal process %s: %w", id, errdefs.ErrNotFound)
+	}
+	if err := unix.PidfdSendSignal(p.fd, unix.Signal(sig), nil, 0); err != nil {
+		err = os.NewSyscallError("pidfd_send_signal", err)
+		if errors.Is(err, unix.ESRCH) {
 			err = errdefs.ErrNotFound
 		}
 		return fmt.Errorf("signal process %s: %w", id, err)
@@ -320,15 +317,25 @@ func (l *Local) Wait(ctx context.Context, id string) (Exit, error) {
 
 // Forget implements Runner.
 func (l *Local) Forget(_ context.Context, id string) error {
+	l.watch.mu.Lock()
+	defer l.watch.mu.Unlock()
+	p, err := l.drop(id)
+	if p != nil {
+		l.watch.forget(p)
+	}
+	return err
+}
+
+func (l *Local) drop(id string) (*proc, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p, ok := l.procs[id]
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	if !p.started || p.status().Running {
-		return fmt.Errorf("forget process %s: it runs: %w", id, errdefs.ErrConflict)
+		return nil, fmt.Errorf("forget process %s: it runs: %w", id, errdefs.ErrConflict)
 	}
 	delete(l.procs, id)
-	return nil
+	return p, nil
 }

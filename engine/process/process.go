@@ -14,13 +14,14 @@ package process
 
 import (
 	"context"
+	"io"
 	"time"
 )
 
 // Runner runs process trees. Implementations: the one in this package whose
-// children belong to the calling process, engine/keeper's client, whose
-// children belong to a small process that outlives its clients, and the fake
-// in processtest. All pass processtest.
+// children belong to the calling process (and, with a Guard, outlive it),
+// engine/keeper's client, whose children belong to a small process that
+// outlives its clients, and the fake in processtest. All pass processtest.
 //
 // Methods are safe for concurrent use.
 type Runner interface {
@@ -41,6 +42,22 @@ type Runner interface {
 	// Forget drops an ended process. A running one is errdefs.ErrConflict, an
 	// unknown one nil.
 	Forget(ctx context.Context, id string) error
+	// Attach connects to the terminal that the runner holds for a process: Read
+	// returns what is said from now on, as terminals want it ("\r\n"), Write is
+	// input. Any number may be attached at once. A client that reads slower
+	// than the process writes is left out by some 256 KiB at most: then Read
+	// returns, behind what came before, errdefs.ErrExhausted; neither the
+	// process nor its log ever waits for a client. Write waits while the
+	// process does not read. Read returns io.EOF when the process has ended,
+	// and errdefs.ErrUnavailable when the runner itself has: attach again. ctx
+	// bounds attaching only; Close detaches. Close may be called beside Read and
+	// Write and ends both; one goroutine may read and one write.
+	// errdefs.ErrNotFound when id is unknown or has ended,
+	// errdefs.ErrUnsupported when the runner holds no terminal of it.
+	Attach(ctx context.Context, id string) (io.ReadWriteCloser, error)
+	// Resize sets the size of that terminal, neither of which is 0
+	// (errdefs.ErrInvalid). Further errors are those of Attach.
+	Resize(ctx context.Context, id string, rows, cols uint16) error
 }
 
 // Process names a running first process beyond pid reuse.

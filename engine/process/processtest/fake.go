@@ -30,8 +30,9 @@ type Fake struct {
 var _ process.Runner = (*Fake)(nil)
 
 type fakeProc struct {
-	status process.Status
-	ended  chan struct{}
+	status   process.Status
+	ended    chan struct{}
+	terminal *fakeTerminal // nil without
 }
 
 // Start implements process.Runner.
@@ -63,6 +64,9 @@ func (f *Fake) Start(ctx context.Context, id string, spec process.Spec) (process
 	p := &fakeProc{ended: make(chan struct{}), status: process.Status{
 		ID: id, Running: true, Process: process.Process{Pid: 1<<22 + f.next, StartTime: uint64(f.next), BootID: "fake"},
 	}}
+	if spec.Terminal && spec.ConsoleSocket == nil {
+		p.terminal = &fakeTerminal{}
+	}
 	if f.procs == nil {
 		f.procs = map[string]*fakeProc{}
 	}
@@ -103,6 +107,9 @@ func behave(args []string) (code int, output string, runs, known bool) {
 func (p *fakeProc) end(code, signal int) {
 	p.status.Running = false
 	p.status.Exit = process.Exit{Code: code, Signal: signal, Time: time.Now()}
+	if p.terminal != nil {
+		p.terminal.end()
+	}
 	close(p.ended)
 }
 
