@@ -11,6 +11,7 @@ import (
 
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
+	"github.com/gantry-project/gantry/internal/failpoint"
 )
 
 // Committed is an image of a container's disk on its way out.
@@ -28,9 +29,13 @@ func (e *Engine) tmpDir() string { return filepath.Join(e.opts.Root, "tmp") }
 // frozen while the changes are copied aside, and runs again when they are; the
 // compression comes after that.
 func (e *Engine) Commit(ctx context.Context, id ContainerID) (Committed, error) {
-	changes, spec, err := e.freezeChanges(ctx, id)
+	changes, spec, done, err := e.freezeChanges(ctx, id)
 	if err != nil {
 		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
+	}
+	defer done()
+	if err := failpoint.Hit("engine.commit.copied"); err != nil {
+		return Committed{}, errors.Join(fmt.Errorf("commit container %s: %w", id, err), changes.Close())
 	}
 	spec.Layers = append(spec.Layers, image.LayerSource{
 		CreatedBy: "gantry commit",
@@ -47,48 +52,79 @@ func (e *Engine) Commit(ctx context.Context, id ContainerID) (Committed, error) 
 }
 
 // freezeChanges copies the changes into a file without a name, under a freeze
-// if the container runs.
-func (e *Engine) freezeChanges(ctx context.Context, id ContainerID) (_ *os.File, _ image.BuildSpec, err error) {
+// if the container runs. The layers below stay until done is called, also when
+// the container and its image are removed meanwhile.
+func (e *Engine) freezeChanges(ctx context.Context, id ContainerID) (_ *os.File, _ image.BuildSpec, done func(), err error) {
 	c, unlock, err := e.existing(ctx, id)
 	if err != nil {
-		return nil, image.BuildSpec{}, err
+		return nil, image.BuildSpec{}, nil, err
 	}
 	defer unlock()
+	done = e.layers.hold(c.rec.Chain...)
+	defer func() {
+		if err != nil {
+			done()
+		}
+	}()
+	spec, err := e.commitSpec(ctx, c)
+	if err != nil {
+		return nil, spec, nil, err
+	}
+	end, err := e.begin(ctx, opCommit, c.rec.ID, commitIntent{Frozen: c.running && !c.paused})
+	if err != nil {
+		return nil, spec, nil, err
+	}
+	defer end()
+	thaw, err := e.hold(ctx, c)
+	if err != nil {
+		return nil, spec, nil, err
+	}
+	defer func() { err = errors.Join(err, thaw()) }()
+	if err := failpoint.Hit("engine.commit.frozen"); err != nil {
+		return nil, spec, nil, err
+	}
+	upper, err := e.opts.Snapshots.Changes(ctx, c.rec.ID)
+	if err != nil {
+		return nil, spec, nil, err
+	}
+	f, err := nameless(e.tmpDir())
+	if err != nil {
+		return nil, spec, nil, err
+	}
+	if err := diffTo(ctx, upper, f); err != nil {
+		return nil, spec, nil, errors.Join(err, f.Close())
+	}
+	return f, spec, done, nil
+}
+
+// commitSpec describes the image of a container, without its changes.
+func (e *Engine) commitSpec(ctx context.Context, c *container) (image.BuildSpec, error) {
 	img, err := e.opts.Store.Image(ctx, c.rec.Image)
 	if err != nil {
-		return nil, image.BuildSpec{}, err
+		return image.BuildSpec{}, err
 	}
 	spec := image.BuildSpec{Config: img.Config, Created: time.Now(), TempDir: e.tmpDir()}
 	if len(spec.Config.Entrypoint)+len(spec.Config.Cmd) == 0 {
 		// a bare root file system has no configuration: what ran is its command
 		spec.Config.Entrypoint = c.rec.Args
 	}
-	for _, chain := range c.rec.Chain {
-		dir, err := e.opts.Snapshots.Layer(ctx, chain)
+	spec.Layers, err = e.layerSources(ctx, c.rec.Chain)
+	return spec, err
+}
+
+// layerSources stream committed layers, lowest first.
+func (e *Engine) layerSources(ctx context.Context, chain []string) ([]image.LayerSource, error) {
+	var out []image.LayerSource
+	for _, id := range chain {
+		dir, err := e.opts.Snapshots.Layer(ctx, id)
 		if err != nil {
-			return nil, spec, err
+			return nil, err
 		}
-		spec.Layers = append(spec.Layers, image.LayerSource{
+		out = append(out, image.LayerSource{
 			Open: func(ctx context.Context) (io.ReadCloser, error) { return diffReader(ctx, dir), nil },
 		})
 	}
-	upper, err := e.opts.Snapshots.Changes(ctx, c.rec.ID)
-	if err != nil {
-		return nil, spec, err
-	}
-	thaw, err := e.hold(ctx, c)
-	if err != nil {
-		return nil, spec, err
-	}
-	defer func() { err = errors.Join(err, thaw()) }()
-	f, err := nameless(e.tmpDir())
-	if err != nil {
-		return nil, spec, err
-	}
-	if err := diffTo(ctx, upper, f); err != nil {
-		return nil, spec, errors.Join(err, f.Close())
-	}
-	return f, spec, nil
+	return out, nil
 }
 
 // hold freezes a running container and returns what undoes it.

@@ -19,7 +19,9 @@ type container struct {
 	rec     store.Container
 	running bool
 	paused  bool
-	exit    ExitState
+	// unattended: see State.
+	unattended bool
+	exit       ExitState
 	// asked is true once Stop or Delete wants the present process to end.
 	asked bool
 	// done is closed when the present process has ended and been tidied up.
@@ -142,6 +144,7 @@ func (c *container) state() State {
 	}
 	if c.running {
 		s.Process = process.Process{Pid: c.rec.Pid, StartTime: c.rec.StartTime, BootID: c.rec.BootID}
+		s.Unattended = c.unattended
 	}
 	return s
 }
@@ -168,9 +171,13 @@ func (e *Engine) Wait(ctx context.Context, id ContainerID) (ExitState, error) {
 
 // recordExit is the part of a record that says how the process ended.
 func (c *container) recordExit(exit ExitState) {
-	c.running, c.paused, c.exit = false, false, exit
+	if !exit.Known && exit.Cause == "" {
+		exit.Cause = CauseUnseen
+	}
+	c.running, c.paused, c.unattended, c.exit = false, false, false, exit
 	c.rec.Pid, c.rec.StartTime = 0, 0
 	c.rec.ExitKnown, c.rec.ExitCode, c.rec.ExitSignal, c.rec.ExitOOM = exit.Known, exit.Code, exit.Signal, exit.OOM
+	c.rec.ExitCause = string(exit.Cause)
 	c.rec.Exited = exit.Time
 	if c.rec.Exited.IsZero() {
 		c.rec.Exited = time.Now()

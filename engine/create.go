@@ -12,6 +12,7 @@ import (
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
+	"github.com/gantry-project/gantry/internal/logging"
 	"github.com/gantry-project/gantry/internal/undo"
 )
 
@@ -34,8 +35,18 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 		}
 	}()
 
+	defer e.images.hold(req.Image)() // until the record names it
 	img, err := e.opts.Store.Image(ctx, req.Image)
 	if err != nil {
+		return err
+	}
+	end, err := e.begin(ctx, opCreate, string(req.ID), nil)
+	if err != nil {
+		return err
+	}
+	// first pushed, last undone
+	undone.Push("intent", func(context.Context) error { end(); return nil })
+	if err := failpoint.Hit("engine.create.begin"); err != nil {
 		return err
 	}
 	// the record comes first: whatever is made after it is found by it
@@ -68,6 +79,7 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 		return err
 	}
 	undone.Release()
+	end()
 	e.remember(req.ID, &container{rec: rec})
 	e.bus.Publish(Event{Kind: EventCreate, ID: req.ID})
 	return nil
@@ -107,6 +119,19 @@ func (e *Engine) Delete(ctx context.Context, id ContainerID) error {
 		return err
 	}
 	defer unlock()
+	end, err := e.begin(ctx, opDelete, string(id), nil)
+	switch {
+	case errors.Is(err, errdefs.ErrExhausted):
+		// what makes room is not refused for want of it
+		e.opts.Log.Warn().Err(err).Str(logging.Container, string(id)).Msg("delete without an intent")
+	case err != nil:
+		return fmt.Errorf("delete container %s: %w", id, err)
+	default:
+		defer end()
+	}
+	if err := failpoint.Hit("engine.delete.begin"); err != nil {
+		return fmt.Errorf("delete container %s: %w", id, err)
+	}
 	if c != nil && c.running {
 		exit, err := e.end(ctx, string(id))
 		if err != nil {
@@ -138,6 +163,9 @@ func (e *Engine) removeAll(ctx context.Context, id string) error {
 	if _, err := e.end(ctx, id); err != nil {
 		return err
 	}
+	if err := failpoint.Hit("engine.delete.ended"); err != nil {
+		return err
+	}
 	if err := errors.Join(
 		e.opts.Runner.Forget(ctx, id),
 		e.unmount(ctx, cid),
@@ -146,7 +174,13 @@ func (e *Engine) removeAll(ctx context.Context, id string) error {
 	); err != nil {
 		return err
 	}
+	if err := failpoint.Hit("engine.delete.unmounted"); err != nil {
+		return err
+	}
 	if err := errors.Join(e.opts.Snapshots.Remove(ctx, id), os.RemoveAll(e.conDir(cid))); err != nil {
+		return err
+	}
+	if err := failpoint.Hit("engine.delete.record"); err != nil {
 		return err
 	}
 	return e.opts.Store.DeleteContainer(ctx, id)

@@ -53,6 +53,10 @@ type State struct {
 	Status Status
 	// Process is set while it runs.
 	Process process.Process
+	// Unattended is true while a process runs that the runner does not hold,
+	// because the keeper was lost: its console is lost, and its exit will not be
+	// known.
+	Unattended bool
 	// Exit is set when it has stopped after it ran.
 	Exit ExitState
 	// Created and Started are zero when unknown.
@@ -70,8 +74,9 @@ type ExitState struct {
 	process.Exit
 	// OOM is true when the kernel killed a process of it for memory.
 	OOM bool
-	// Known is false when the exit happened unseen (host reboot, lost keeper).
+	// Known is false when the exit happened unseen; Cause says why.
 	Known bool
+	Cause ExitCause
 }
 
 // CreateRequest describes a container.
@@ -118,6 +123,11 @@ type Options struct {
 	Snapshots snapshot.Snapshotter
 	Store     store.Store
 	Content   content.Store
+	// Journal keeps the intents of operations under way. nil forgets them with
+	// the process, which only a test can want.
+	Journal store.Journal
+	// BootID names the boot of the kernel; empty means the real one.
+	BootID string
 	// ImageLimits bound what an image may be, LayerLimits what it may unpack to.
 	ImageLimits image.Limits
 	LayerLimits layer.Limits
@@ -130,7 +140,13 @@ type Engine struct {
 	// filter is the system call filter of every container.
 	filter []process.SockFilter
 	locks  keylock.Map[ContainerID]
-	layers layerUse
+	// images and layers are those that operations under way need.
+	images, layers uses
+	// collecting is held by the one garbage collection at a time.
+	collecting sync.Mutex
+	// boot is the boot of the kernel, strays is what opts.Runner wraps.
+	boot   string
+	strays *strays
 	// commits keeps archives from being deleted (write) between their commit
 	// and their opening (read): two imports may have the same one.
 	commits sync.RWMutex

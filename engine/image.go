@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -16,7 +14,6 @@ import (
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/engine/store"
-	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 )
 
@@ -65,9 +62,17 @@ func (e *Engine) Import(ctx context.Context, req ImportRequest) (ImageInfo, erro
 	if rec, err := e.opts.Store.Image(ctx, req.Ref); err == nil {
 		return imageInfo(rec), nil
 	}
+	end, err := e.begin(ctx, opImport, req.Ref, nil)
+	if err != nil {
+		return ImageInfo{}, fmt.Errorf("import %s: %w", req.Ref, err)
+	}
+	defer end()
 	d, blob, err := e.download(ctx, req.Content)
 	if err != nil {
 		return ImageInfo{}, fmt.Errorf("import %s: %w", req.Ref, err)
+	}
+	if err := failpoint.Hit("engine.import.blob"); err != nil {
+		return ImageInfo{}, errors.Join(err, blob.Close(), e.dropArchive(context.WithoutCancel(ctx), d))
 	}
 	rec, err := e.unpack(ctx, req, d, blob)
 	// the layers are on disk, or never will be: the archive has served
@@ -117,13 +122,14 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 	}
 	chains, ids := chainOf(a.Layers(), archive)
 	rec.Chain, rec.DiffIDs = chains, ids
-	e.layers.hold(chains)
-	if rec.SizeBytes, err = e.unpackLayers(ctx, a.Layers(), chains); err == nil {
+	release := e.layers.hold(chains...)
+	if rec.LayerBytes, err = e.unpackLayers(ctx, a.Layers(), chains); err == nil {
+		rec.SizeBytes = sum(rec.LayerBytes)
 		if err = failpoint.Hit("engine.import.record"); err == nil {
 			err = e.opts.Store.PutImage(ctx, rec)
 		}
 	}
-	e.layers.release(chains)
+	release()
 	if err != nil {
 		return rec, errors.Join(err, e.dropLayers(context.WithoutCancel(ctx), chains))
 	}
@@ -144,24 +150,34 @@ func chainOf(layers []image.Layer, archive digest.Digest) (chains, diffIDs []str
 	return chains, diffIDs
 }
 
-// unpackLayers makes the layers that are not here yet and returns the size of all.
-func (e *Engine) unpackLayers(ctx context.Context, layers []image.Layer, chains []string) (int64, error) {
-	var sum int64
+func sum(sizes []int64) (total int64) {
+	for _, n := range sizes {
+		total += n
+	}
+	return total
+}
+
+// unpackLayers makes the layers that are not here yet and returns the size of each.
+func (e *Engine) unpackLayers(ctx context.Context, layers []image.Layer, chains []string) ([]int64, error) {
+	var sizes []int64
 	for i, l := range layers {
 		there, err := e.opts.Snapshots.HasLayer(ctx, chains[i])
 		if err == nil && !there {
 			err = e.opts.Snapshots.Unpack(ctx, chains[i], func(dir string) error { return e.apply(ctx, dir, l, chains[:i]) })
 		}
 		if err != nil {
-			return 0, fmt.Errorf("layer %d: %w", i, err)
+			return nil, fmt.Errorf("layer %d: %w", i, err)
+		}
+		if err := failpoint.Hit("engine.import.layer"); err != nil {
+			return nil, err
 		}
 		size, err := e.layerSize(ctx, chains[i])
 		if err != nil {
-			return 0, fmt.Errorf("layer %d: %w", i, err)
+			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
-		sum += size
+		sizes = append(sizes, size)
 	}
-	return sum, nil
+	return sizes, nil
 }
 
 // apply unpacks one layer into dir. Directories that the layer only implies
@@ -199,109 +215,6 @@ func (e *Engine) apply(ctx context.Context, dir string, l image.Layer, below []s
 		lower = append(lower, f)
 	}
 	return layer.Inherit(target, res.ImplicitDirs, lower)
-}
-
-// RemoveImage forgets an image and removes the layers that nobody else has.
-// An absent one is success, one that a container is made of is
-// errdefs.ErrConflict.
-func (e *Engine) RemoveImage(ctx context.Context, ref string) error {
-	rec, err := e.opts.Store.Image(ctx, ref)
-	switch {
-	case errors.Is(err, errdefs.ErrNotFound):
-		return nil
-	case err != nil && !errors.Is(err, errdefs.ErrCorrupt):
-		return fmt.Errorf("remove image %s: %w", ref, err)
-	}
-	// the record goes first: an image never lacks a layer
-	if err := e.opts.Store.DeleteImage(ctx, ref); err != nil {
-		return fmt.Errorf("remove image %s: %w", ref, err)
-	}
-	if err := e.dropLayers(ctx, rec.Chain); err != nil {
-		return fmt.Errorf("remove image %s: %w", ref, err)
-	}
-	return nil
-}
-
-// dropLayers removes those of the layers that no image, no import under way and
-// no disk has. While a record is damaged nobody knows what it needs, and all
-// stay.
-func (e *Engine) dropLayers(ctx context.Context, chains []string) error {
-	e.layers.mu.Lock()
-	defer e.layers.mu.Unlock()
-	damaged, err := e.opts.Store.Damaged(ctx)
-	if err != nil || len(damaged) > 0 {
-		return err
-	}
-	images, err := e.opts.Store.Images(ctx)
-	if err != nil {
-		return err
-	}
-	used := map[string]bool{}
-	for _, img := range images {
-		for _, c := range img.Chain {
-			used[c] = true
-		}
-	}
-	var errs []error
-	for _, c := range slices.Backward(chains) {
-		if used[c] || e.layers.held[c] > 0 {
-			continue
-		}
-		if err := e.opts.Snapshots.RemoveLayer(ctx, c); err != nil && !errors.Is(err, errdefs.ErrConflict) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// sweepImages removes what an import that was cut off has left: layers that no
-// image has, and archives, which are needed only while they are read.
-func (e *Engine) sweepImages(ctx context.Context) error {
-	layers, err := e.opts.Snapshots.Layers(ctx)
-	if err != nil {
-		return err
-	}
-	if err := e.dropLayers(ctx, layers); err != nil {
-		return err
-	}
-	blobs, err := e.opts.Content.List(ctx)
-	if err != nil {
-		return err
-	}
-	for _, b := range blobs {
-		if err := e.opts.Content.Delete(ctx, b.Digest); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// layerUse counts the imports under way that need a layer, so that another
-// import that fails, or the removal of an image, leaves it to them.
-type layerUse struct {
-	mu   sync.Mutex
-	held map[string]int // by chain id; guarded by mu
-}
-
-func (u *layerUse) hold(chains []string) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.held == nil {
-		u.held = map[string]int{}
-	}
-	for _, c := range chains {
-		u.held[c]++
-	}
-}
-
-func (u *layerUse) release(chains []string) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, c := range chains {
-		if u.held[c]--; u.held[c] == 0 {
-			delete(u.held, c)
-		}
-	}
 }
 
 // chainID names a layer by all that is below it (OCI image-spec config.md,

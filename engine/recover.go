@@ -13,13 +13,15 @@ import (
 	"github.com/gantry-project/gantry/engine/seccomp"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
 	"github.com/gantry-project/gantry/internal/logging"
 )
 
 // Open returns an engine on the state in opts.Root. Containers that run are
-// adopted and keep running; those that ended while nobody looked are tidied up;
-// what an interrupted Create or Delete left is removed. Only what carries an id
-// of this engine's directories is ever removed.
+// adopted and keep running, also when their keeper was lost; those that ended
+// while nobody looked, or with the last boot of the host, are tidied up;
+// operations that were interrupted are finished or undone (replays). Only what
+// carries an id of this engine's directories is ever removed.
 //
 // The engine lives until Close; ctx bounds the opening only.
 func Open(ctx context.Context, opts Options) (*Engine, error) {
@@ -27,9 +29,20 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
+	boot := opts.BootID
+	if boot == "" {
+		if boot, err = linux.BootID(); err != nil {
+			return nil, fmt.Errorf("open engine: %w", err)
+		}
+	}
+	if opts.Journal == nil {
+		opts.Journal = &store.MemoryJournal{}
+	}
+	known := &strays{Runner: opts.Runner}
+	opts.Runner = known
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
-		opts: opts, filter: filter, events: make(chan Event, 64), stop: stop, life: life,
+		opts: opts, filter: filter, boot: boot, strays: known, events: make(chan Event, 64), stop: stop, life: life,
 		containers: map[ContainerID]*container{},
 	}
 	if err := e.recover(ctx); err != nil {
@@ -62,6 +75,7 @@ func (e *Engine) Close() {
 	e.stop()
 	e.bus.Close()
 	e.watching.Wait()
+	e.strays.release()
 }
 
 func (e *Engine) recover(ctx context.Context) error {
@@ -72,6 +86,9 @@ func (e *Engine) recover(ctx context.Context) error {
 		if err := os.MkdirAll(filepath.Join(e.opts.Root, dir), 0o700); err != nil {
 			return err
 		}
+	}
+	if err := e.replay(ctx); err != nil {
+		return err
 	}
 	records, err := e.opts.Store.Containers(ctx)
 	if err != nil {
@@ -102,7 +119,7 @@ func (e *Engine) recover(ctx context.Context) error {
 	if err := e.sweep(ctx, known, disks); err != nil {
 		return err
 	}
-	if err := e.sweepImages(ctx); err != nil {
+	if _, err := e.collectUnused(ctx); err != nil {
 		e.opts.Log.Error().Err(err).Msg("remove what interrupted imports have left")
 	}
 	return nil
@@ -132,6 +149,7 @@ func (e *Engine) adopt(ctx context.Context, rec store.Container) error {
 		Exit:  process.Exit{Code: rec.ExitCode, Signal: rec.ExitSignal, Time: rec.Exited},
 		OOM:   rec.ExitOOM,
 		Known: rec.ExitKnown,
+		Cause: ExitCause(rec.ExitCause),
 	}
 	e.remember(id, c)
 	status, err := e.opts.Runner.Status(ctx, rec.ID)
@@ -145,18 +163,16 @@ func (e *Engine) adopt(ctx context.Context, rec store.Container) error {
 	// the runner knows better than a record that was cut off between the
 	// start and its own writing
 	c.rec.Pid, c.rec.StartTime, c.rec.BootID = status.Process.Pid, status.Process.StartTime, status.Process.BootID
-	c.running, c.done = true, make(chan struct{})
 	switch {
 	case !status.Running:
+		c.running, c.done = true, make(chan struct{})
 		e.tidied(id, e.ended(ctx, c, ExitState{Exit: status.Exit, Known: true}))
 	case c.rec.Started.IsZero():
 		// killed before the start was recorded: the caller never heard of it
+		c.running, c.done = true, make(chan struct{})
 		e.tidied(id, e.kill(ctx, c))
 	default:
-		if g, err := e.opts.Cgroups.Open(ctx, rec.ID); err == nil {
-			c.paused, _ = g.Frozen(ctx)
-		}
-		e.watch(id, c)
+		e.takeOver(ctx, id, c)
 	}
 	return nil
 }
@@ -166,23 +182,6 @@ func (e *Engine) tidied(id ContainerID, err error) {
 	if err != nil {
 		e.opts.Log.Error().Err(err).Str(logging.Container, string(id)).Msg("tidy up container")
 	}
-}
-
-// settleUnknown handles a container whose process the runner does not know:
-// the host was rebooted, or the keeper was lost. What still runs of it cannot
-// be looked after any more and is ended.
-func (e *Engine) settleUnknown(ctx context.Context, c *container) error {
-	ran := c.rec.Pid != 0
-	if !ran && c.rec.Started.IsZero() {
-		_, err := e.end(ctx, c.rec.ID)
-		return errors.Join(err, e.unmount(ctx, ContainerID(c.rec.ID)), e.ungroup(ctx, c.rec.ID))
-	}
-	exit := c.exit
-	if ran {
-		exit = ExitState{}
-	}
-	c.running = true
-	return e.ended(ctx, c, exit)
 }
 
 // sweep removes what no record knows. A disk without a record cannot come from

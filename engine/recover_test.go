@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/rs/zerolog"
 	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 
@@ -92,34 +91,6 @@ func TestLeftoversWithoutARecordAreRemoved(t *testing.T) {
 	if err := sleep.Wait(); err == nil {
 		t.Error("the stray process lives")
 	}
-}
-
-// TestALostRunner: the engine's runner knows none of the processes, because the
-// keeper was lost. What runs is ended; disk and record stay.
-func TestALostRunner(t *testing.T) {
-	h, e, done := fixture(t)
-	run(t, e, "c")
-	console(t, e, "c", "up as 1")
-	s, err := e.State(t.Context(), "c")
-	check(t, err)
-	done()
-	old := h.Runner
-	fresh, err := process.New(process.Options{Log: zerolog.New(zerolog.NewTestWriter(t))})
-	check(t, err)
-	t.Cleanup(func() { check(t, fresh.Close()) })
-	h.Runner = fresh
-	e, done = h.Engine(t)
-	defer done()
-	if exit, err := old.Wait(t.Context(), "c"); err != nil || exit.Signal != int(unix.SIGKILL) {
-		t.Errorf("the process %d: %+v %v", s.Process.Pid, exit, err)
-	}
-	if s, err := e.State(t.Context(), "c"); err != nil || s.Status != engine.StatusStopped || s.Exit.Known {
-		t.Errorf("state %+v %v", s, err)
-	}
-	check(t, e.Start(t.Context(), "c", initRequest))
-	console(t, e, "c", "up as 1")
-	check(t, e.Delete(t.Context(), "c"))
-	nothing(t, h, e)
 }
 
 // TestAStartThatWasNotRecorded: the process runs, the record does not know it.

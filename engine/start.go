@@ -40,6 +40,14 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 			err = errors.Join(fmt.Errorf("start container %s: %w", id, err), undone.Unwind(ctx))
 		}
 	}()
+	end, err := e.begin(ctx, opStart, string(id), nil)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := failpoint.Hit("engine.start.begin"); err != nil {
+		return err
+	}
 	if err := e.namespaces(ctx, c.rec); err != nil {
 		return err
 	}

@@ -49,6 +49,11 @@ func (e *Engine) Update(ctx context.Context, id ContainerID, change LimitsChange
 		return cgroup.Limits{}, err
 	}
 	defer unlock()
+	end, err := e.begin(ctx, opUpdate, string(id), nil)
+	if err != nil {
+		return cgroup.Limits{}, fmt.Errorf("update container %s: %w", id, err)
+	}
+	defer end()
 	var undone undo.Stack
 	defer func() {
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/snapshot/overlay"
 	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 // Host is the part of an engine that outlives it: its runner, state and groups.
@@ -27,7 +29,9 @@ type Host struct {
 	Root    string
 	Runner  process.Runner
 	Cgroups cgroup.Tree
-	group   string
+	// BootID is what engines take for the boot of the kernel; empty is the real one.
+	BootID string
+	group  string
 }
 
 // NewHost makes an empty host. At the end of the test nothing may be left of it.
@@ -67,8 +71,19 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	boot := h.BootID
+	if boot == "" {
+		if boot, err = linux.BootID(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	journal, err := store.OpenLog(filepath.Join(h.Root, "journal"), boot)
+	if err != nil {
+		t.Fatal(err)
+	}
 	e, err = engine.Open(t.Context(), engine.Options{
 		Root: h.Root, Runner: h.Runner, Cgroups: h.Cgroups, Snapshots: snaps, Store: db, Content: blobs,
+		Journal: journal, BootID: boot,
 		Log: zerolog.New(zerolog.NewTestWriter(t)),
 	})
 	if err != nil {
@@ -77,7 +92,7 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	return e, func() {
 		e.Close()
 		snaps.Close()
-		if err := db.Close(); err != nil {
+		if err := errors.Join(journal.Close(), db.Close()); err != nil {
 			t.Error(err)
 		}
 	}
