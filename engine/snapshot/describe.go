@@ -36,8 +36,8 @@ type Description struct {
 	Limit            LimitKind
 	// What Limit can bound.
 	LimitBytes, LimitInodes bool
-	// LimitShrinks is true when SetLimit can lower a limit too.
-	LimitShrinks bool
+	// LimitGrows and LimitShrinks are what SetLimit can do to a limit of bytes.
+	LimitGrows, LimitShrinks bool
 	// ChangesCopied is true when Changes makes a copy.
 	ChangesCopied bool
 	// SharesLayers is true when disks over one chain have its data once.

@@ -68,17 +68,7 @@ func (s *Snapshotter) View(ctx context.Context, chain []string, target string) e
 	if err != nil {
 		return fmt.Errorf("view layers: %w", err)
 	}
-	b := branches{upper: -1}
-	defer b.close()
-	// Overlayfs wants two directories at least when it has no upper one.
-	for _, dir := range append(fromTop(dirs), s.store.Path("empty"), s.store.Path("empty")) {
-		fd, err := mounts.CloneView(dir)
-		if err != nil {
-			return fmt.Errorf("view layers: %w", err)
-		}
-		b.lower = append(b.lower, fd)
-	}
-	fd, err := s.assemble("view", b, 0)
+	fd, err := s.view(dirs)
 	if err == nil {
 		err = mounts.Attach(fd, target)
 	}
@@ -86,6 +76,24 @@ func (s *Snapshotter) View(ctx context.Context, chain []string, target string) e
 		return fmt.Errorf("view %d layers: %w", len(chain), err)
 	}
 	return nil
+}
+
+// view makes the mount of a View, attached nowhere.
+func (s *Snapshotter) view(dirs []string) (int, error) {
+	if len(dirs) == 0 {
+		return mounts.CloneView(s.store.Path("empty"))
+	}
+	b := branches{upper: -1}
+	defer b.close()
+	// Overlayfs wants two directories at least when it has no upper one.
+	for _, dir := range append(fromTop(dirs), s.store.Path("empty")) {
+		fd, err := mounts.CloneView(dir)
+		if err != nil {
+			return -1, err
+		}
+		b.lower = append(b.lower, fd)
+	}
+	return s.assemble("view", b, 0)
 }
 
 // fromTop returns the directories of layers topmost first, down to the first

@@ -182,7 +182,9 @@ func (s *Snapshotter) SetLimit(ctx context.Context, key string, limit snapshot.L
 
 // Check implements snapshot.Maintainer.
 func (s *Snapshotter) Check(ctx context.Context, req snapshot.CheckRequest) ([]snapshot.Finding, error) {
-	return s.store.Check(ctx, req, shelf.Hooks{Disk: s.checkDisk, Mounted: mountedAt, Store: s.checkStore})
+	return s.store.Check(ctx, req, shelf.Hooks{Disk: s.checkDisk, Mounted: mountedAt, Store: func(ctx context.Context, c *shelf.Checker) error {
+		return quota.Check(ctx, c, s.store.Path("active"), s.quota)
+	}})
 }
 
 // checkDisk looks for the directories that a mount needs. A missing upper
@@ -206,25 +208,6 @@ func (s *Snapshotter) checkDisk(ctx context.Context, c *shelf.Checker, key, _ st
 		c.Report(snapshot.FindingMissingDir, key, "its work directory is gone", func() error { return os.Mkdir(work, 0o755) })
 	}
 	return nil
-}
-
-func (s *Snapshotter) checkStore(ctx context.Context, c *shelf.Checker) error {
-	return errors.Join(CheckLimits(ctx, c, s.store, s.quota))
-}
-
-// CheckLimits is the part of a check that is about loop devices, their mounts
-// and project quotas.
-func CheckLimits(ctx context.Context, c *shelf.Checker, store *shelf.Shelf, limits *quota.Manager) error {
-	err := quota.OrphanMounts(store.Path("active"), func(what string, mend func() error) {
-		c.Report(snapshot.FindingOrphanMount, what, "no disk has it", mend)
-	})
-	return errors.Join(err,
-		quota.OrphanDevices(store.Path("active"), func(what, file string, mend func() error) {
-			c.Report(snapshot.FindingOrphanDevice, what, "over "+file, mend)
-		}),
-		limits.Orphans(ctx, func(what string, mend func() error) {
-			c.Report(snapshot.FindingOrphanQuota, what, "a limit without a file", mend)
-		}))
 }
 
 // mountedAt says where the overlay of a disk is mounted.

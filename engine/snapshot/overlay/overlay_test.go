@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -18,25 +17,7 @@ import (
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-// TestMain runs the tests in a mount namespace of their own.
-func TestMain(m *testing.M) {
-	const marker = "GANTRY_TEST_MOUNT_NAMESPACE"
-	if os.Getenv(marker) != "" {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), marker+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	if err := cmd.Run(); err != nil {
-		if cmd.ProcessState == nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(cmd.ProcessState.ExitCode())
-	}
-}
+func TestMain(m *testing.M) { os.Exit(snapshottest.InMountNamespace(m)) }
 
 func open(t *testing.T, root string) snapshot.Snapshotter {
 	t.Helper()
@@ -49,6 +30,38 @@ func open(t *testing.T, root string) snapshot.Snapshotter {
 }
 
 func TestSuite(t *testing.T) { snapshottest.Run(t, open) }
+
+func TestSuiteInLoopFiles(t *testing.T) {
+	snapshottest.Run(t, func(t *testing.T, root string) snapshot.Snapshotter {
+		s, err := overlay.Open(t.Context(), root, overlay.Options{Limit: snapshot.LimitLoop})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		return s
+	})
+}
+
+// TestSuiteInProjects is run where the environment names a directory on a file
+// system with project quotas; elsewhere they must be refused.
+func TestSuiteInProjects(t *testing.T) {
+	opts := overlay.Options{Limit: snapshot.LimitProject}
+	dir := os.Getenv("GANTRY_TEST_PRJQUOTA")
+	if dir == "" {
+		if _, err := overlay.Open(t.Context(), snapshottest.Tmpfs(t), opts); !errors.Is(err, errdefs.ErrUnsupported) {
+			t.Error(err)
+		}
+		return
+	}
+	snapshottest.RunIn(t, dir, func(t *testing.T, root string) snapshot.Snapshotter {
+		s, err := overlay.Open(t.Context(), root, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		return s
+	})
+}
 
 // TestSuiteByPaths is the suite on an older kernel.
 func TestSuiteByPaths(t *testing.T) {

@@ -141,6 +141,9 @@ func (l loop) set(ctx context.Context, dir string, limit snapshot.Limit) error {
 	if size < info.Size() {
 		return fmt.Errorf("from %d bytes to %d: a loop file cannot shrink: %w", info.Size(), limit.Bytes, errdefs.ErrUnsupported)
 	}
+	if size > info.Size() && !mayGrow() {
+		return fmt.Errorf("from %d bytes to %d: to grow ext4 needs the capability SYS_RESOURCE: %w", info.Size(), limit.Bytes, errdefs.ErrUnsupported)
+	}
 	if err := l.open(ctx, dir); err != nil {
 		return err
 	}
@@ -157,6 +160,14 @@ func (l loop) set(ctx context.Context, dir string, limit snapshot.Limit) error {
 		return fmt.Errorf("%d inodes: the file system has %d: %w", limit.Inodes, st.Files, errdefs.ErrUnsupported)
 	}
 	return nil
+}
+
+// mayGrow reports whether this process may grow an ext4 that is mounted
+// (fs/ext4/resize.c, ext4_resize_begin).
+func mayGrow() bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	return unix.Capget(&head, &caps[0]) == nil && caps[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
 func grow(dir string, size int64) error {

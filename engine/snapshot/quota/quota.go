@@ -79,10 +79,13 @@ func (m *Manager) Describe(d *snapshot.Description) {
 	d.Limit = m.kind
 	switch m.kind {
 	case snapshot.LimitProject:
-		d.LimitBytes, d.LimitInodes, d.LimitShrinks = true, true, true
+		d.LimitBytes, d.LimitInodes, d.LimitGrows, d.LimitShrinks = true, true, true, true
 	case snapshot.LimitLoop:
-		d.LimitBytes, d.LimitInodes = true, true
-		d.Notes = append(d.Notes, "limits: a loop device and a file system for each bounded disk; limits can grow only")
+		d.LimitBytes, d.LimitInodes, d.LimitGrows = true, true, mayGrow()
+		d.Notes = append(d.Notes, "limits: a loop device and a file system for each bounded disk; limits cannot shrink")
+		if !d.LimitGrows {
+			d.Notes = append(d.Notes, "limits: cannot grow without the capability SYS_RESOURCE")
+		}
 	case snapshot.LimitNone, snapshot.LimitQgroup:
 		d.Notes = append(d.Notes, "limits: none can be enforced")
 	}
@@ -221,6 +224,11 @@ func (plain) usage(ctx context.Context, dir string) (snapshot.Usage, error) { re
 // Walk counts what is in dir by looking at all of it. Files that vanish
 // meanwhile are not counted, those with several names once.
 func Walk(ctx context.Context, dir string) (snapshot.Usage, error) {
+	return Count(ctx, dir, func(*syscall.Stat_t) bool { return true })
+}
+
+// Count is Walk for what the caller picks.
+func Count(ctx context.Context, dir string, pick func(*syscall.Stat_t) bool) (snapshot.Usage, error) {
 	var u snapshot.Usage
 	type inode struct{ dev, ino uint64 }
 	seen := map[inode]bool{}
@@ -239,6 +247,9 @@ func Walk(ctx context.Context, dir string) (snapshot.Usage, error) {
 			return err
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			if !pick(st) {
+				return ctx.Err()
+			}
 			if id := (inode{uint64(st.Dev), st.Ino}); st.Nlink > 1 && !info.IsDir() {
 				if seen[id] {
 					return ctx.Err()

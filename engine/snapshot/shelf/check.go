@@ -92,7 +92,7 @@ func show(dir string) string {
 }
 
 func (c *Checker) leftovers(context.Context) error {
-	for dir, remove := range map[string]func(string) error{"layers": c.s.dropLayer, "active": c.s.opts.RemoveDisk} {
+	for dir, remove := range c.s.removers() {
 		left, err := c.s.halves(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -239,20 +239,21 @@ func (c *Checker) foreign() error {
 	return err
 }
 
-// chains that no disk has any more.
+// chains: whether there is something that is no record. A record that no disk
+// has any more is not worth a word: it goes at the next start.
 func (c *Checker) chains() error {
-	c.s.mu.Lock() // no disk is being made meanwhile
-	defer c.s.mu.Unlock()
-	unused, err := c.s.unusedChains()
-	if err != nil {
-		return err
+	entries, err := os.ReadDir(c.s.Path("chains"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	for _, name := range unused {
-		kind, detail, mend := snapshot.FindingOrphanRecord, "no disk has this chain", func() error { return os.Remove(c.s.Path("chains", name)) }
-		if len(name) != 40 && !strings.HasPrefix(name, ".tmp-") {
-			kind, detail, mend = snapshot.FindingForeign, "is not a record", nil
+	for _, e := range entries {
+		path := c.s.Path("chains", e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), ".tmp-"):
+			c.Report(snapshot.FindingHalfMade, filepath.Join("chains", e.Name()), "left by an interrupted call", func() error { return os.Remove(path) })
+		case len(e.Name()) != recordLength || !e.Type().IsRegular():
+			c.Report(snapshot.FindingForeign, filepath.Join("chains", e.Name()), "is not a record", nil)
 		}
-		c.Report(kind, filepath.Join("chains", name), detail, mend)
 	}
-	return nil
+	return err
 }

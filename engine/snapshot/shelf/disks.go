@@ -86,10 +86,13 @@ func (s *Shelf) prepare(final string, chain []string, fill func(dir string) erro
 	return os.Rename(tmp, final)
 }
 
+// recordLength is how much of the digest names a record.
+const recordLength = 40
+
 // ChainRecord is the name under which a chain is recorded: the beginning of
 // its digest.
 func ChainRecord(chain []string) string {
-	return digest.FromString(strings.Join(chain, "\n")).Encoded()[:40]
+	return digest.FromString(strings.Join(chain, "\n")).Encoded()[:recordLength]
 }
 
 // recordChain writes the chain, durably, unless an earlier snapshot has the
@@ -150,7 +153,7 @@ func (s *Shelf) Chain(key string) ([]string, error) {
 		return nil, fmt.Errorf("snapshot %s: %w", key, err)
 	}
 	raw, err := os.ReadFile(s.Path("chains", filepath.Base(record)))
-	if err == nil && digest.FromBytes(raw).Encoded()[:40] != record {
+	if err == nil && digest.FromBytes(raw).Encoded()[:recordLength] != record {
 		err = errors.New("the record of its chain does not match its name")
 	}
 	if err != nil {

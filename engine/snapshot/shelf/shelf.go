@@ -18,8 +18,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,8 +42,9 @@ type Options struct {
 	// RemoveDisk removes a disk's directory with everything in it: mounts,
 	// subvolumes, loop files. An absent one is nil. Default os.RemoveAll.
 	RemoveDisk func(dir string) error
-	// Dirs are more directories that the back end needs below the root.
-	Dirs []string
+	// Dirs are more directories that the back end needs below the root, and how
+	// what is half made in them is removed.
+	Dirs map[string]func(path string) error
 }
 
 // Public is what a back end passes on as it is.
@@ -78,7 +81,7 @@ func Open(root string, opts Options) (*Shelf, error) {
 			return nil, fmt.Errorf("open snapshots: %w", err)
 		}
 	}
-	for dir, remove := range map[string]func(string) error{"layers": s.dropLayer, "active": opts.RemoveDisk} {
+	for dir, remove := range s.removers() {
 		left, err := s.halves(dir)
 		for _, name := range left {
 			err = errors.Join(err, remove(s.Path(dir, name)))
@@ -95,7 +98,14 @@ func Open(root string, opts Options) (*Shelf, error) {
 
 // dirs of the store, the root first.
 func (s *Shelf) dirs() []string {
-	return append([]string{"", "layers", "active", "chains", "empty"}, s.opts.Dirs...)
+	return append([]string{"", "layers", "active", "chains", "empty"}, slices.Sorted(maps.Keys(s.opts.Dirs))...)
+}
+
+// removers of what is half made, by directory.
+func (s *Shelf) removers() map[string]func(string) error {
+	out := map[string]func(string) error{"layers": s.dropLayer, "active": s.opts.RemoveDisk}
+	maps.Copy(out, s.opts.Dirs)
+	return out
 }
 
 // halves lists what is half made or half removed in a directory of the store

@@ -26,6 +26,12 @@ type Factory func(t *testing.T, root string) snapshot.Snapshotter
 // Run checks the contract against what f makes. Mounts appear in the mount
 // namespace of the calling process.
 func Run(t *testing.T, f Factory) {
+	t.Helper()
+	RunIn(t, "", f)
+}
+
+// RunIn is Run with the stores below dir, which everybody may search.
+func RunIn(t *testing.T, dir string, f Factory) {
 	for name, check := range map[string]func(*testing.T, *env){
 		"layers are committed once":        layersOnce,
 		"a failed unpack leaves nothing":   failedUnpack,
@@ -41,9 +47,17 @@ func Run(t *testing.T, f Factory) {
 		"empty chain":                      emptyChain,
 		"restart keeps what is there":      restart,
 		"removal is idempotent":            removal,
+		"views":                            views,
+		"commit":                           commits,
+		"changes make the same disk again": roundTrip,
+		"limits":                           limits,
+		"limits that cannot be had":        noLimits,
+		"check of a sound store":           checkSound,
+		"check finds and mends":            checkMends,
+		"check keeps what is referred to":  checkKeeps,
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := newEnv(t, f)
+			e := newEnv(t, dir, f)
 			check(t, e)
 			e.tearDown(t)
 			if left := MountsBelow(t, e.dir); len(left) != 0 {
@@ -60,9 +74,9 @@ type env struct {
 	targets []string
 }
 
-func newEnv(t *testing.T, f Factory) *env {
+func newEnv(t *testing.T, base string, f Factory) *env {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "snapshottest-")
+	dir, err := os.MkdirTemp(base, "snapshottest-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +99,14 @@ func (e *env) tearDown(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	keys, err := e.List(t.Context())
+	for _, key := range keys {
+		err = errors.Join(err, e.Remove(t.Context(), key))
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	e.Close()
 }
 
 // target makes a directory to mount at.
