@@ -39,6 +39,7 @@ func root() *cobra.Command {
 		Args:          cobra.NoArgs,
 	}
 	cmd.AddCommand(computeCommand(), configCommand(), keeperCommand(), runtimeCommand(), versionCommand())
+	cmd.AddCommand(operatorCommands()...)
 	return cmd
 }
 

@@ -98,6 +98,10 @@ type guest struct {
 
 const guestLabel = "gantry.guest"
 
+// Owns reports whether a container with these labels is an instance of this
+// driver, and not something that an operator has made.
+func Owns(labels map[string]string) bool { return labels[guestLabel] != "" }
+
 func (g guest) labels() (map[string]string, error) {
 	raw, err := json.Marshal(g)
 	if err != nil {

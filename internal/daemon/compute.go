@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -18,6 +19,7 @@ import (
 	"github.com/gantry-project/gantry/driver/compute/tracker"
 	"github.com/gantry-project/gantry/driver/conductor"
 	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/engine/api"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/internal/logging"
 )
@@ -59,7 +61,7 @@ func Compute(ctx context.Context, cfg *config.Config, version string) error {
 		return err
 	}
 	defer wire.close(ctx)
-	s := &computeService{cfg: cfg, log: log, cloud: cloud, host: host, wire: wire}
+	s := &computeService{cfg: cfg, version: version, log: log, cloud: cloud, host: host, wire: wire}
 	return s.run(ctx)
 }
 
@@ -78,11 +80,12 @@ func logger(cfg *config.Config) (zerolog.Logger, func(), error) {
 
 // computeService is one run of the compute service.
 type computeService struct {
-	cfg   *config.Config
-	log   zerolog.Logger
-	cloud *cloud
-	host  *host
-	wire  *wire
+	cfg     *config.Config
+	version string
+	log     zerolog.Logger
+	cloud   *cloud
+	host    *host
+	wire    *wire
 }
 
 // parts are what run together once the service has started.
@@ -101,6 +104,11 @@ func (s *computeService) run(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.server.Serve(ctx) })
+	group.Go(func() error {
+		return serveSocket(ctx, filepath.Join(s.cfg.Gantry.StorePath, api.SocketName), api.Options{
+			Backend: s.host.engine.engine, Version: s.version, Owner: novaOwns, NoCreate: noCreate, Log: s.log,
+		})
+	})
 	group.Go(func() error { return p.tracker.Run(ctx) })
 	group.Go(func() error { return p.manager.Watch(ctx) })
 	group.Go(func() error { return p.record.Heartbeat(ctx) })

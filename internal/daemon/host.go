@@ -5,17 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-project/gantry/config"
 	"github.com/gantry-project/gantry/driver/local"
-	"github.com/gantry-project/gantry/engine"
-	"github.com/gantry-project/gantry/engine/cgroup"
-	"github.com/gantry-project/gantry/engine/content"
-	"github.com/gantry-project/gantry/engine/image"
-	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/snapshot/overlay"
@@ -26,6 +20,7 @@ import (
 // host is this machine: its engine, its links and the driver over both.
 type host struct {
 	driver *local.Driver
+	engine *engineHost
 	closes []func() error
 }
 
@@ -44,46 +39,13 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 		}
 	}()
 	root := cfg.Gantry.StorePath
-	if err := os.MkdirAll(root, 0o700); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
-	}
-	// the store comes first: its lock keeps a second service away
-	db, err := store.Open(filepath.Join(root, "gantry.db"))
+	h.engine, err = openEngine(ctx, engineConfig{
+		root: root, cgroup: cfg.Gantry.CgroupName, imageBytes: cfg.Gantry.ImageMaxBytes, imageEntries: cfg.Gantry.ImageMaxEntries,
+	}, log)
 	if err != nil {
 		return nil, err
 	}
-	h.closes = append(h.closes, db.Close)
-	snapshots, err := overlay.New(filepath.Join(root, "snapshots"))
-	if err != nil {
-		return nil, err
-	}
-	h.closes = append(h.closes, func() error { snapshots.Close(); return nil })
-	if err := probe(ctx, snapshots, root); err != nil {
-		return nil, err
-	}
-	blobs, err := content.NewDir(filepath.Join(root, "content"))
-	if err != nil {
-		return nil, err
-	}
-	groups, err := cgroup.New(ctx, cgroup.Options{Name: cfg.Gantry.CgroupName})
-	if err != nil {
-		return nil, err
-	}
-	runner, err := openKeeper(ctx, root)
-	if err != nil {
-		return nil, err
-	}
-	e, err := engine.Open(ctx, engine.Options{
-		Root: root, Runner: runner, Cgroups: groups, Snapshots: snapshots, Store: db, Content: blobs,
-		ImageLimits: image.Limits{LayerBytes: cfg.Gantry.ImageMaxBytes},
-		LayerLimits: layer.Limits{Bytes: cfg.Gantry.ImageMaxBytes, Entries: cfg.Gantry.ImageMaxEntries},
-		Log:         log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	h.closes = append(h.closes, func() error { e.Close(); return nil })
-	log.Info().Str("cgroups", groups.Describe()).Str("store", root).Msg("engine open")
+	h.closes = append(h.closes, func() error { h.engine.close(); return nil })
 
 	node, err := os.Hostname()
 	if err != nil {
@@ -92,7 +54,7 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	h.closes = append(h.closes, func() error { stop(); return nil })
 	h.driver = local.New(life, local.Options{
-		Engine: e, Network: netbridge.New(netbridge.Options{}), Images: images, Node: node, StorePath: root,
+		Engine: h.engine.engine, Network: netbridge.New(netbridge.Options{}), Images: images, Node: node, StorePath: root,
 		ConsoleBytes: cfg.Gantry.ConsoleLogBytes, PidsPerVCPU: cfg.Gantry.PidsPerVCPU, StartGrace: cfg.Gantry.StartGrace, Log: log,
 	})
 	return h, nil
