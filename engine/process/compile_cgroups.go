@@ -61,24 +61,27 @@ func parseHierarchies(mountinfo string) []hierarchy {
 	return list
 }
 
-// v1Options are those of the super block that choose the hierarchy.
+// v1Options are those of the super block that choose the hierarchy: its
+// controllers, or its name.
 func v1Options(super string) []string {
 	options := []string{}
 	for o := range strings.SplitSeq(super, ",") {
 		switch {
-		case o == "rw" || o == "ro" || o == "xattr" || o == "noprefix" || strings.Contains(o, "_") ||
-			strings.HasPrefix(o, "release_agent=") || o == "clone_children" || o == "cpuset_v2_mode":
-			continue
 		case strings.HasPrefix(o, "name="):
-			options = append(options, "none")
+			return []string{"none", o}
+		case v1Flags[o] || strings.HasPrefix(o, "release_agent="):
+		default:
+			options = append(options, o)
 		}
-		options = append(options, o)
-	}
-	// "none" and controllers exclude each other.
-	if len(options) > 2 {
-		options = slices.DeleteFunc(options, func(o string) bool { return o == "none" })
 	}
 	return options
+}
+
+// v1Flags are options that choose nothing (cgroup-v1/cgroups.rst; cgroup1_show_options
+// of the kernel).
+var v1Flags = map[string]bool{
+	"rw": true, "ro": true, "noprefix": true, "xattr": true, "clone_children": true, "cpuset_v2_mode": true, "favordynmods": true,
+	"seclabel": true,
 }
 
 // forSpec adds to f what only a Spec without a control group namespace needs:

@@ -39,20 +39,20 @@ func (c *compiler) defaultDevices() {
 		at := "/dev/" + name
 		return slices.ContainsFunc(c.spec.Devices, func(d Device) bool { return path.Clean(d.Path) == at })
 	}
-	mask := c.makesNodes()
-	if mask {
+	makes := c.makesNodes()
+	if makes {
 		c.call("clear umask", unix.SYS_UMASK, num(0))
 	}
 	for _, d := range defaultDevices {
 		switch {
 		case given(d.name):
-		case mask:
+		case makes:
 			c.call("device "+d.name, unix.SYS_MKNODAT, dev, c.str(d.name), num(unix.S_IFCHR|0o666), num(unix.Mkdev(d.major, d.minor)))
 		default:
 			c.fileMount("device "+d.name, atCwd(), "/dev/"+d.name, d.name)
 		}
 	}
-	if mask {
+	if makes {
 		c.call("set umask", unix.SYS_UMASK, num(0o022))
 	}
 	for _, l := range defaultLinks {
@@ -147,7 +147,8 @@ func deviceFault(d Device) func(unix.Errno) error {
 
 // fileMount binds the file dir/path onto a new file of /dev.
 func (c *compiler) fileMount(name string, dir value, path, entry string) {
-	c.call(name, unix.SYS_MKNODAT, c.fresh["dev"].root, c.str(entry), num(unix.S_IFREG|0o666), num(0))
+	// A mount of the Spec may be there already.
+	c.call(name, unix.SYS_MKNODAT, c.fresh["dev"].root, c.str(entry), num(unix.S_IFREG|0o666), num(0)).ignore(unix.EEXIST)
 	fd := c.hostNode(name, dir, path)
 	c.attachAt(name, fd, c.fresh["dev"].root, entry)
 	c.close(name, fd)
@@ -159,8 +160,7 @@ func (c *compiler) hostNode(purpose string, dir value, path string) value {
 	if fd, ok := c.hostNodes[purpose]; ok {
 		return fd
 	}
-	s, fd := c.cloneTree(purpose, dir, path, unix.AT_SYMLINK_NOFOLLOW)
-	_ = s
+	_, fd := c.cloneTree(purpose, dir, path, unix.AT_SYMLINK_NOFOLLOW)
 	return fd
 }
 

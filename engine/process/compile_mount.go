@@ -49,7 +49,7 @@ func (c *compiler) mount(i int, m Mount) {
 	case m.Type == "cgroup" || m.Type == "cgroup2":
 		c.mountCgroups(i, m, o)
 	case o.copyUp:
-		c.copyUp(m, o)
+		c.copyUp(clean, o)
 	default:
 		c.newMount(clean, m.Type, o, m.Source)
 	}
@@ -67,7 +67,7 @@ func (c *compiler) newMount(clean, kind string, o mountOptions, source string) v
 	if path.IsAbs(source) && attrs&unix.MOUNT_ATTR_RDONLY != 0 {
 		options = append(options, "ro") // its block device may be
 	}
-	if source != "" && source != kind && source != "none" {
+	if source != "" && source != "none" { // what mountinfo shows when there is none
 		options = append(options, "source="+source)
 	}
 	mnt := c.filesystem(clean, kind, attrs, options...)
@@ -85,16 +85,16 @@ func (c *compiler) newMount(clean, kind string, o mountOptions, source string) v
 // bind mounts a clone of the host's: on a directory, made if absent, or if it
 // is no directory on a file.
 func (c *compiler) bind(clean string, mnt value) {
-	what := "mount " + clean
+	what, fault := "mount "+clean, placeFault(clean)
 	c.mountOn(clean, mnt, func(dir value, name string) {
 		s, fd := c.open(what, mnt, ".", unix.O_PATH|unix.O_DIRECTORY, inMount)
 		s.ignore(unix.ENOTDIR)
 		isFile := c.jumpIgnored()
-		c.call(what, unix.SYS_MKDIRAT, dir, c.str(name), num(0o755)).ignore(unix.EEXIST)
+		c.call(what, unix.SYS_MKDIRAT, dir, c.str(name), num(0o755)).ignore(unix.EEXIST).faults(fault)
 		c.close(what, fd)
 		made := c.jumpZero()
 		c.land(isFile)
-		c.call(what, unix.SYS_MKNODAT, dir, c.str(name), num(unix.S_IFREG|0o644), num(0)).ignore(unix.EEXIST)
+		c.call(what, unix.SYS_MKNODAT, dir, c.str(name), num(unix.S_IFREG|0o644), num(0)).ignore(unix.EEXIST).faults(fault)
 		c.land(made)
 	})
 	c.close(what, mnt)
@@ -107,7 +107,7 @@ func (c *compiler) mountOn(clean string, mnt value, prepare func(dir value, name
 	what := "mount " + clean
 	if prepare == nil {
 		prepare = func(dir value, name string) {
-			c.call(what, unix.SYS_MKDIRAT, dir, c.str(name), num(0o755)).ignore(unix.EEXIST)
+			c.call(what, unix.SYS_MKDIRAT, dir, c.str(name), num(0o755)).ignore(unix.EEXIST).faults(placeFault(clean))
 		}
 	}
 	base, rest, resolve, exists := c.root, clean, uint64(inImage), false
@@ -187,13 +187,4 @@ func (c *compiler) protectMounts() {
 			c.fresh[clean] = f
 		}
 	}
-}
-
-// copyUp mounts a tmpfs that shows what the directory below it holds: an
-// overlay over the directory that writes to the tmpfs. A list of system calls
-// cannot copy a tree of unknown shape.
-func (c *compiler) copyUp(m Mount, o mountOptions) {
-	clean := imagePath(m.Destination)
-	what := "mount " + clean
-	_ = what
 }

@@ -82,6 +82,10 @@ func (c *compiler) sysctls() {
 		sysctl, _ := findSysctl(key)
 		val := c.spec.Sysctls[key]
 		what := "set sysctl " + key
+		if sysctl.kind == UTSNamespace { // its file is for the host's root only
+			c.call(what, unix.SYS_SETDOMAINNAME, c.str(val), num(len(val))).faults(sysctlFault(key, val))
+			continue
+		}
 		s, fd := c.open(what, proc, "sys/"+sysctl.file, unix.O_WRONLY, inMount)
 		s.faults(sysctlFault(key, val))
 		c.call(what, unix.SYS_WRITE, fd, c.str(val), num(len(val))).wants(len(val)).faults(sysctlFault(key, val))

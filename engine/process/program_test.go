@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"unsafe"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/google/go-cmp/cmp"
@@ -52,6 +53,8 @@ func TestCompileGolden(t *testing.T) {
 	}{
 		"full.golden":       {goldenSpec(), goldenFacts()},
 		"restricted.golden": {strict, facts{}},
+		"places.golden":     {placesSpec(), hybridFacts()},
+		"host.golden":       {hostSpec(), goldenFacts()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := compile(tt.spec, tt.facts)
@@ -100,10 +103,19 @@ func TestCompileIsDeterministic(t *testing.T) {
 
 // Every result is set before it is used, every skip lands inside.
 func TestCompiledProgramIsSound(t *testing.T) {
-	p, err := compile(goldenSpec(), goldenFacts())
-	if err != nil {
-		t.Fatal(err)
+	for _, spec := range []*Spec{goldenSpec(), placesSpec(), hostSpec()} {
+		for _, f := range []facts{goldenFacts(), hybridFacts()} {
+			p, err := compile(spec, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkSound(t, p)
+		}
 	}
+}
+
+func checkSound(t *testing.T, p *Program) {
+	t.Helper()
 	set := map[int]bool{}
 	for i, s := range p.steps {
 		for _, a := range s.args {
@@ -116,6 +128,11 @@ func TestCompiledProgramIsSound(t *testing.T) {
 		}
 		if s.out >= 0 {
 			set[s.out] = true
+		}
+		if s.nr == unix.SYS_FSTAT { // it sets all of its buffer
+			for k := range int(unsafe.Sizeof(unix.Stat_t{})) {
+				set[s.args[1].off+k] = true
+			}
 		}
 		if skip := max(s.skipIgnored, s.skipZero); skip > 0 && i+1+skip >= len(p.steps) {
 			t.Errorf("step %d (%s) skips to %d of %d", i, s.name, i+1+skip, len(p.steps))

@@ -142,6 +142,8 @@ func callName(nr uintptr) string {
 		return "fchdir"
 	case unix.SYS_FCHMOD:
 		return "fchmod"
+	case unix.SYS_FCHMODAT:
+		return "fchmodat"
 	case unix.SYS_FCHOWN:
 		return "fchown"
 	case unix.SYS_FCHOWNAT:
@@ -154,6 +156,8 @@ func callName(nr uintptr) string {
 		return "fsmount"
 	case unix.SYS_FSOPEN:
 		return "fsopen"
+	case unix.SYS_FSTAT:
+		return "fstat"
 	case unix.SYS_IOCTL:
 		return "ioctl"
 	case unix.SYS_IOPRIO_SET:

@@ -61,6 +61,14 @@ func TestLocalIsolation(t *testing.T) {
 	processtest.Isolation(t, func(t *testing.T) process.Runner { return newLocal(t) })
 }
 
+func TestLocalPlaces(t *testing.T) {
+	processtest.Places(t, func(t *testing.T) process.Runner { return newLocal(t) })
+}
+
+func TestLocalRaces(t *testing.T) {
+	processtest.Races(t, func(t *testing.T) process.Runner { return newLocal(t) })
+}
+
 // A hundred starts leave no descriptor, no zombie and no mount behind.
 func TestLocalLeavesNothing(t *testing.T) {
 	h := local(t)

@@ -24,7 +24,8 @@ type Spec struct {
 	RootPropagation string
 	// Namespaces to make or join, at most one of a kind. A kind that is not
 	// listed is the runner's own. Namespaces that are made belong to the user
-	// namespace that is listed, if any.
+	// namespace that is listed, if any. Without a mount namespace nothing can be
+	// mounted, masked or protected, and the root is entered by chroot(2).
 	Namespaces []Namespace
 	// UIDMap and GIDMap are those of a user namespace that is made.
 	UIDMap, GIDMap []IDMap
@@ -144,7 +145,18 @@ type Namespace struct {
 
 // Mount is one mount. Type, Source and Options are those of config.md, Mounts,
 // with the options that runc(8) lists; Destination is absolute and resolved
-// inside the root. UIDMap and GIDMap ask for an id-mapped mount.
+// inside the root, and made if absent. UIDMap and GIDMap ask for an id-mapped
+// bind mount; idmap and ridmap without them for one by the user namespace.
+//
+// /proc and /sys and what lies below are mounted last. They, and /dev, must be
+// no links; on /proc goes proc or a bind mount, on /sys sysfs or a bind mount,
+// and below /proc nothing but bind mounts of files that a file system like lxcfs
+// makes. Without an option for it nothing is propagated; "shared" in a
+// user namespace receives from the host but never sends to it. A tmpfs with
+// "tmpcopyup" is an overlay of what is below it that writes to the tmpfs. The
+// type cgroup is the container's own part of each hierarchy, as on the host;
+// names of controllers among its options choose hierarchies of v1. "ro" of a
+// bind mount holds as long as the container lacks CAP_SYS_ADMIN.
 type Mount struct {
 	Destination    string
 	Type           string
