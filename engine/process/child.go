@@ -22,6 +22,7 @@ type birth struct {
 	// serve does what the child waits for (recordPrepared to recordListener);
 	// nil where a program asks for nothing.
 	serve func(ctx context.Context, b *birth, kind uint32, val uint64) error
+	ask   func(kind uint32, val uint64) error // serve, while await waits
 
 	pid    int      // of the first process, 0 until reported
 	pidfd  *os.File // of pid
@@ -30,6 +31,7 @@ type birth struct {
 	gated  bool     // the child waits at its gate
 	failed error    // of the step that failed
 	dying  bool     // kill was called
+	early  *plea    // came before pid
 }
 
 // killGrace is how long a killed child may take to let go of its socket.
@@ -41,12 +43,13 @@ const killGrace = 5 * time.Second
 // On error nothing of the child is left.
 func (b *birth) await(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = b.status.SetReadDeadline(time.Now()) })
-	err := b.read(ctx, func() bool { return b.gated })
+	b.ask = func(kind uint32, val uint64) error { return b.serve(ctx, b, kind, val) }
+	err := b.read(func() bool { return b.gated && b.pid != 0 })
 	if !stop() && ctx.Err() != nil && err != nil {
 		err = fmt.Errorf("%w: %w", context.Cause(ctx), errdefs.ErrAborted)
 	}
 	if err != nil {
-		b.kill(ctx)
+		b.kill()
 		return err
 	}
 	_, _ = b.child.Wait()
@@ -57,14 +60,14 @@ func (b *birth) await(ctx context.Context) error {
 		err = errors.New("set-up process was killed")
 	}
 	if err != nil {
-		b.kill(ctx)
+		b.kill()
 	}
 	return err
 }
 
 // read takes messages until enough says so or the socket is closed by its last
 // holder.
-func (b *birth) read(ctx context.Context, enough func() bool) error {
+func (b *birth) read(enough func() bool) error {
 	buf := make([]byte, recordSize)
 	for !enough() {
 		n, files, err := linux.RecvFiles(b.status, buf, 1)
@@ -78,14 +81,14 @@ func (b *birth) read(ctx context.Context, enough func() bool) error {
 			linux.CloseAll(files)
 			return fmt.Errorf("read set-up status: message of %d bytes", n)
 		}
-		if err := b.take(ctx, buf, files); err != nil {
+		if err := b.take(buf, files); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *birth) take(ctx context.Context, record []byte, files []*os.File) error {
+func (b *birth) take(record []byte, files []*os.File) error {
 	le := binary.LittleEndian
 	kind, index, val := le.Uint32(record), le.Uint32(record[4:]), le.Uint64(record[8:])
 	if kind == recordConsole && len(files) == 1 && b.master == nil {
@@ -93,14 +96,16 @@ func (b *birth) take(ctx context.Context, record []byte, files []*os.File) error
 		if b.dying {
 			return nil
 		}
-		return b.ask(ctx, kind, val)
+		return b.answer(kind, val)
 	}
 	linux.CloseAll(files)
 	switch kind {
 	case recordPid:
 		b.pid = int(val)
 		var err error
-		b.pidfd, err = linux.PidfdOpen(b.pid)
+		if b.pidfd, err = linux.PidfdOpen(b.pid); err == nil && b.early != nil {
+			err = b.help(*b.early)
+		}
 		return err
 	case recordReady:
 		b.ready = true
@@ -109,14 +114,12 @@ func (b *birth) take(ctx context.Context, record []byte, files []*os.File) error
 		b.gated = true
 		return nil
 	case recordPrepared, recordMounted, recordListener, recordCreated:
-		if b.dying {
-			return nil // and let it wait for its end
+		if b.pidfd == nil {
+			// The child was faster than the parent that is to report it.
+			b.early = &plea{kind, val}
+			return nil
 		}
-		if err := b.ask(ctx, kind, val); err != nil {
-			return err
-		}
-		_, err := b.status.Write([]byte{1})
-		return err
+		return b.help(plea{kind, val})
 	case recordFailed:
 		b.failed = b.prog.failure(int(index), unix.Errno(val))
 		return nil
@@ -124,20 +127,39 @@ func (b *birth) take(ctx context.Context, record []byte, files []*os.File) error
 	return fmt.Errorf("read set-up status: unknown message %d", kind)
 }
 
-func (b *birth) ask(ctx context.Context, kind uint32, val uint64) error {
-	if b.serve == nil {
+// A plea is what a child waits for.
+type plea struct {
+	kind uint32
+	val  uint64
+}
+
+// help does it and tells the child. One that is to be killed waits for that.
+func (b *birth) help(p plea) error {
+	b.early = nil
+	if b.dying {
 		return nil
 	}
-	return b.serve(ctx, b, kind, val)
+	if err := b.answer(p.kind, p.val); err != nil {
+		return err
+	}
+	_, err := b.status.Write([]byte{1})
+	return err
+}
+
+func (b *birth) answer(kind uint32, val uint64) error {
+	if b.serve == nil || b.ask == nil {
+		return nil
+	}
+	return b.ask(kind, val)
 }
 
 // kill ends and reaps whatever of the birth still lives and closes its files.
-func (b *birth) kill(ctx context.Context) {
+func (b *birth) kill() {
 	// The forking child must not be killed between fork and report: nobody
 	// would know the first process. Unless it hangs, it gets there at once.
 	b.dying = true
 	_ = b.status.SetReadDeadline(time.Now().Add(killGrace))
-	_ = b.read(context.WithoutCancel(ctx), func() bool { return b.pid != 0 || b.failed != nil })
+	_ = b.read(func() bool { return b.pid != 0 || b.failed != nil })
 	_ = b.child.Kill()
 	if b.pidfd != nil {
 		_ = linux.PidfdSignal(b.pidfd, int(unix.SIGKILL))

@@ -124,10 +124,10 @@ func compile(spec *Spec, facts facts) (*Program, error) {
 	c.console()
 	c.sysctls()
 	c.names()
+	c.hostHooks() // masks hide the /proc that hooks may want
 	c.maskPaths()
 	c.readonlyPaths()
 	c.protectMounts()
-	c.hostHooks()
 	c.pivot()
 	c.workDirectory()
 	c.protectRoot()

@@ -2,6 +2,7 @@ package process
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"golang.org/x/sys/unix"
@@ -69,9 +70,25 @@ func (c *compiler) openTerminal(dir value, path string, resolve uint64) {
 	s.faults(terminalFault)
 	c.call("unlock console", unix.SYS_IOCTL, master, num(unix.TIOCSPTLCK), c.buf(make([]byte, 8), "{0}")).faults(terminalFault)
 	c.call("open console slave", unix.SYS_IOCTL, master, num(unix.TIOCGPTPEER), num(flags)).to(c.slave).faults(terminalFault)
+	c.call("set console size", unix.SYS_IOCTL, c.slave, num(unix.TIOCSWINSZ), c.windowSize())
 	c.call("own console", unix.SYS_FCHOWN, c.slave, num(c.spec.UID), num(^uint32(0))).faults(idFault)
 	c.call("send console", unix.SYS_SENDMSG, c.status(), hdr, num(0))
 	c.close("close console", master)
+}
+
+// windowSize is a struct winsize: the Spec's, or what programs expect of a
+// console.
+func (c *compiler) windowSize() value {
+	rows, columns := c.spec.ConsoleRows, c.spec.ConsoleColumns
+	if rows == 0 {
+		rows = 24
+	}
+	if columns == 0 {
+		columns = 80
+	}
+	b := binary.LittleEndian.AppendUint16(nil, rows)
+	b = binary.LittleEndian.AppendUint16(b, columns)
+	return c.buf(append(b, 0, 0, 0, 0), fmt.Sprintf("{%d %d}", rows, columns))
 }
 
 // openTo is open with a slot of the caller's.

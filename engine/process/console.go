@@ -21,14 +21,13 @@ type console struct {
 	clients       []*attachment
 }
 
-// newConsole takes the master that a child sent and gives it its first size.
-func newConsole(received *os.File, rows, columns uint16) (*console, error) {
+// newConsole takes the master that a child sent.
+func newConsole(received *os.File) (*console, error) {
 	defer func() { _ = received.Close() }()
 	fd, err := unix.FcntlInt(received.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	_ = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, firstSize(rows, columns))
 	return openConsole(fd)
 }
 

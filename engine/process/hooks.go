@@ -223,17 +223,6 @@ func stateFile(state []byte) (*os.File, error) {
 	return f, nil
 }
 
-// firstSize is a size that programs expect of a console; theirs to change.
-func firstSize(rows, columns uint16) *unix.Winsize {
-	if rows == 0 {
-		rows = 24
-	}
-	if columns == 0 {
-		columns = 80
-	}
-	return &unix.Winsize{Row: rows, Col: columns}
-}
-
 // sendConsole hands the master to Spec.ConsoleSocket as runc does
 // (docs/terminals.md, Detached new terminal): the descriptor, and as data the
 // name of the file.
@@ -244,7 +233,6 @@ func sendConsole(spec *Spec, master *os.File) error {
 	}
 	var sent error
 	if err := raw.Control(func(fd uintptr) {
-		_ = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, firstSize(spec.ConsoleRows, spec.ConsoleColumns))
 		if sent = unix.SetNonblock(int(fd), false); sent == nil {
 			sent = sendRights(spec.ConsoleSocket, []byte("/dev/ptmx"), int(fd))
 		}

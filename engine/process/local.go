@@ -207,7 +207,7 @@ func (l *Local) bear(ctx context.Context, p *proc, prog *Program, spec *Spec) er
 		return err
 	}
 	if err := l.adopt(p, b, spec); err != nil {
-		b.kill(ctx)
+		b.kill()
 		return err
 	}
 	return nil
@@ -222,7 +222,7 @@ func (l *Local) adopt(p *proc, b *birth, spec *Spec) error {
 		if b.master == nil {
 			return errors.New("set-up process sent no console")
 		}
-		p.console, err = newConsole(b.master, spec.ConsoleRows, spec.ConsoleColumns)
+		p.console, err = newConsole(b.master)
 		b.master = nil
 		if err != nil {
 			return err

@@ -30,6 +30,7 @@ type Fake struct {
 var _ process.Runner = (*Fake)(nil)
 
 type fakeProc struct {
+	join     string // the process whose end is its own
 	status   process.Status
 	ended    chan struct{}
 	terminal *fakeTerminal // nil without
@@ -51,6 +52,15 @@ func (f *Fake) Start(ctx context.Context, id string, spec process.Spec) (process
 	if err := process.Validate(&spec); err != nil {
 		return fail(err)
 	}
+	if spec.Join != "" {
+		first, err := f.find(spec.Join)
+		if err != nil {
+			return fail(err)
+		}
+		if !first.status.Running {
+			return fail(fmt.Errorf("join process %s: it has ended: %w", spec.Join, errdefs.ErrConflict))
+		}
+	}
 	code, output, runs, known := behave(spec.Args)
 	if !known {
 		return fail(errdefs.WithPublic(errdefs.ErrInvalid, fmt.Sprintf("command %q not found in the image", spec.Args[0])))
@@ -61,7 +71,7 @@ func (f *Fake) Start(ctx context.Context, id string, spec process.Spec) (process
 		}
 	}
 	f.next++
-	p := &fakeProc{ended: make(chan struct{}), status: process.Status{
+	p := &fakeProc{join: spec.Join, ended: make(chan struct{}), status: process.Status{
 		ID: id, Running: true, Process: process.Process{Pid: 1<<22 + f.next, StartTime: uint64(f.next), BootID: "fake"},
 	}}
 	if spec.Terminal && spec.ConsoleSocket == nil {
@@ -72,7 +82,7 @@ func (f *Fake) Start(ctx context.Context, id string, spec process.Spec) (process
 	}
 	f.procs[id] = p
 	if !runs {
-		p.end(code, 0)
+		f.end(p, code, 0)
 	}
 	return p.status.Process, nil
 }
@@ -103,14 +113,19 @@ func behave(args []string) (code int, output string, runs, known bool) {
 	return 0, "", false, false
 }
 
-// end needs Fake.mu.
-func (p *fakeProc) end(code, signal int) {
+// end needs f.mu. What has joined p ends too.
+func (f *Fake) end(p *fakeProc, code, signal int) {
 	p.status.Running = false
 	p.status.Exit = process.Exit{Code: code, Signal: signal, Time: time.Now()}
 	if p.terminal != nil {
 		p.terminal.end()
 	}
 	close(p.ended)
+	for _, other := range f.procs {
+		if other.join == p.status.ID && other.status.Running {
+			f.end(other, 128+9, 9)
+		}
+	}
 }
 
 // Exit makes a running process end, as if by itself. Signal 1 is how a reboot
@@ -125,7 +140,7 @@ func (f *Fake) Exit(id string, code, signal int) error {
 	if !p.status.Running {
 		return fmt.Errorf("process %s: %w", id, errdefs.ErrConflict)
 	}
-	p.end(code, signal)
+	f.end(p, code, signal)
 	return nil
 }
 
@@ -154,7 +169,7 @@ func (f *Fake) Signal(_ context.Context, id string, sig int) error {
 		return fmt.Errorf("signal process %s: %w", id, errdefs.ErrNotFound)
 	}
 	if sig == 9 {
-		p.end(128+sig, sig)
+		f.end(p, 128+sig, sig)
 	}
 	return nil
 }

@@ -47,6 +47,22 @@ func Isolation(t *testing.T, newRunner func(t *testing.T) process.Runner) {
 		{"ConsoleIsComplete", testConsoleIsComplete},
 		{"ConsoleIsBounded", testConsoleIsBounded},
 		{"ConsoleReopened", testConsoleReopened},
+		{"Exec", testExec},
+		{"ExecForkAway", testExecForkAway},
+		{"ExecHostileCwd", testExecHostileCwd},
+		{"ExecHostileContainer", testExecHostileContainer},
+		{"ExecUntraceable", testExecUntraceable},
+		{"ExecOwnBinary", testExecOwnBinary},
+		{"ForeignCommands", testForeignCommands},
+		{"Attributes", testAttributes},
+		{"Scheduling", testScheduling},
+		{"Stdio", testStdio},
+		{"PreserveFailure", testPreserveFailure},
+		{"ConsoleSocket", testConsoleSocket},
+		{"Hooks", testHooks},
+		{"HookFailures", testHookFailures},
+		{"Gate", testGate},
+		{"GateHooks", testGateHooks},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := NewFixture(t)

@@ -56,6 +56,8 @@ func Suite(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"Forget", testForget},
 		{"List", testList},
 		{"ConcurrentStarts", testConcurrentStarts},
+		{"Join", testJoin},
+		{"BadAttributes", testBadAttributes},
 	} {
 		t.Run(tt.name, func(t *testing.T) { tt.run(t, newHarness(t)) })
 	}
