@@ -22,6 +22,7 @@ package content
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -155,4 +156,14 @@ func check(d digest.Digest) error {
 // sum returns the digest of what h has seen so far; h goes on unharmed.
 func sum(h hash.Hash) digest.Digest {
 	return digest.NewDigestFromBytes(digest.SHA256, h.Sum(nil))
+}
+
+// Verify reads the whole blob d; errdefs.ErrCorrupt if its bytes do not match.
+func Verify(ctx context.Context, p Provider, d digest.Digest) error {
+	r, err := ReadVerified(ctx, p, d)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, r)
+	return errors.Join(err, r.Close())
 }
