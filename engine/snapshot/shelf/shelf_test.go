@@ -1,0 +1,156 @@
+package shelf
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/gantry-project/gantry/engine/snapshot"
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+func newShelf(t *testing.T) *Shelf {
+	t.Helper()
+	s, err := Open(filepath.Join(t.TempDir(), "store"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func id(name string) string { return digest.FromString(name).String() }
+
+// written is a directory of a disk with something in it.
+func written(t *testing.T, s *Shelf) string {
+	t.Helper()
+	must(t, s.Prepare(t.Context(), "c", nil, func(dir string) error {
+		return errors.Join(os.Mkdir(filepath.Join(dir, "upper"), 0o755), os.WriteFile(filepath.Join(dir, "upper", "f"), []byte("x"), 0o600))
+	}))
+	return s.Path("active", "c", "upper")
+}
+
+func TestTakeLayer(t *testing.T) {
+	s := newShelf(t)
+	from := written(t, s)
+	must(t, s.TakeLayer(t.Context(), id("a"), from))
+	dir, err := s.Layer(t.Context(), id("a"))
+	must(t, err)
+	if data, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || string(data) != "x" {
+		t.Errorf("%q, %v", data, err)
+	}
+	if there, err := Exists(from); there || err != nil {
+		t.Errorf("it is still there, %v", err)
+	}
+	if entries, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(entries) != 2 {
+		t.Errorf("%v, %v; want fs and manifest", entries, err)
+	}
+}
+
+// TestTakeLayerGivesBack: when it fails, and when the process or the machine
+// dies on the way, what a container has written is where it was.
+func TestTakeLayerGivesBack(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	t.Run("failure", func(t *testing.T) {
+		s := newShelf(t)
+		from := written(t, s)
+		if err := s.TakeLayer(ctx, id("a"), from); err == nil {
+			t.Fatal("no error")
+		}
+		if there, err := Exists(filepath.Join(from, "f")); !there || err != nil {
+			t.Errorf("the content is gone, %v", err)
+		}
+		if layers, err := s.Layers(t.Context()); len(layers) != 0 || err != nil {
+			t.Error(layers, err)
+		}
+	})
+	t.Run("crash", func(t *testing.T) {
+		s := newShelf(t)
+		from := written(t, s)
+		tmp := s.Path("layers", HalfMade+"crash")
+		must(t, os.Mkdir(tmp, 0o700), os.Symlink("active/c/upper", filepath.Join(tmp, origin)), os.Rename(from, filepath.Join(tmp, "fs")))
+		_, err := Open(s.Root(), Options{})
+		must(t, err)
+		if there, err := Exists(filepath.Join(from, "f")); !there || err != nil {
+			t.Errorf("the content is gone, %v", err)
+		}
+		if there, err := Exists(tmp); there || err != nil {
+			t.Errorf("the half made layer is still there, %v", err)
+		}
+	})
+	t.Run("a link that leads out", func(t *testing.T) {
+		s := newShelf(t)
+		out := t.TempDir()
+		tmp := s.Path("layers", HalfMade+"evil")
+		must(t, os.MkdirAll(filepath.Join(tmp, "fs"), 0o700), os.Symlink(out+"/x", filepath.Join(tmp, origin)))
+		_, err := Open(s.Root(), Options{})
+		must(t, err)
+		if entries, err := os.ReadDir(out); err != nil || len(entries) != 0 {
+			t.Error(entries, err)
+		}
+	})
+}
+
+// TestManifestNotices everything that can become different without a change of
+// the name.
+func TestManifestNotices(t *testing.T) {
+	for name, damage := range map[string]func(dir string) error{
+		"truncated":    func(d string) error { return os.Truncate(d+"/a", 0) },
+		"removed":      func(d string) error { return os.Remove(d + "/d/b") },
+		"added":        func(d string) error { return os.WriteFile(d+"/new", nil, 0o600) },
+		"renamed":      func(d string) error { return os.Rename(d+"/a", d+"/z") },
+		"mode":         func(d string) error { return os.Chmod(d+"/a", 0o600) },
+		"owner":        func(d string) error { return os.Lchown(d+"/a", 5, 5) },
+		"link":         func(d string) error { return errors.Join(os.Remove(d+"/l"), os.Symlink("other", d+"/l")) },
+		"content gone": os.RemoveAll,
+		"manifest cut": func(d string) error { return os.Truncate(d+"/../manifest", 10) },
+		"manifest 0":   func(d string) error { return os.WriteFile(d+"/../manifest", make([]byte, 100), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShelf(t)
+			must(t, s.Unpack(t.Context(), id("a"), func(dir string) error {
+				return errors.Join(os.WriteFile(dir+"/a", []byte("content"), 0o644), os.Mkdir(dir+"/d", 0o755), os.WriteFile(dir+"/d/b", nil, 0o644), os.Symlink("a", dir+"/l"))
+			}))
+			dir, err := s.Layer(t.Context(), id("a"))
+			must(t, err)
+			if found, err := s.Check(t.Context(), snapshot.CheckRequest{}, Hooks{}); err != nil || len(found) != 0 {
+				t.Fatal(found, err)
+			}
+			must(t, damage(dir))
+			found, err := s.Check(t.Context(), snapshot.CheckRequest{Repair: true}, Hooks{})
+			if err != nil || len(found) != 1 || found[0].Kind != snapshot.FindingDamagedLayer || found[0].What != id("a") || found[0].Mended {
+				t.Errorf("%+v, %v", found, err)
+			}
+		})
+	}
+}
+
+func FuzzManifest(f *testing.F) {
+	f.Add([]byte(`{"v":1,"entries":3,"bytes":10,"digest":"` + strings.Repeat("a", 64) + `"}`))
+	f.Add([]byte(`{"v":2}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := parseManifest(data)
+		if err != nil {
+			if !errors.Is(err, errdefs.ErrCorrupt) {
+				t.Error(err)
+			}
+			return
+		}
+		if m.Entries < 1 || m.Bytes < 0 || len(m.Digest) != 64 {
+			t.Errorf("%+v", m)
+		}
+	})
+}
