@@ -119,7 +119,7 @@ func (g *group) apply(ctx context.Context, limits Limits, fresh bool) (err error
 		return nil
 	}
 	if limits.RealtimeRuntime != 0 {
-		if err := g.grantRealtime(); err != nil {
+		if err := g.grantRealtime(limits); err != nil {
 			return fmt.Errorf("limit %s: %w", LimitCPURealtime, classify(err))
 		}
 	}
@@ -218,36 +218,54 @@ func (g *group) resetCPUSet(limits Limits, put putter) error {
 	return nil
 }
 
-// grantRealtime gives the tree and the parents below it real-time runtime of
-// their parents, where they have none: a group cannot have more than its
-// parent.
-func (g *group) grantRealtime() error {
+// grantRealtime gives the tree and the parents below it the real-time runtime
+// that the group needs on top of its siblings: a group cannot have more than
+// its parent has for all.
+func (g *group) grantRealtime(limits Limits) error {
 	n, ok := g.t.with("cpu")
 	if !ok {
 		return nil
 	}
-	const file = "cpu.rt_runtime_us"
-	dir := n.Path
 	elements := strings.Split(g.path, "/")
-	for _, element := range elements[:len(elements)-1] {
-		parent := dir
-		dir = filepath.Join(dir, element)
-		have, err := readFile(dir, file)
+	for i := 1; i < len(elements); i++ {
+		dir := filepath.Join(n.Path, filepath.Join(elements[:i]...))
+		need := perMillion(limits.RealtimeRuntime, limits.RealtimePeriod)
+		children, err := subgroups(dir)
 		if err != nil {
 			return err
 		}
-		if have != "0" {
+		for _, child := range children {
+			if filepath.Base(child) != elements[i] || i < len(elements)-1 {
+				need += realtimeShare(child)
+			}
+		}
+		if realtimeShare(dir) >= need {
 			continue
 		}
-		all, err := readFile(parent, file)
+		period, err := readFile(dir, "cpu.rt_period_us")
 		if err != nil {
 			return err
 		}
-		if err := writeFile(dir, file, all); err != nil {
+		runtime := (need*number(period) + 999_999) / 1_000_000
+		if err := writeFile(dir, "cpu.rt_runtime_us", fmt.Sprint(runtime)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func realtimeShare(dir string) int64 {
+	runtime, _ := readFile(dir, "cpu.rt_runtime_us")
+	period, _ := readFile(dir, "cpu.rt_period_us")
+	return perMillion(max(number(runtime), 0), number(period))
+}
+
+// perMillion rounds up; a period of 0 is the kernel's second.
+func perMillion(runtime, period int64) int64 {
+	if period <= 0 {
+		period = 1_000_000
+	}
+	return (runtime*1_000_000 + period - 1) / period
 }
 
 // classify gives errno its class. EBUSY is, among others, a memory limit below

@@ -36,3 +36,12 @@ func File(t Tree, name, file string) (string, bool) {
 	}
 	return "", false
 }
+
+// RemoveBelow removes a directory, and all groups below, from each hierarchy.
+func RemoveBelow(t Tree, path string) error {
+	var errs []error
+	for _, n := range t.(*tree).nodes {
+		errs = append(errs, removeTree(filepath.Join(n.Path, path)))
+	}
+	return errors.Join(errs...)
+}

@@ -14,6 +14,7 @@ import (
 const (
 	deleteLimit = 10 * time.Second // rmdir after the last process has ended
 	freezeTry   = 20 * time.Millisecond
+	freezeLimit = 10 * time.Second // processes in state D freeze late
 	killTry     = 20 * time.Millisecond
 	killTryMax  = time.Second
 )
@@ -66,7 +67,7 @@ func (g *group) freezer() (dir string, v2 bool, err error) {
 func (g *group) Freeze(ctx context.Context) error {
 	dir, v2, err := g.freezer()
 	if err == nil {
-		if err = freeze(ctx, 0, dir, v2); err != nil {
+		if err = freeze(ctx, freezeLimit, dir, v2); err != nil {
 			err = errors.Join(err, thaw(dir, v2))
 		}
 	}
@@ -119,7 +120,7 @@ func (g *group) Thaw(ctx context.Context) error {
 		err = thaw(dir, v2)
 	}
 	if err == nil {
-		err = poll(ctx, 0, func() (bool, error) {
+		err = poll(ctx, freezeLimit, func() (bool, error) {
 			is, err := frozen(dir, v2)
 			return !is, err
 		})

@@ -48,11 +48,17 @@ func helper(what, files string) {
 	name, arg, _ := strings.Cut(what, " ")
 	switch name {
 	case "sleep":
-		select {}
+		block()
 	case "eat": // memory, touched
 		size, _ := strconv.Atoi(arg)
 		kept := bytes.Repeat([]byte{1}, size)
 		_, _ = os.Stdout.WriteString("ate " + strconv.Itoa(len(kept)) + "\n")
+	case "keep": // memory, for ever
+		size, _ := strconv.Atoi(arg)
+		kept := bytes.Repeat([]byte{1}, size)
+		_, _ = os.Stdout.WriteString("ate " + strconv.Itoa(len(kept)) + "\n")
+		block()
+		runtime.KeepAlive(kept)
 	case "open": // path, for reading or writing
 		path, mode, _ := strings.Cut(arg, " ")
 		flags := unix.O_RDONLY
@@ -73,6 +79,14 @@ func helper(what, files string) {
 		}
 	}
 	os.Exit(0)
+}
+
+// block waits for ever, and keeps the runtime from finding that out.
+func block() {
+	r, _, err := os.Pipe()
+	if err == nil {
+		_, _ = r.Read(make([]byte, 1))
+	}
 }
 
 func errno(err error) string {
