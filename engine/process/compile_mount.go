@@ -18,14 +18,19 @@ type freshMount struct {
 	protect bool
 }
 
-// mounts makes those of the Spec in their order, but /proc and /sys and what
-// lies in them last: until then a symbolic link of the image to a file of the
-// kernel leads to nothing.
+// mounts makes those of the Spec in their order, but puts /proc and /sys and
+// what lies in them in their places last: until then a symbolic link of the
+// image to a file of the kernel leads to nothing. (File systems are listed in
+// the order in which they were made, mountinfo's since Linux 6.8.)
 func (c *compiler) mounts() {
+	early := map[int]value{}
 	for _, last := range []bool{false, true} {
 		for i, m := range c.spec.Mounts {
-			if ofKernel(imagePath(m.Destination)) == last {
-				c.mount(i, m)
+			clean := imagePath(m.Destination)
+			if ofKernel(clean) == last {
+				c.mount(i, m, early)
+			} else if o, _ := m.options(); !last && plain(m, o) {
+				early[i] = c.makeMount(clean, m.Type, o, m.Source)
 			}
 		}
 		if !last {
@@ -40,7 +45,12 @@ func ofKernel(clean string) bool {
 	return top == "proc" || top == "sys"
 }
 
-func (c *compiler) mount(i int, m Mount) {
+// plain mounts are one new file system.
+func plain(m Mount, o mountOptions) bool {
+	return !o.bind && !o.copyUp && m.Type != "cgroup" && m.Type != "cgroup2" && m.Type != "tmpfs"
+}
+
+func (c *compiler) mount(i int, m Mount, early map[int]value) {
 	o, _ := m.options()
 	clean := imagePath(m.Destination)
 	switch {
@@ -51,16 +61,30 @@ func (c *compiler) mount(i int, m Mount) {
 	case o.copyUp:
 		c.copyUp(clean, o)
 	default:
-		c.newMount(clean, m.Type, o, m.Source)
+		mnt, ok := early[i]
+		if !ok {
+			mnt = c.makeMount(clean, m.Type, o, m.Source)
+		}
+		c.placeMount(clean, m.Type, o, mnt)
 	}
 }
 
 // newMount makes a file system and mounts it, as a place for other mounts too.
 func (c *compiler) newMount(clean, kind string, o mountOptions, source string) value {
-	attrs, protect := o.set, false
-	if kind == "tmpfs" {
-		// Mount points are made in it first.
-		protect = attrs&unix.MOUNT_ATTR_RDONLY != 0
+	mnt := c.makeMount(clean, kind, o, source)
+	c.placeMount(clean, kind, o, mnt)
+	return mnt
+}
+
+// protectLate: mount points are made in a tmpfs before it becomes read-only.
+func protectLate(kind string, o mountOptions) bool {
+	return kind == "tmpfs" && o.set&unix.MOUNT_ATTR_RDONLY != 0
+}
+
+// makeMount makes a file system, mounted nowhere.
+func (c *compiler) makeMount(clean, kind string, o mountOptions, source string) value {
+	attrs := o.set
+	if protectLate(kind, o) {
 		attrs &^= unix.MOUNT_ATTR_RDONLY
 	}
 	options := append(append([]string{}, o.flags...), o.data...)
@@ -74,12 +98,15 @@ func (c *compiler) newMount(clean, kind string, o mountOptions, source string) v
 	if p := o.propagation; p == unix.MS_SHARED || p == unix.MS_UNBINDABLE {
 		c.setattr("mount "+clean, mnt, false, 0, 0, p)
 	}
+	return mnt
+}
+
+func (c *compiler) placeMount(clean, kind string, o mountOptions, mnt value) {
 	c.mountOn(clean, mnt, nil)
-	c.fresh[clean] = freshMount{mnt, kind, protect}
+	c.fresh[clean] = freshMount{mnt, kind, protectLate(kind, o)}
 	if clean == "dev" && kind == "tmpfs" {
 		c.defaultDevices()
 	}
-	return mnt
 }
 
 // bind mounts a clone of the host's: on a directory, made if absent, or if it

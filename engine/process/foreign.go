@@ -15,7 +15,7 @@ import (
 // or its number belongs to another process now, errdefs.ErrAlreadyExists when
 // the id is taken.
 func (l *Local) Adopt(id string, process Process) error {
-	p := &proc{id: id, process: process, ended: make(chan struct{})}
+	p := &proc{id: id, process: process, ended: make(chan struct{}), fd: -1, slot: -1}
 	if err := l.reserve(id, p); err != nil {
 		return err
 	}
