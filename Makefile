@@ -10,7 +10,7 @@ STATE   ?= /var/lib/gantry-controlplane
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run stop test check fmt lint unit fuzz functional bench-boot install clean deps
+.PHONY: help build run stop test check fmt lint unit fuzz functional bench-boot bench-engine install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ functional: build ## functional tests against a real OpenStack in namespaces of 
 
 bench-boot: build deps ## boot and delete, beside a stock nova-compute on one control plane (root)
 	./functional/controlplane/bench-boot $(abspath $(BIN))
+
+bench-engine: build ## container starts and their like, beside crun, runc, docker and podman in one run (root)
+	./functional/bench-engine $(abspath $(BIN))
 
 install: build ## install the binary and its service unit
 	install -D -m 0755 $(BIN) $(DESTDIR)/usr/local/bin/gantry
