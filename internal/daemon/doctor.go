@@ -1,0 +1,183 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/gantry-project/gantry/engine"
+	"github.com/gantry-project/gantry/engine/cgroup"
+	"github.com/gantry-project/gantry/engine/content"
+	"github.com/gantry-project/gantry/engine/snapshot/overlay"
+	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/doctor"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
+)
+
+// DoctorOptions say what to look at.
+type DoctorOptions struct {
+	// StorePath is the engine's root, absolute.
+	StorePath string
+	// Cgroup is the name of the control group of all containers.
+	Cgroup string
+	// Storage looks at the engine's state instead of the host; no service may
+	// run. Repair mends what can be, Deep compares all digests.
+	Storage, Repair, Deep bool
+}
+
+// DoctorReport is what was found.
+type DoctorReport struct {
+	Host    []doctor.Result  `json:"host,omitempty"`
+	Storage []engine.Finding `json:"storage,omitempty"`
+}
+
+// Healthy is false when the host lacks what instances need, or when something
+// of the state is left that was not mended.
+func (r DoctorReport) Healthy() bool {
+	for _, h := range r.Host {
+		if h.Level == doctor.Fail {
+			return false
+		}
+	}
+	for _, f := range r.Storage {
+		if !f.Mended {
+			return false
+		}
+	}
+	return true
+}
+
+// Doctor looks at the host, or at the engine's state. The error is of the
+// looking: errdefs.ErrConflict says that a service has the state.
+func Doctor(ctx context.Context, o DoctorOptions) (DoctorReport, error) {
+	if o.Storage {
+		found, err := checkStorage(ctx, o)
+		return DoctorReport{Storage: found}, err
+	}
+	h := &doctor.Host{
+		Root: "/", Store: o.StorePath, LookPath: exec.LookPath,
+		Output: func(ctx context.Context, name string, args ...string) ([]byte, error) {
+			return exec.CommandContext(ctx, name, args...).Output()
+		},
+	}
+	checks := append(doctor.Kernel(), doctor.Settings()...)
+	return DoctorReport{Host: doctor.Run(ctx, h, append(checks, engineChecks()...))}, nil
+}
+
+// engineChecks try what the engine will do.
+func engineChecks() []doctor.Check {
+	return []doctor.Check{
+		{Name: "disks", Costs: "no instance can start from this store: it needs a file system with id-mapped mounts (ext4, xfs, btrfs, tmpfs)", Run: checkDisks},
+		{Name: "control-groups", Costs: "limits cannot be set; no instance can start", Run: checkGroups},
+	}
+}
+
+// checkDisks makes a disk and its mount beside the store, and removes them.
+func checkDisks(ctx context.Context, h *doctor.Host) (doctor.Level, string) {
+	dir, err := os.MkdirTemp(existing(h.Store), ".gantry-doctor-")
+	if err != nil {
+		return doctor.Fail, err.Error()
+	}
+	var what string
+	snapshots, err := overlay.New(filepath.Join(dir, "snapshots"))
+	if err == nil {
+		d := snapshots.Describe()
+		what = fmt.Sprintf("%s on %s, ids %s, limit by %s", d.Name, d.FileSystem, d.IDs, d.Limit)
+		err = probe(ctx, snapshots, dir)
+		snapshots.Close()
+	}
+	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
+		return doctor.Fail, err.Error()
+	}
+	return doctor.OK, what
+}
+
+// existing returns the nearest directory at or above name that exists.
+func existing(name string) string {
+	for {
+		if _, err := os.Stat(name); err == nil || name == filepath.Dir(name) {
+			return name
+		}
+		name = filepath.Dir(name)
+	}
+}
+
+// checkGroups makes a tree of groups beside that of the engine, and removes it.
+func checkGroups(ctx context.Context, _ *doctor.Host) (doctor.Level, string) {
+	name := fmt.Sprintf("gantry-doctor-%d", os.Getpid())
+	tree, err := cgroup.New(ctx, cgroup.Options{Name: name})
+	if err := errors.Join(err, removeGroupTree(name)); err != nil {
+		return doctor.Fail, err.Error()
+	}
+	return doctor.OK, tree.Describe()
+}
+
+// removeGroupTree removes an empty tree of groups from all hierarchies.
+func removeGroupTree(name string) error {
+	var errs []error
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		dirs, err := filepath.Glob(pattern + name)
+		errs = append(errs, err)
+		for _, dir := range dirs {
+			errs = append(errs, removed(dir))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkStorage opens the engine's state as a service would, which removes what
+// is half made, and compares all of it.
+func checkStorage(ctx context.Context, o DoctorOptions) (_ []engine.Finding, err error) {
+	name := filepath.Join(o.StorePath, "gantry.db")
+	if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("check storage: there is no engine at %s: %w", o.StorePath, errdefs.ErrNotFound)
+	}
+	d := &engine.StorageDoctor{Root: o.StorePath}
+	if o.Repair {
+		db, err := store.Open(name)
+		if err != nil {
+			return nil, explainOwner(err)
+		}
+		d.Records, d.Writer = db, db
+	} else if d.Records, err = store.OpenReadOnly(name); err != nil {
+		return nil, explainOwner(err)
+	}
+	defer func() { err = errors.Join(err, d.Records.Close()) }()
+	boot, err := linux.BootID()
+	if err != nil {
+		return nil, err
+	}
+	was, open, err := store.ReadLog(filepath.Join(o.StorePath, journalName))
+	if err != nil {
+		return nil, err
+	}
+	if was == boot {
+		d.Intents = open
+	}
+	snapshots, err := overlay.New(filepath.Join(o.StorePath, "snapshots"))
+	if err != nil {
+		return nil, err
+	}
+	defer snapshots.Close()
+	if d.Content, err = content.NewDir(filepath.Join(o.StorePath, "content")); err != nil {
+		return nil, err
+	}
+	if d.Cgroups, err = cgroup.New(ctx, cgroup.Options{Name: o.Cgroup}); err != nil {
+		return nil, err
+	}
+	d.Snapshots = snapshots
+	return d.Check(ctx, engine.CheckOptions{Repair: o.Repair, Deep: o.Deep})
+}
+
+// explainOwner says what to do when a service has the store.
+func explainOwner(err error) error {
+	if errors.Is(err, errdefs.ErrConflict) {
+		return fmt.Errorf("check storage: a service runs; stop it for the check, instances go on: %w", err)
+	}
+	return err
+}
