@@ -39,11 +39,11 @@ func (g *group) checkMemory(limits Limits) error {
 	if !limits.CheckBeforeUpdate || limits.MemoryBytes == 0 {
 		return nil
 	}
-	n, file := node{}, "memory.current"
-	if v1, ok := g.t.with("memory"); ok {
-		n, file = v1, "memory.usage_in_bytes"
-	} else {
+	n, ok := g.t.with("memory")
+	file := "memory.usage_in_bytes"
+	if !ok {
 		n, _ = g.t.unified()
+		file = "memory.current"
 	}
 	text, err := readFile(g.dir(n), file)
 	if err != nil {

@@ -33,7 +33,7 @@ func (g *group) Events(ctx context.Context) iter.Seq2[Event, error] {
 }
 
 func (g *group) watch(ctx context.Context, yield func(Event) bool) error {
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return nil
 	}
 	n, v1 := g.t.with("memory")
@@ -79,8 +79,7 @@ func (w *watcher) run(ctx context.Context) error {
 		if ctx.Err() != nil || !w.g.has(w.n) {
 			return nil
 		}
-		goes, err := w.look(ctx, rung)
-		if !goes || err != nil {
+		if goes, err := w.look(ctx, rung); !goes || err != nil {
 			return err
 		}
 		if !w.v1 {
@@ -120,14 +119,12 @@ func (w *watcher) look(ctx context.Context, rung bool) (goes bool, err error) {
 	switch {
 	case changed:
 		return w.yield(w.last), nil
-	case err == nil, gone(err):
+	case gone(err), errors.Is(err, errdefs.ErrUnavailable): // removed, or nobody had to die
 		return true, nil
 	case ctx.Err() != nil:
 		return false, nil
-	case errors.Is(err, errdefs.ErrUnavailable): // nobody had to die
-		return true, nil
 	}
-	return false, err
+	return true, err
 }
 
 func (g *group) event(n node, v1 bool) (e Event, err error) {

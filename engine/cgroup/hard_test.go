@@ -166,8 +166,8 @@ func TestMemoryBelowUse(t *testing.T) {
 	eachLayout(t, func(t *testing.T, tree cgroup.Tree) {
 		l := cgroup.Limits{MemoryBytes: 128 << 20, SwapBytes: -1}
 		g := create(t, tree, l)
-		out, _ := start(t, g, fmt.Sprintf("keep %d", 64<<20))
-		if line := readLine(t, out); line != "ate 67108864" {
+		out, _ := start(t, g, fmt.Sprintf("keep %d", 32<<20))
+		if line := readLine(t, out); line != "ate 33554432" {
 			t.Fatal(line)
 		}
 		err := g.Update(t.Context(), cgroup.Limits{MemoryBytes: 16 << 20, SwapBytes: -1, CheckBeforeUpdate: true})
@@ -211,7 +211,7 @@ func TestParentsUnderRace(t *testing.T) {
 		for n := range 4 {
 			go func() {
 				var err error
-				for range 25 {
+				for range 10 {
 					g, e := tree.Create(t.Context(), fmt.Sprintf("pod/x/%d", n), cgroup.Limits{Pids: 5, CPUSet: "0"})
 					if e != nil {
 						err = e
@@ -321,13 +321,15 @@ func TestKillNamesWhatIsLeft(t *testing.T) {
 // Stats have what the load did.
 func TestStatsInFull(t *testing.T) {
 	eachLayout(t, func(t *testing.T, tree cgroup.Tree) {
-		l := cgroup.Limits{MemoryBytes: 256 << 20, SwapBytes: -1, CPUQuota: 10000, Pids: 40}
+		l := cgroup.Limits{MemoryBytes: 256 << 20, SwapBytes: -1, Pids: 40}
 		if tree.Supports(cgroup.LimitHugePages) {
 			l.HugePages = []cgroup.HugePageLimit{{PageSize: "2MB", Bytes: 4 << 20}}
 		}
 		g := create(t, tree, l)
-		out, _ := start(t, g, fmt.Sprintf("keep %d", 64<<20))
+		out, _ := start(t, g, fmt.Sprintf("keep %d", 16<<20))
 		readLine(t, out)
+		l.CPUQuota = 10000
+		check(t, g.Update(t.Context(), l))
 		start(t, g, "spin")
 		var s cgroup.Stats
 		for deadline := time.Now().Add(time.Minute); s.CPUThrottledPeriods == 0 || s.CPUUser == 0; {
@@ -340,8 +342,8 @@ func TestStatsInFull(t *testing.T) {
 		}
 		for what, ok := range map[string]bool{
 			"cpu":     s.CPUTime > 0 && s.CPUPeriods >= s.CPUThrottledPeriods && s.CPUThrottled > 0,
-			"memory":  s.Memory.Usage >= 64<<20 && s.Memory.Anon >= 64<<20 && s.Memory.Peak >= s.Memory.Anon && s.Memory.Limit == 256<<20,
-			"working": s.MemoryBytes >= 64<<20 && s.MemoryBytes <= s.Memory.Usage,
+			"memory":  s.Memory.Usage >= 16<<20 && s.Memory.Anon >= 16<<20 && s.Memory.Peak >= s.Memory.Anon && s.Memory.Limit == 256<<20,
+			"working": s.MemoryBytes >= 16<<20 && s.MemoryBytes <= s.Memory.Usage,
 			"kernel":  s.Memory.Kernel > 0 && s.Memory.Swap == 0,
 			"pids":    s.Pids >= 2 && s.PidsLimit == 40,
 			"pages":   len(s.HugePages) > 0 == tree.Supports(cgroup.LimitHugePages),

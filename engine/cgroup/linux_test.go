@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -102,7 +103,7 @@ func (h kernelHost) Bear(t *testing.T, _ string, g cgroup.Group) {
 }
 
 func (h kernelHost) OOM(t *testing.T, _ string, g cgroup.Group) {
-	_, cmd := start(t, g, fmt.Sprintf("eat %d", 256<<20))
+	_, cmd := start(t, g, fmt.Sprintf("eat %d", 64<<20))
 	if err := cmd.Wait(); err == nil {
 		t.Fatal("it ate more than the limit")
 	}
@@ -211,6 +212,18 @@ func TestDevices(t *testing.T) {
 				t.Errorf("after update: %s: %s, want %s", c.what, got, c.want)
 			}
 		}
+		check(t, g.Update(t.Context(), cgroup.Limits{DeviceRules: []cgroup.DeviceRule{
+			{Allow: true, Type: 'a', Major: -1, Minor: -1, Access: "rwm"},
+			{Type: 'c', Major: 1, Minor: 9, Access: "rwm"},
+			{Type: 'c', Major: 1, Minor: 5, Access: "w"},
+		}}))
+		for _, c := range []struct{ what, want string }{
+			{"/dev/null w", "ok"}, {"/dev/zero r", "ok"}, {"/dev/zero w", no}, {"/dev/urandom r", no},
+		} {
+			if got := try(g, c.what); got != c.want {
+				t.Errorf("all but some: %s: %s, want %s", c.what, got, c.want)
+			}
+		}
 		check(t, g.Update(t.Context(), cgroup.Limits{Devices: []cgroup.Device{}}))
 		if got := try(g, "/dev/urandom r"); got != no {
 			t.Errorf("empty list: %s", got)
@@ -304,6 +317,31 @@ func TestFrozenDoesNotRun(t *testing.T) {
 
 func busy(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
+	}
+}
+
+// BenchmarkStart creates a group, starts a process in it and removes both; the
+// pause between is what makes the lock of JoinFiles expensive.
+func BenchmarkStart(b *testing.B) {
+	for layout, mountinfo := range layouts(b) {
+		for name, start := range map[string]func(testing.TB, cgroup.Group, string) (*os.File, *exec.Cmd){"born": bear, "joined": start} {
+			b.Run(layout+"/"+name, func(b *testing.B) {
+				tree := newTree(b, mountinfo)
+				for b.Loop() {
+					b.StopTimer()
+					pause := time.NewTimer(30 * time.Millisecond)
+					<-pause.C
+					b.StartTimer()
+					g, err := tree.Create(b.Context(), "one", cgroup.Limits{MemoryBytes: 64 << 20, CPUQuota: 50000, Pids: 50})
+					check(b, err)
+					start(b, g, "sleep")
+					b.StopTimer()
+					check(b, g.Kill(b.Context()))
+					check(b, g.Delete(b.Context()))
+					b.StartTimer()
+				}
+			})
+		}
 	}
 }
 

@@ -18,8 +18,6 @@ type list struct {
 	writes []write
 }
 
-func (l *list) fresh() bool { return l.now == nil }
-
 // old is the value that a file has now, "" when new or absent.
 func (l *list) old(file string) string {
 	if l.now == nil {
