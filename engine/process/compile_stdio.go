@@ -162,12 +162,15 @@ func (c *compiler) arrange(stay []value) int {
 	if len(c.preserve) == 0 && len(stay) == 1 {
 		return first // the status socket is there
 	}
-	// Out of the way of each other first.
-	above := num(first + len(stay))
+	// Out of the way of each other first. A failure is reported on wherever the
+	// status socket is at that moment.
+	above, report := num(first+len(stay)), c.slotAt(c.report, "status")
 	move := func(fds []value) []value {
 		slots := make([]value, len(fds))
 		for i, fd := range fds {
-			slots[i] = c.slot("kept file")
+			if slots[i] = c.slot("kept file"); fd == c.status() {
+				slots[i] = report
+			}
 			c.call("move file", unix.SYS_FCNTL, fd, num(unix.F_DUPFD_CLOEXEC), above).to(slots[i])
 		}
 		return slots
@@ -176,10 +179,9 @@ func (c *compiler) arrange(stay []value) int {
 	for i, fd := range preserve {
 		c.call("preserve file", unix.SYS_DUP3, fd, num(3+i), num(0))
 	}
-	report := c.slotAt(c.report, "status")
 	for i, fd := range others {
 		s := c.call("move file", unix.SYS_DUP3, fd, num(first+i), num(unix.O_CLOEXEC))
-		if i == 0 {
+		if fd == report {
 			s.to(report)
 		}
 	}

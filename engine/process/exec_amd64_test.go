@@ -1,0 +1,5 @@
+package process_test
+
+import "golang.org/x/sys/unix"
+
+const mkdirCall = unix.SYS_MKDIR
