@@ -23,14 +23,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain lets the test binary be a keeper ("keeper SOCKET IDLE") and a
+// TestMain lets the test binary be a keeper ("keeper SOCKET IDLE [BUILD]") and a
 // client that starts one process and waits for it ("client SOCKET ID SPEC").
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == "keeper" {
+	if len(os.Args) >= 4 && os.Args[1] == "keeper" {
 		idle, err := time.ParseDuration(os.Args[3])
 		if err == nil {
 			err = keeper.Serve(context.Background(), keeper.ServeOptions{
 				Socket: os.Args[2], Log: zerolog.New(os.Stderr), IdleExit: idle, OwnsProcess: true,
+				Build: strings.Join(os.Args[4:], ""),
 			})
 		}
 		if err != nil {

@@ -37,6 +37,9 @@ type ServeOptions struct {
 // room for another.
 const leaveGrace = 10 * time.Second
 
+// lockGrace is how long the lock of a keeper that was killed may outlive it.
+const lockGrace = 5 * time.Second
+
 // Serve keeps processes for the clients of a socket until ctx ends or it has
 // been idle for long enough; then it returns nil. If another keeper serves the
 // socket the error is errdefs.ErrAlreadyExists.
@@ -68,10 +71,14 @@ func serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	lock, err := takeLock(o.Socket + ".lock")
-	if err != nil {
-		if guard != nil && errors.Is(err, errdefs.ErrAlreadyExists) {
+	if guard != nil && errors.Is(err, errdefs.ErrAlreadyExists) {
+		// A child that the keeper before this one had just forked holds the
+		// lock until it executes something.
+		if lock, err = awaitLock(ctx, o.Socket+".lock"); err != nil {
 			err = errors.Join(err, guard.End()) // it would try for ever
 		}
+	}
+	if err != nil {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
@@ -146,6 +153,23 @@ func takeLock(path string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// awaitLock waits a while for a lock.
+func awaitLock(ctx context.Context, path string) (*os.File, error) {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for deadline := time.Now().Add(lockGrace); ; {
+		lock, err := takeLock(path)
+		if !errors.Is(err, errdefs.ErrAlreadyExists) || time.Now().After(deadline) {
+			return lock, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // guardLock is the file that guard and keeper hold locked together: by an open

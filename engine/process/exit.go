@@ -1,10 +1,12 @@
 package process
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -59,6 +61,27 @@ func pidfdExit(pidfd int) (unix.WaitStatus, bool) {
 	return unix.WaitStatus(binary.LittleEndian.Uint32(info[offCode:])), true
 }
 
+// zombieExit reads how a process ended that nobody has reaped yet, from field
+// 52 of /proc/PID/stat (proc_pid_stat(5)).
+func zombieExit(p Process) (unix.WaitStatus, bool) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
+	if err != nil {
+		return 0, false
+	}
+	return parseZombie(text, p.StartTime)
+}
+
+func parseZombie(stat []byte, started uint64) (unix.WaitStatus, bool) {
+	// Fields from the third on: the second is a name that may hold anything.
+	const state, startTime, exitCode = 0, 22 - 3, 52 - 3
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) <= exitCode || string(fields[state]) != "Z" || string(fields[startTime]) != strconv.FormatUint(started, 10) {
+		return 0, false
+	}
+	ws, err := strconv.ParseUint(string(fields[exitCode]), 10, 16)
+	return unix.WaitStatus(ws), err == nil
+}
+
 const (
 	// exitPoll is how often the guard's records are looked at for an exit that
 	// must appear there, and exitLimit for how long.
@@ -66,8 +89,9 @@ const (
 	exitLimit = 5 * time.Second
 )
 
-// awaitExit learns how a process has ended whose parent the guard is: from the
-// guard, or from the kernel if another one has reaped it.
+// awaitExit learns how a process has ended whose parent the guard is or was:
+// from the guard's records, or from the kernel, of a zombie or, since Linux
+// 6.15, also of one that is reaped.
 func (w *watch) awaitExit(p *proc) {
 	tick := time.NewTicker(exitPoll)
 	defer tick.Stop()
@@ -99,10 +123,12 @@ func (w *watch) foreignExit(p *proc) (Exit, bool) {
 			return exitOf(r.status, r.time), true
 		}
 	}
-	if ws, ok := pidfdExit(p.fd); ok {
-		return exitOf(ws, time.Now()), true
+	// Without that record the parent is another: the guard was killed too.
+	ws, ok := pidfdExit(p.fd)
+	if !ok {
+		ws, ok = zombieExit(p.process)
 	}
-	return Exit{}, false
+	return exitOf(ws, time.Now()), ok
 }
 
 // park writes down for the next runner what is to be known of p. It needs mu.
@@ -138,20 +164,46 @@ func (w *watch) forget(p *proc) {
 	w.tidy()
 }
 
-// tidy keeps the queue short. It needs mu.
+const (
+	// fewParked are parked anew at once (8 us each).
+	fewParked = 32
+	// tidyShare bounds the share of time that parking anew takes otherwise.
+	tidyShare = 50
+)
+
+// tidy keeps the queue short, and closes the terminals in it that have ended:
+// as long as a master is open its device exists, and what has it open does not
+// hang up. It needs mu.
 func (w *watch) tidy() {
 	if w.guard == nil {
 		return
 	}
 	w.l.mu.Lock()
 	defer w.l.mu.Unlock()
-	if w.guard.queue.crowded(len(w.l.procs)) {
+	switch {
+	case w.guard.queue.crowded(len(w.l.procs)), w.stale && len(w.l.procs) <= fewParked:
 		w.compact()
+	case w.stale && w.later == nil:
+		w.later = time.AfterFunc(tidyShare*w.took, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.l.mu.Lock()
+			defer w.l.mu.Unlock()
+			if w.later != nil {
+				w.compact()
+			}
+		})
 	}
 }
 
 // compact parks everything anew. It needs mu and Local.mu.
 func (w *watch) compact() {
+	began := time.Now()
+	if w.later != nil {
+		w.later.Stop()
+	}
+	w.stale, w.later = false, nil
+	defer func() { w.took = time.Since(began) }()
 	now := w.guard.exits()
 	used := now
 	err := w.guard.queue.compact(func() error {

@@ -199,10 +199,13 @@ func (c *compiler) guardLoop(command string) {
 		ignore(unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE)
 	forked := jump{step: len(c.steps) - 1, onZero: true}
 	failed := c.jumpIgnored()
-	// From here on nobody but the keeper has it, until it is executed.
-	c.call("close status", unix.SYS_CLOSE, num(statusFD)).ignore(unix.EBADF)
+	if command != "" {
+		// From here on nobody but the keeper has it, until it is executed. (The
+		// number may be the keeper's pidfd the next time: it is closed once.)
+		c.call("close status", unix.SYS_DUP3, num(0), num(statusFD), num(unix.O_CLOEXEC))
+	}
 	c.reapLoop(keeper)
-	c.call("forget keeper", unix.SYS_CLOSE, keeper).ignore(unix.EBADF)
+	c.call("forget keeper", unix.SYS_CLOSE, keeper)
 	c.land(failed)
 	pause := binary.LittleEndian.AppendUint64(make([]byte, 8), uint64(guardPause))
 	c.call("pause", unix.SYS_NANOSLEEP, c.buf(pause, guardPause.String()), num(0)).ignore(unix.EINTR)
@@ -236,7 +239,7 @@ func (c *compiler) reapLoop(keeper value) {
 		ignore(unix.ENOSPC, unix.ENOMEM, unix.EIO, unix.EINTR)
 	c.land(gone)
 	c.call("look after keeper", unix.SYS_PIDFD_SEND_SIGNAL, keeper, num(0), num(0), num(0)).
-		ignore(unix.ESRCH, unix.EBADF)
+		ignore(unix.ESRCH)
 	c.backZero(loop)
 }
 

@@ -33,6 +33,11 @@ type watch struct {
 	slots []*proc // guarded by mu: running processes; nil for free slots
 	// firstFree is guarded by mu: no slot before it is free.
 	firstFree int
+	// Guarded by mu, see tidy: whether the queue holds terminals that have
+	// ended, when it will be tidied up, and how long that took.
+	stale bool
+	later *time.Timer
+	took  time.Duration
 
 	fds sync.RWMutex // held to use a proc's pidfd, and exclusively to close it
 }
@@ -311,13 +316,14 @@ func (w *watch) complete(p *proc) {
 		if err := w.park(p); err != nil {
 			w.log.Error().Err(err).Str(logging.Container, p.id).Msg("exit is not kept")
 		}
+		w.stale = w.stale || p.console != nil
 	}
 	if p.child {
 		_, _ = linux.RetryEINTR(func() (int, error) { return unix.Wait4(p.process.Pid, nil, 0, nil) })
 	}
 	w.release(p, io.EOF)
+	w.tidy() // before anybody knows: the terminal is gone
 	close(p.ended)
-	w.tidy()
 }
 
 // release closes what belongs to p and frees its slot. It needs mu.
@@ -351,6 +357,10 @@ func (w *watch) close() {
 			p.timer.Stop()
 		}
 		w.release(p, fmt.Errorf("console: runner is closed: %w", errdefs.ErrUnavailable))
+	}
+	if w.later != nil {
+		w.later.Stop()
+		w.later = nil
 	}
 	_ = w.epoll.Close()
 	if w.guard == nil {
