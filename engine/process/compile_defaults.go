@@ -4,9 +4,14 @@ package process
 // given paths (see CreateNamespaces), the others new.
 func DefaultNamespaces(user, network string) []Namespace {
 	return []Namespace{
-		{Kind: UserNamespace, Path: user}, {Kind: NetworkNamespace, Path: network},
-		{Kind: PIDNamespace}, {Kind: MountNamespace}, {Kind: UTSNamespace}, {Kind: IPCNamespace},
-		{Kind: CgroupNamespace}, {Kind: TimeNamespace},
+		{Kind: UserNamespace, Path: user},
+		{Kind: NetworkNamespace, Path: network},
+		{Kind: PIDNamespace},
+		{Kind: MountNamespace},
+		{Kind: UTSNamespace},
+		{Kind: IPCNamespace},
+		{Kind: CgroupNamespace},
+		{Kind: TimeNamespace},
 	}
 }
 

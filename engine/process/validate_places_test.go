@@ -16,8 +16,14 @@ import (
 func placesSpec() *Spec {
 	s := goldenSpec()
 	s.Namespaces = []Namespace{
-		{Kind: UserNamespace}, {Kind: MountNamespace}, {Kind: PIDNamespace, Path: "/ns/pid"}, {Kind: IPCNamespace},
-		{Kind: NetworkNamespace}, {Kind: UTSNamespace}, {Kind: TimeNamespace}, {Kind: CgroupNamespace},
+		{Kind: UserNamespace},
+		{Kind: MountNamespace},
+		{Kind: PIDNamespace, Path: "/ns/pid"},
+		{Kind: IPCNamespace},
+		{Kind: NetworkNamespace},
+		{Kind: UTSNamespace},
+		{Kind: TimeNamespace},
+		{Kind: CgroupNamespace},
 	}
 	s.UIDMap = []IDMap{{0, 1000000, 65536}}
 	s.GIDMap = []IDMap{{0, 1000000, 65536}}
@@ -166,8 +172,10 @@ short line
 `
 	got := parseHierarchies(mountinfo)
 	want := []hierarchy{
-		{name: "cpu,cpuacct", options: []string{"cpu", "cpuacct"}}, {name: "net_cls", options: []string{"net_cls"}},
-		{name: "systemd", options: []string{"none", "name=systemd"}}, {name: "unified"},
+		{name: "cpu,cpuacct", options: []string{"cpu", "cpuacct"}},
+		{name: "net_cls", options: []string{"net_cls"}},
+		{name: "systemd", options: []string{"none", "name=systemd"}},
+		{name: "unified"},
 	}
 	if !slices.EqualFunc(got, want, func(a, b hierarchy) bool { return a.name == b.name && slices.Equal(a.options, b.options) }) {
 		t.Errorf("%+v", got)
