@@ -145,7 +145,7 @@ func (d *StorageDoctor) facts(ctx context.Context) (*facts, error) {
 	}
 	for _, in := range d.Intents {
 		f.busy[in.ID] = true
-		f.importing = f.importing || in.Op == opImport || in.Op == opCollect
+		f.importing = f.importing || in.Op == opImport || in.Op == opCollect || in.Op == opView
 	}
 	for _, img := range f.images {
 		for _, id := range img.Chain {

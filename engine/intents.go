@@ -24,6 +24,7 @@ const (
 	opCommit  = "commit"
 	opCollect = "collect"
 	opUpdate  = "update"
+	opView    = "view" // of a chain, to export or compare it
 )
 
 // replays say what Open does with the intents that an earlier engine of this
@@ -42,6 +43,7 @@ func (e *Engine) replays() map[string]func(context.Context, store.Intent) error 
 		opUpdate:  e.undoUpdate,
 		opImport:  nothingToReplay, // layers and blobs without an image are swept
 		opCollect: nothingToReplay, // and so are layers whose image has gone
+		opView:    nothingToReplay, // and mounts that no container has
 	}
 }
 

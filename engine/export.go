@@ -1,0 +1,242 @@
+package engine
+
+import (
+	"archive/tar"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/engine/image"
+	"github.com/gantry-project/gantry/engine/layer"
+	"github.com/gantry-project/gantry/internal/linux"
+	"github.com/gantry-project/gantry/internal/undo"
+)
+
+// Export streams the container's whole file system as one tar, with the ids as
+// the container sees them. A running container is frozen while its changes are
+// copied aside, and runs on when they are. The stream has to be read to its end
+// or closed; Close removes what is temporary.
+func (e *Engine) Export(ctx context.Context, id ContainerID) (io.ReadCloser, error) {
+	var undone undo.Stack
+	view, err := e.exportView(ctx, id, &undone)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("export container %s: %w", id, err), undone.Unwind(ctx))
+	}
+	r, w := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.CloseWithError(diffTo(ctx, view, w))
+	}()
+	return &exported{PipeReader: r, done: done, clean: func() error { return undone.Unwind(ctx) }}, nil
+}
+
+// exported is a stream with something to clean up behind it.
+type exported struct {
+	*io.PipeReader
+	done  chan struct{}
+	clean func() error
+}
+
+// Close implements io.Closer. It may be called more than once.
+func (x *exported) Close() error {
+	err := x.PipeReader.Close()
+	<-x.done
+	return errors.Join(err, x.clean())
+}
+
+// exportView mounts the container's file system as it is now, to be read. The
+// changes become a layer of their own for as long as it takes: if that is cut
+// off, it is a layer that nobody has and a mount that nobody has, both of which
+// the next start removes.
+func (e *Engine) exportView(ctx context.Context, id ContainerID, undone *undo.Stack) (string, error) {
+	changes, chain, release, err := e.copyChanges(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	undone.Push("hold on layers", func(context.Context) error { release(); return nil })
+	defer func() { _ = changes.Close() }()
+	sum, err := digest.SHA256.FromReader(changes)
+	if err != nil {
+		return "", err
+	}
+	top := chainID(chain, sum)
+	undone.Push("layer of changes", func(ctx context.Context) error { return e.dropLayers(ctx, []string{top}) })
+	letGo := e.layers.hold(top)
+	undone.Push("hold on layer of changes", func(context.Context) error { letGo(); return nil })
+	err = e.opts.Snapshots.Unpack(ctx, top, func(dir string) error {
+		target, err := os.Open(dir)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = target.Close() }()
+		if _, err := changes.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		_, err = layer.Apply(ctx, target, changes, layer.Options{Limits: e.opts.LayerLimits, Verified: sum})
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return e.view(ctx, append(slices.Clone(chain), top), undone)
+}
+
+// view mounts a chain to be read.
+func (e *Engine) view(ctx context.Context, chain []string, undone *undo.Stack) (string, error) {
+	name := "view-" + strings.ToLower(rand.Text())
+	end, err := e.begin(ctx, opView, name, nil)
+	if err != nil {
+		return "", err
+	}
+	undone.Push("intent", func(context.Context) error { end(); return nil })
+	target := e.rootfs(ContainerID(name))
+	if err := os.Mkdir(target, 0o700); err != nil {
+		return "", err
+	}
+	undone.Push("view", func(ctx context.Context) error {
+		if err := e.opts.Snapshots.Unmount(ctx, target); err != nil {
+			return err
+		}
+		if err := os.Remove(target); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
+	return target, e.opts.Snapshots.View(ctx, chain, target)
+}
+
+// copyChanges is freezeChanges for who wants no image.
+func (e *Engine) copyChanges(ctx context.Context, id ContainerID) (_ *os.File, chain []string, release func(), err error) {
+	c, unlock, err := e.existing(ctx, id)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	chain = c.rec.Chain
+	unlock()
+	f, _, release, err := e.freezeChanges(ctx, id)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		release()
+		return nil, nil, nil, errors.Join(err, f.Close())
+	}
+	return f, chain, release, nil
+}
+
+// ExportImage opens an OCI archive of an imported image.
+func (e *Engine) ExportImage(ctx context.Context, ref string) (Committed, error) {
+	defer e.images.hold(ref)()
+	rec, err := e.opts.Store.Image(ctx, ref)
+	if err != nil {
+		return Committed{}, fmt.Errorf("export image %s: %w", ref, err)
+	}
+	defer e.layers.hold(rec.Chain...)()
+	sources, err := e.layerSources(ctx, rec.Chain)
+	if err != nil {
+		return Committed{}, fmt.Errorf("export image %s: %w", ref, err)
+	}
+	built, err := image.Build(ctx, image.BuildSpec{Config: rec.Config, Created: time.Now(), TempDir: e.tmpDir(), Layers: sources})
+	if err != nil {
+		return Committed{}, fmt.Errorf("export image %s: %w", ref, err)
+	}
+	return Committed{Content: built, Size: built.Size()}, nil
+}
+
+// ChangeKind says how a file differs from the image's.
+type ChangeKind string
+
+// The kinds of changes.
+const (
+	Added    ChangeKind = "added"
+	Modified ChangeKind = "modified"
+	Deleted  ChangeKind = "deleted"
+)
+
+// Change is one file that differs from the image's.
+type Change struct {
+	Kind ChangeKind
+	// Path is absolute inside the container, clean.
+	Path string
+}
+
+// Changes lists how the container's file system differs from its image, by
+// path. A running container is frozen while its changes are copied aside.
+func (e *Engine) Changes(ctx context.Context, id ContainerID) (_ []Change, err error) {
+	changes, chain, release, err := e.copyChanges(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("changes of container %s: %w", id, err)
+	}
+	defer release()
+	defer func() { _ = changes.Close() }()
+	var undone undo.Stack
+	defer func() { err = errors.Join(err, undone.Unwind(ctx)) }()
+	dir, err := e.view(ctx, chain, &undone)
+	if err != nil {
+		return nil, fmt.Errorf("changes of container %s: %w", id, err)
+	}
+	below, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("changes of container %s: %w", id, err)
+	}
+	defer func() { _ = below.Close() }()
+	out, err := listChanges(changes, func(name string) bool {
+		f, err := linux.OpenInRoot(below, name, unix.O_PATH|unix.O_NOFOLLOW)
+		if err != nil {
+			return false
+		}
+		_ = f.Close()
+		return true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("changes of container %s: %w", id, err)
+	}
+	return out, nil
+}
+
+// Names of whiteouts (OCI image-spec layer.md, Whiteouts).
+const (
+	whiteout       = ".wh."
+	whiteoutOpaque = ".wh..wh..opq"
+)
+
+// listChanges reads a layer; before tells whether a path was there without it.
+func listChanges(r io.Reader, before func(name string) bool) ([]Change, error) {
+	var out []Change
+	archive := tar.NewReader(r)
+	for {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
+		dir, base := path.Split(name)
+		gone, isWhiteout := strings.CutPrefix(base, whiteout)
+		switch {
+		case name == "", base == whiteoutOpaque:
+		case isWhiteout:
+			out = append(out, Change{Deleted, "/" + dir + gone})
+		case before(name):
+			out = append(out, Change{Modified, "/" + name})
+		default:
+			out = append(out, Change{Added, "/" + name})
+		}
+	}
+	slices.SortFunc(out, func(a, b Change) int { return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Kind, b.Kind)) })
+	return out, nil
+}
