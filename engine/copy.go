@@ -97,8 +97,8 @@ func (e *Engine) CopyOut(ctx context.Context, id ContainerID, req CopyRequest) (
 	// the reader may be slow: an end of the mount's use must not wait for it
 	unblock := context.AfterFunc(ctx, func() { _ = w.CloseWithError(context.Cause(ctx)) })
 	e.watching.Go(func() {
-		defer unblock()
 		_, err := transfer.Out(ctx, use.root, req.Path, use.ids, req.Limits, w)
+		unblock()
 		use.release()
 		if err != nil {
 			err = fmt.Errorf("copy out of container %s: %w", id, err)
@@ -121,12 +121,12 @@ func (e *Engine) CopyIn(ctx context.Context, id ContainerID, req CopyRequest, r 
 	// Reading r ends with the caller's close of it
 	pr, pw := io.Pipe()
 	unblock := context.AfterFunc(ctx, func() { _ = pw.CloseWithError(context.Cause(ctx)) })
-	defer unblock()
 	go func() {
 		_, err := io.Copy(pw, r)
 		_ = pw.CloseWithError(err)
 	}()
 	res, err := transfer.In(ctx, use.root, req.Path, use.ids, req.Limits, pr)
+	unblock()
 	use.release()
 	if err == nil {
 		// padding behind the end; the writer must not meet a closed pipe
