@@ -33,6 +33,7 @@ func Apply(ctx context.Context, dir *os.File, r io.Reader, opts Options) (Result
 	a := &applier{
 		root:     int(dir.Fd()),
 		lim:      opts.Limits.withDefaults(),
+		mark:     opts.Opaque,
 		implicit: map[string]bool{".": true},
 		skipped:  map[string]bool{},
 		buf:      make([]byte, 128<<10),
@@ -73,6 +74,8 @@ type applier struct {
 	dirs []dirTime
 	// implicit holds directories made without an entry; skipped the devices.
 	implicit, skipped map[string]bool
+
+	mark func(path string) // Options.Opaque
 
 	// last is the directory that was used last; most entries share it.
 	last   string

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -74,7 +75,7 @@ func (a *applier) makeParents(path string) (int, error) {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	if opaque {
-		if err := setOpaque(fd); err != nil {
+		if err := a.setOpaque(fd); err != nil {
 			return -1, errors.Join(err, unix.Close(fd))
 		}
 	}
@@ -125,7 +126,7 @@ func (a *applier) dir(parent int, name, base string, hdr *tar.Header) error {
 		return wrap("open", base, err)
 	}
 	if opaque {
-		err = setOpaque(fd)
+		err = a.setOpaque(fd)
 	}
 	if err == nil {
 		err = a.finishDir(fd, name, hdr)
@@ -163,7 +164,7 @@ func (a *applier) opaque(dir string) error {
 	if err != nil {
 		return err
 	}
-	return setOpaque(fd)
+	return a.setOpaque(fd)
 }
 
 // whiteout removes the name base of the layers below. What this layer itself
@@ -185,7 +186,59 @@ func (a *applier) whiteout(dir, base string) error {
 	if err != nil {
 		return wrap("open", base, err)
 	}
-	return errors.Join(setOpaque(fd), unix.Close(fd))
+	return errors.Join(a.setOpaque(fd), unix.Close(fd))
+}
+
+// setOpaque marks the open directory, now or, when somebody else has to do it,
+// so that it can be found again.
+func (a *applier) setOpaque(fd int) error {
+	if a.mark == nil {
+		return setOpaque(fd)
+	}
+	if err := unix.Fsetxattr(fd, pendingXattr, []byte("y"), 0); err != nil {
+		return wrap("mark opaque", "", err)
+	}
+	// The way here may have led over links; this asks for the path itself.
+	if err := unix.Fchdir(fd); err != nil {
+		return wrap("mark opaque", "", err)
+	}
+	path, err := unix.Getcwd(a.buf)
+	if err != nil {
+		return wrap("mark opaque", "", err)
+	}
+	a.mark(string(a.buf[:path-1]))
+	return nil
+}
+
+// pendingXattr marks a directory that is to become opaque. An entry of a layer
+// cannot bring it.
+const pendingXattr = ownXattrs + "opaque"
+
+// MarkOpaque makes opaque those directories below dir that Apply has named
+// (Options.Opaque), as far as a later entry of the layer did not take their
+// place. Nobody else uses dir meanwhile; no link is followed.
+func MarkOpaque(dir *os.File, paths []string) error {
+	defer runtime.KeepAlive(dir)
+	for _, path := range paths {
+		fd, err := openBelow(int(dir.Fd()), path, unix.O_DIRECTORY, resolve|unix.RESOLVE_NO_SYMLINKS)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("mark opaque %q: %w", path, err)
+		}
+		err = unix.Fremovexattr(fd, pendingXattr)
+		if err == nil {
+			err = setOpaque(fd)
+		}
+		if err == unix.ENODATA { // marked before, or another directory
+			err = nil
+		}
+		if err = errors.Join(err, unix.Close(fd)); err != nil {
+			return fmt.Errorf("mark opaque %q: %w", path, err)
+		}
+	}
+	return nil
 }
 
 // OpaqueXattr marks, with the value "y", a directory that hides those of the

@@ -30,3 +30,8 @@ func Inherit(*os.File, []string, []*os.File) error {
 func Copy(context.Context, *os.File, *os.File) error {
 	return fmt.Errorf("copy layer: %w", errdefs.ErrUnsupported)
 }
+
+// MarkOpaque needs Linux.
+func MarkOpaque(*os.File, []string) error {
+	return fmt.Errorf("mark opaque: %w", errdefs.ErrUnsupported)
+}

@@ -8,6 +8,9 @@ import (
 // paxXattr is the prefix of PAX records that carry extended attributes.
 const paxXattr = "SCHILY.xattr."
 
+// ownXattrs begin the names of attributes that mean something to this package.
+const ownXattrs = "user.gantry."
+
 const capabilityXattr = "security.capability"
 
 // xattrVerdict says what to do with an extended attribute of a foreign layer.
@@ -24,7 +27,7 @@ const (
 // something only on the host that wrote them (labels, signatures) are dropped.
 func judgeXattr(name string) xattrVerdict {
 	switch {
-	case strings.HasPrefix(name, "trusted."), strings.HasPrefix(name, "user.overlay."):
+	case strings.HasPrefix(name, "trusted."), strings.HasPrefix(name, "user.overlay."), strings.HasPrefix(name, ownXattrs):
 		return xattrRefuse
 	case name == capabilityXattr,
 		name == "system.posix_acl_access", name == "system.posix_acl_default":

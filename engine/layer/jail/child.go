@@ -1,0 +1,244 @@
+package jail
+
+import (
+	"context"
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/engine/layer"
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+// locked is the second argument of the second start.
+const locked = "locked"
+
+// targetFD is the target at the second start.
+const targetFD = 5
+
+// Main is the child. args are its arguments behind Verb; it returns what to
+// exit with. It is for a process that Jail has started and refuses others.
+func Main(ctx context.Context, args []string) int { return mainOf(ctx, args, unpack) }
+
+// mainOf is Main with other work at its end.
+func mainOf(ctx context.Context, args []string, work work) int {
+	err := errors.New("is called by gantry only")
+	switch {
+	case len(args) == 1:
+		err = lockIn(args[0])
+	case len(args) == 2 && args[0] == locked:
+		err = serve(ctx, args[1], work)
+	}
+	if err != nil {
+		_, _ = io.WriteString(os.Stderr, "unpack: "+err.Error()+"\n")
+		return 1
+	}
+	return 0
+}
+
+// Capabilities that stay, over the child's own ids only. Of these the last is
+// for the second start to make the target its root.
+const keptCapabilities = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP |
+	1<<unix.CAP_SYS_CHROOT
+
+// lockIn is the first start: it gives everything up and starts again.
+func lockIn(arg string) error {
+	var req request
+	if err := json.Unmarshal([]byte(arg), &req); err != nil {
+		return fmt.Errorf("request: %w", err)
+	}
+	if os.Getpid() != 1 {
+		return errors.New("not the first process of its namespace")
+	}
+	target, err := takeTarget()
+	if err != nil {
+		return err
+	}
+	if err := unix.Dup3(target, targetFD, 0); err != nil { // stays open over the start
+		return os.NewSyscallError("dup3", err)
+	}
+	self, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open own program: %w", err)
+	}
+	libraries, err := needs("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	runtime.LockOSThread() // what follows is this thread's, and execve's
+	if err := limits(req); err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl no_new_privs", err)
+	}
+	if err := landlock(targetFD, append([]int{self}, libraries...)); err != nil {
+		return err
+	}
+	if err := dropCapabilities(); err != nil {
+		return err
+	}
+	if err := unix.CloseRange(targetFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return os.NewSyscallError("close_range", err)
+	}
+	return execSelf(self, []string{"gantry", Verb, locked, arg})
+}
+
+// takeTarget receives the descriptor of the target.
+func takeTarget() (int, error) {
+	oob := make([]byte, unix.CmsgSpace(4))
+	var b [1]byte
+	_, n, _, _, err := unix.Recvmsg(socketFD, b[:], oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return -1, os.NewSyscallError("recvmsg", err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(msgs) != 1 {
+		return -1, errors.Join(err, errors.New("no target was sent"))
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) != 1 {
+		return -1, errors.Join(err, errors.New("no target was sent"))
+	}
+	return fds[0], unix.Close(socketFD)
+}
+
+// needs opens what a program has to read before it runs: nothing for a static
+// one, as gantry is; the system's libraries for others, as tests may be.
+func needs(program string) ([]int, error) {
+	f, err := elf.Open(program)
+	if err != nil {
+		return nil, fmt.Errorf("own program: %w", err)
+	}
+	defer f.Close()
+	static := true
+	for _, p := range f.Progs {
+		static = static && p.Type != elf.PT_INTERP
+	}
+	if static {
+		return nil, nil
+	}
+	var out []int
+	for _, name := range []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64"} {
+		if fd, err := unix.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
+			out = append(out, fd)
+		}
+	}
+	return out, nil
+}
+
+// limits bounds what the process may take.
+func limits(req request) error {
+	set := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_NOFILE: 64, unix.RLIMIT_CPU: 3600, unix.RLIMIT_MEMLOCK: 0, unix.RLIMIT_MSGQUEUE: 0}
+	if req.MemoryBytes > 0 {
+		set[unix.RLIMIT_DATA] = uint64(req.MemoryBytes)
+	}
+	if req.Limits.Bytes > 0 {
+		set[unix.RLIMIT_FSIZE] = uint64(req.Limits.Bytes)
+	}
+	for what, n := range set {
+		var old unix.Rlimit
+		if err := unix.Getrlimit(what, &old); err != nil {
+			return os.NewSyscallError("getrlimit", err)
+		}
+		n = min(n, old.Max)
+		if err := unix.Setrlimit(what, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+			return os.NewSyscallError("setrlimit", err)
+		}
+	}
+	return nil
+}
+
+func dropCapabilities() error {
+	for c := 0; c <= unix.CAP_LAST_CAP; c++ {
+		if keptCapabilities&(1<<c) != 0 {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+			return os.NewSyscallError("prctl capbset_drop", err)
+		}
+	}
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := [2]unix.CapUserData{{Effective: keptCapabilities, Permitted: keptCapabilities}}
+	return os.NewSyscallError("capset", unix.Capset(&head, &data[0]))
+}
+
+// execSelf starts the program fd anew, with an empty environment but for what
+// keeps the runtime small.
+func execSelf(fd int, args []string) error {
+	argv, err := pointers(args)
+	if err != nil {
+		return err
+	}
+	env, err := pointers([]string{"GOMAXPROCS=2", "GOTRACEBACK=none", "GOMEMLIMIT=512MiB"})
+	if err != nil {
+		return err
+	}
+	empty, err := unix.BytePtrFromString("")
+	if err != nil {
+		return err
+	}
+	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(empty)),
+		uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&env[0])), unix.AT_EMPTY_PATH, 0)
+	return os.NewSyscallError("execveat", errno)
+}
+
+func pointers(list []string) ([]*byte, error) {
+	out := make([]*byte, 0, len(list)+1)
+	for _, s := range list {
+		p, err := unix.BytePtrFromString(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return append(out, nil), nil
+}
+
+// work is what the child is for.
+type work func(ctx context.Context, req request, target *os.File) reply
+
+// serve is the second start: it gives up the system calls that it does not
+// need, and works.
+func serve(ctx context.Context, arg string, work work) error {
+	var req request
+	if err := json.Unmarshal([]byte(arg), &req); err != nil {
+		return fmt.Errorf("request: %w", err)
+	}
+	// Threads share their root. The filter forbids another change of it.
+	if err := errors.Join(unix.Fchdir(targetFD), unix.Chroot(".")); err != nil {
+		return fmt.Errorf("change root: %w", err)
+	}
+	if err := filter(); err != nil {
+		return err
+	}
+	target, out := os.NewFile(targetFD, "target"), os.NewFile(resultFD, "result")
+	rep := work(ctx, req, target)
+	return errors.Join(json.NewEncoder(out).Encode(rep), out.Close())
+}
+
+// unpack reads the stream.
+func unpack(ctx context.Context, req request, target *os.File) reply {
+	var rep reply
+	res, err := layer.Apply(ctx, target, os.Stdin, layer.Options{
+		Limits: req.Limits, Verified: "unused", Opaque: func(path string) { rep.Opaque = append(rep.Opaque, path) },
+	})
+	if err == nil {
+		rep.Result = res
+		return rep
+	}
+	rep.Text, rep.Public = err.Error(), errdefs.PublicText(err, "")
+	for i, class := range classes() {
+		if errors.Is(err, class) {
+			rep.Class = i + 1
+		}
+	}
+	return rep
+}
