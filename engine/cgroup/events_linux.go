@@ -33,7 +33,7 @@ func (g *group) Events(ctx context.Context) iter.Seq2[Event, error] {
 }
 
 func (g *group) watch(ctx context.Context, yield func(Event) bool) error {
-	if ctx.Err() != nil {
+	if over(ctx) {
 		return nil
 	}
 	n, v1 := g.t.with("memory")
@@ -63,6 +63,9 @@ func (g *group) watch(ctx context.Context, yield func(Event) bool) error {
 	return w.run(ctx)
 }
 
+// over tells whether the caller has had enough, which is no error here.
+func over(ctx context.Context) bool { return ctx.Err() != nil }
+
 type watcher struct {
 	g     *group
 	n     node
@@ -76,7 +79,7 @@ type watcher struct {
 func (w *watcher) run(ctx context.Context) error {
 	buf := make([]byte, 4096)
 	for rung := false; ; rung = true {
-		if ctx.Err() != nil || !w.g.has(w.n) {
+		if over(ctx) || !w.g.has(w.n) {
 			return nil
 		}
 		if goes, err := w.look(ctx, rung); !goes || err != nil {
@@ -99,7 +102,7 @@ func (w *watcher) arm(ctx context.Context) {
 	} else {
 		_ = w.bell.SetReadDeadline(time.Now().Add(emptyLook))
 	}
-	if ctx.Err() != nil { // its deadline may have been replaced here
+	if over(ctx) { // its deadline may have been replaced here
 		_ = w.bell.SetReadDeadline(time.Unix(1, 0))
 	}
 }
@@ -121,7 +124,7 @@ func (w *watcher) look(ctx context.Context, rung bool) (goes bool, err error) {
 		return w.yield(w.last), nil
 	case gone(err), errors.Is(err, errdefs.ErrUnavailable): // removed, or nobody had to die
 		return true, nil
-	case ctx.Err() != nil:
+	case over(ctx):
 		return false, nil
 	}
 	return true, err

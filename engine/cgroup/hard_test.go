@@ -427,3 +427,40 @@ func TestTreeAtAPath(t *testing.T) {
 		})
 	}
 }
+
+// Nothing stays open, however often groups live and die.
+func TestNoDescriptorLeaks(t *testing.T) {
+	eachLayout(t, func(t *testing.T, tree cgroup.Tree) {
+		open := func() int {
+			entries, err := os.ReadDir("/proc/self/fd")
+			check(t, err)
+			return len(entries)
+		}
+		var before int
+		for n := range 20 {
+			g := create(t, tree, cgrouptest.Limits())
+			files, err := g.BirthFiles()
+			check(t, err)
+			for _, f := range files {
+				check(t, f.Close())
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			for _, err := range g.Events(ctx) {
+				check(t, err)
+			}
+			cancel()
+			check(t, g.Update(t.Context(), cgroup.Limits{BlockIO: &cgroup.BlockIO{}, CPUSet: "0"}))
+			_, err = tree.Create(t.Context(), "two", cgroup.Limits{CPUSet: "99999"})
+			if err == nil {
+				t.Fatal("a group on a processor that is not there")
+			}
+			check(t, g.Delete(t.Context()))
+			if n == 0 {
+				before = open()
+			}
+		}
+		if after := open(); after > before {
+			t.Errorf("%d descriptors, then %d", before, after)
+		}
+	})
+}

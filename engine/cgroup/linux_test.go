@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -317,31 +316,6 @@ func TestFrozenDoesNotRun(t *testing.T) {
 
 func busy(d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
-	}
-}
-
-// BenchmarkStart creates a group, starts a process in it and removes both; the
-// pause between is what makes the lock of JoinFiles expensive.
-func BenchmarkStart(b *testing.B) {
-	for layout, mountinfo := range layouts(b) {
-		for name, start := range map[string]func(testing.TB, cgroup.Group, string) (*os.File, *exec.Cmd){"born": bear, "joined": start} {
-			b.Run(layout+"/"+name, func(b *testing.B) {
-				tree := newTree(b, mountinfo)
-				for b.Loop() {
-					b.StopTimer()
-					pause := time.NewTimer(30 * time.Millisecond)
-					<-pause.C
-					b.StartTimer()
-					g, err := tree.Create(b.Context(), "one", cgroup.Limits{MemoryBytes: 64 << 20, CPUQuota: 50000, Pids: 50})
-					check(b, err)
-					start(b, g, "sleep")
-					b.StopTimer()
-					check(b, g.Kill(b.Context()))
-					check(b, g.Delete(b.Context()))
-					b.StartTimer()
-				}
-			})
-		}
 	}
 }
 
