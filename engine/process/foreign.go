@@ -3,48 +3,51 @@ package process
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
-	"github.com/gantry-project/gantry/internal/linux"
+	"golang.org/x/sys/unix"
 )
 
-// Adopt makes a running process of any other parent known by id, so that
-// Spec.Join can name it. Nobody watches it: Status says that it runs, Wait does
-// not return, and it cannot be forgotten. errdefs.ErrNotFound when it has ended
-// or its number belongs to another process now, errdefs.ErrAlreadyExists when
-// the id is taken.
+// Adopt makes a running process that is no child of the caller's known by id:
+// it can be signalled, and Spec.Join can name it. How it ends is known where
+// the kernel tells (Linux 6.15), otherwise Exit.Code is 255. errdefs.ErrNotFound
+// when it has ended or its number belongs to another process now,
+// errdefs.ErrAlreadyExists when the id is taken.
 func (l *Local) Adopt(id string, process Process) error {
 	p := &proc{id: id, process: process, ended: make(chan struct{}), fd: -1, slot: -1}
 	if err := l.reserve(id, p); err != nil {
 		return err
 	}
-	pidfd, err := openForeign(process, l.bootID)
+	defer l.starts.Done()
+	err := l.adoptForeign(p)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
 		delete(l.procs, id)
 		return fmt.Errorf("adopt process %s: %w", id, err)
 	}
-	p.pidfd, p.started = pidfd, true
+	p.started = true
 	return nil
 }
 
-func openForeign(process Process, bootID string) (*os.File, error) {
-	gone := fmt.Errorf("process %d has ended: %w", process.Pid, errdefs.ErrNotFound)
-	if process.BootID != bootID || process.Pid <= 0 {
-		return nil, gone
+func (l *Local) adoptForeign(p *proc) error {
+	gone := fmt.Errorf("process %d has ended: %w", p.process.Pid, errdefs.ErrNotFound)
+	if p.process.BootID != l.bootID || p.process.Pid <= 0 {
+		return gone
 	}
-	pidfd, err := linux.PidfdOpen(process.Pid)
+	fd, err := reopen(p.process)
 	if err != nil {
-		return nil, gone
+		return fmt.Errorf("%w (%w)", gone, err)
 	}
-	// After the descriptor: so what it is of has this start.
-	if started, err := linux.StartTime(process.Pid); err != nil || started != process.StartTime {
-		_ = pidfd.Close()
-		return nil, gone
+	l.watch.mu.Lock()
+	defer l.watch.mu.Unlock()
+	p.fd = fd
+	if err := l.watch.watchNew(p); err != nil {
+		p.fd = -1
+		_ = unix.Close(fd)
+		return err
 	}
-	return pidfd, nil
+	return nil
 }
 
 // RunHook runs a hook in the caller's namespaces, with state on its standard
