@@ -56,6 +56,24 @@ func NewHost(t testing.TB) *Host {
 	return h
 }
 
+// Group is the name of the host's tree of control groups.
+func (h *Host) Group() string { return h.group }
+
+// HostAt is the host that another process has made with NewHost, with a runner
+// of its own. The maker looks after what is left.
+func HostAt(t testing.TB, root, group string) *Host {
+	t.Helper()
+	runner, err := process.New(process.Options{Log: zerolog.New(zerolog.NewTestWriter(t))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &Host{Root: root, Runner: runner, group: group}
+	if h.Cgroups, err = cgroup.New(t.Context(), cgroup.Options{Name: group}); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
 // Engine opens an engine on the host. close ends it as a stopped service would.
 func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	t.Helper()

@@ -91,7 +91,7 @@ func open(name string, readOnly bool) (*Bolt, error) {
 	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("it is in use by another gantry: %w", errdefs.ErrConflict)
+		return nil, fmt.Errorf("another gantry uses this state directory: %w", errdefs.ErrConflict)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
 		return nil, fmt.Errorf("%w: %w", errdefs.ErrCorrupt, err)
 	case errors.Is(err, errdefs.ErrCorrupt):
