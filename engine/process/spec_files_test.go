@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"reflect"
 	"testing"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -84,5 +85,32 @@ func TestSpecFilesRefused(t *testing.T) {
 		if err := spec.SetFiles([]*os.File{null}); !errors.Is(err, errdefs.ErrInvalid) || spec.Gate != nil || spec.CgroupFiles != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A new field with files must not be forgotten.
+func TestTakeFilesTakesAll(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	var spec Spec
+	fields, want := reflect.ValueOf(&spec).Elem(), 0
+	for i := range fields.NumField() {
+		switch f := fields.Field(i); f.Type() {
+		case reflect.TypeFor[*os.File]():
+			f.Set(reflect.ValueOf(null))
+			want++
+		case reflect.TypeFor[[]*os.File]():
+			f.Set(reflect.ValueOf([]*os.File{null, null}))
+			want += 2
+		case reflect.TypeFor[[3]*os.File]():
+			f.Set(reflect.ValueOf([3]*os.File{null, null, null}))
+			want += 3
+		}
+	}
+	if got := len(spec.TakeFiles()); got != want {
+		t.Errorf("%d files taken of %d", got, want)
 	}
 }
