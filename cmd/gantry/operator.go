@@ -93,7 +93,7 @@ func (t *target) explain(err error) error {
 func operatorCommands() []*cobra.Command {
 	return []*cobra.Command{
 		engineCommand(), psCommand(), runCommand(), startCommand(), stopCommand(), killCommand(), rmCommand(), waitCommand(),
-		pauseCommand(), resumeCommand(), updateCommand(), execCommand(), logsCommand(), topCommand(),
+		pauseCommand(), resumeCommand(), updateCommand(), execCommand(), attachCommand(), logsCommand(), topCommand(),
 		statsCommand(), eventsCommand(), cpCommand(), imagesCommand(), imageCommand(),
 	}
 }

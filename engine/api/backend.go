@@ -17,6 +17,7 @@ type Backend interface {
 	Containers
 	Tuner
 	Sessions
+	Consoles
 	Watcher
 	Files
 	Images
@@ -48,6 +49,12 @@ type Sessions interface {
 	ExecWait(ctx context.Context, id engine.ContainerID, exec string) (engine.ExitState, error)
 	ExecSignal(ctx context.Context, id engine.ContainerID, exec string, sig int) error
 	ExecKill(ctx context.Context, id engine.ContainerID, exec string) error
+}
+
+// Consoles are those of first processes.
+type Consoles interface {
+	Attach(ctx context.Context, id engine.ContainerID) (io.ReadWriteCloser, error)
+	Resize(ctx context.Context, id engine.ContainerID, rows, cols uint16) error
 }
 
 // Watcher looks.

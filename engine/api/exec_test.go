@@ -217,3 +217,44 @@ func TestNoHostFilesReachTheSession(t *testing.T) {
 		check(t, f.Remove(t.Context(), "c", true, api.Change{}))
 	})
 }
+
+func TestAttach(t *testing.T) {
+	both(t, nil, func(t *testing.T, f *fixture) {
+		want(t, "absent", second(f.Attach(t.Context(), "absent")), errdefs.ErrNotFound)
+		_, err := f.Create(t.Context(), api.Create{ID: "c", Image: "busybox", Start: &api.Start{
+			Args: []string{"/bin/sh", "-c", "while read x; do echo said $x; [ $x = end ] && exit 5; done"},
+		}})
+		check(t, err)
+		check(t, f.Resize(t.Context(), "c", api.Size{Rows: 30, Columns: 90}))
+		want(t, "no size", f.Resize(t.Context(), "c", api.Size{Rows: 30}), errdefs.ErrInvalid)
+		gone, err := f.Attach(t.Context(), "c")
+		check(t, err)
+		check(t, gone.Close())
+		a, err := f.Attach(t.Context(), "c")
+		check(t, err)
+		check(t, second(io.WriteString(a, "hello\n")))
+		var said strings.Builder
+		buf := make([]byte, 256)
+		for !strings.Contains(said.String(), "hello\r\n") && !strings.Contains(said.String(), "hello\n") {
+			n, err := a.Read(buf)
+			check(t, err)
+			said.Write(buf[:n])
+		}
+		code := 5
+		if f.real {
+			check(t, second(io.WriteString(a, "end\n")))
+		} else {
+			code = 7
+			check(t, second(f.Stop(t.Context(), "c", api.Stop{Timeout: 1}, api.Change{})))
+		}
+		if _, err := io.ReadAll(a); err != nil {
+			t.Error(err)
+		}
+		if exit, err := a.Wait(t.Context()); err != nil || exit.Code != code {
+			t.Errorf("ended %+v %v", exit, err)
+		}
+		check(t, a.Close())
+		want(t, "a dead one", second(f.Attach(t.Context(), "c")), errdefs.ErrConflict)
+		check(t, f.Remove(t.Context(), "c", false, api.Change{}))
+	})
+}

@@ -380,6 +380,29 @@ func (f *fake) Logs(ctx context.Context, id engine.ContainerID, req engine.LogsR
 	return r, nil
 }
 
+// Attach is a console that echoes until it is closed or the container ends.
+func (f *fake) Attach(_ context.Context, id engine.ContainerID) (io.ReadWriteCloser, error) {
+	var done chan struct{}
+	err := f.with(id, func(c *fakeContainer) error { done = c.done; return running(c) })
+	if err != nil {
+		return nil, err
+	}
+	r, w := io.Pipe()
+	go func() { <-done; _ = w.Close() }()
+	return echo{r, w}, nil
+}
+
+type echo struct {
+	*io.PipeReader
+	*io.PipeWriter
+}
+
+func (e echo) Close() error { return errors.Join(e.PipeReader.Close(), e.PipeWriter.Close()) }
+
+func (f *fake) Resize(_ context.Context, id engine.ContainerID, _, _ uint16) error {
+	return f.with(id, running)
+}
+
 func (f *fake) Subscribe() *engine.Subscription { return f.bus.Subscribe() }
 
 func (f *fake) CopyOut(ctx context.Context, id engine.ContainerID, req engine.CopyRequest) (io.ReadCloser, error) {

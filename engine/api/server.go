@@ -104,6 +104,7 @@ func (s *Server) routes() http.Handler {
 		"POST /v1/containers/{id}/resume":            s.resume,
 		"POST /v1/containers/{id}/update":            s.update,
 		"GET /v1/containers/{id}/wait":               s.wait,
+		"POST /v1/containers/{id}/resize":            s.resize,
 		"GET /v1/containers/{id}/top":                s.top,
 		"PUT /v1/containers/{id}/archive":            s.copyIn,
 		"GET /v1/containers/{id}/execs":              s.execs,
@@ -119,6 +120,7 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/containers/{id}/stats":   s.stats,
 		"GET /v1/containers/{id}/archive": s.copyOut,
 		"GET /v1/events":                  s.events,
+		"POST /v1/containers/{id}/attach": s.attach,
 		"POST /v1/containers/{id}/exec":   s.exec,
 		"POST /v1/images":                 s.importImage,
 	} {
