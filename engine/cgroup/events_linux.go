@@ -50,17 +50,25 @@ func (g *group) watch(ctx context.Context, yield func(Event) bool) error {
 	}
 	last, err := g.event(n, v1)
 	if err != nil {
-		return err
+		return absent(err)
 	}
 	bell, err := register(g.dir(n))
 	if err != nil {
-		return err
+		return absent(err)
 	}
 	defer func() { _ = bell.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = bell.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	w := &watcher{g: g, n: n, v1: v1, bell: bell, last: last, yield: yield}
 	return w.run(ctx)
+}
+
+// absent gives an error its class when the group was removed meanwhile.
+func absent(err error) error {
+	if gone(err) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+	}
+	return err
 }
 
 // over tells whether the caller has had enough, which is no error here.

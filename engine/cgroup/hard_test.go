@@ -332,7 +332,7 @@ func TestStatsInFull(t *testing.T) {
 		check(t, g.Update(t.Context(), l))
 		start(t, g, "spin")
 		var s cgroup.Stats
-		for deadline := time.Now().Add(time.Minute); s.CPUThrottledPeriods == 0 || s.CPUUser == 0; {
+		for deadline := time.Now().Add(time.Minute); s.CPUThrottledPeriods == 0 || s.CPUThrottled == 0 || s.CPUUser == 0; {
 			var err error
 			s, err = g.Stats(t.Context())
 			check(t, err)
