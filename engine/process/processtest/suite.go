@@ -56,6 +56,9 @@ func Suite(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"Forget", testForget},
 		{"List", testList},
 		{"ConcurrentStarts", testConcurrentStarts},
+		{"Attach", testAttach},
+		{"Detach", testDetach},
+		{"AttachErrors", testAttachErrors},
 		{"Join", testJoin},
 		{"BadAttributes", testBadAttributes},
 	} {
