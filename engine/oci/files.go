@@ -55,6 +55,7 @@ func (c *converter) mounts() error {
 			return invalid(field, "a bind mount without a source")
 		case bind:
 			m.Source = c.inBundle(m.Source)
+			m.Options = c.bindOptions(field, m.Options)
 		case m.Type == "":
 			return invalid(field, "no type")
 		}
@@ -78,6 +79,19 @@ func (c *converter) mounts() error {
 		return unsupported("linux.mountLabel", "mounts are not labelled")
 	}
 	return nil
+}
+
+// bindOptions leaves out, with a warning, options for a file system: mount(2)
+// passes them over for bind mounts.
+func (c *converter) bindOptions(field string, options []string) (keep []string) {
+	for _, o := range options {
+		if slices.Contains(MountOptions(), o) || strings.HasPrefix(o, "idmap=") || strings.HasPrefix(o, "ridmap=") {
+			keep = append(keep, o)
+		} else {
+			c.warn(field, "option %q has no effect on a bind mount", clip(o))
+		}
+	}
+	return keep
 }
 
 func (c *converter) devices() error {

@@ -95,9 +95,14 @@ func (f facts) forSpec(s *Spec) facts {
 		h := &f.cgroups[i]
 		tree := path.Join(cgroupRoot, h.name)
 		h.own = tree
-		for _, file := range s.CgroupFiles {
+		for _, file := range append([]*os.File{s.CgroupDir}, s.CgroupFiles...) {
+			if file == nil {
+				continue
+			}
 			if at, err := os.Readlink("/proc/self/fd/" + strconv.FormatUint(uint64(file.Fd()), 10)); err == nil && strings.HasPrefix(at, tree+"/") {
-				h.own = path.Dir(at)
+				if h.own = at; file != s.CgroupDir {
+					h.own = path.Dir(at)
+				}
 			}
 		}
 	}

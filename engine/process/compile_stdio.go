@@ -10,6 +10,7 @@ import (
 
 // placeFiles takes along the open files of the Spec.
 func (c *compiler) placeFiles() {
+	c.birthplace = c.spec.CgroupDir
 	for _, f := range c.spec.CgroupFiles {
 		c.cgroups = append(c.cgroups, c.placeFile("control group", f))
 	}

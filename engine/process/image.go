@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"syscall"
 	"unsafe"
 
 	"github.com/gantry-project/gantry/internal/linux"
@@ -125,10 +126,14 @@ func launch(p *Program, null *os.File) (*os.Process, *os.File, error) {
 		return nil, nil, err
 	}
 	defer func() { _ = theirs.Close() }()
-	child, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", selfFD), []string{"gantry-init"}, &os.ProcAttr{
+	attr := &os.ProcAttr{
 		Env:   []string{},
 		Files: append([]*os.File{null, null, null, theirs, self}, files...),
-	})
+	}
+	if p.birthplace != nil {
+		attr.Sys = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(p.birthplace.Fd())}
+	}
+	child, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", selfFD), []string{"gantry-init"}, attr)
 	if err != nil {
 		_ = ours.Close()
 		return nil, nil, fmt.Errorf("start set-up program: %w", err)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"golang.org/x/sys/unix"
@@ -32,6 +33,8 @@ type Program struct {
 	report int
 	// places are the files of the child, from firstFD on.
 	places []place
+	// birthplace is a directory of cgroup v2, nil for that of the runner.
+	birthplace *os.File
 }
 
 type reloc struct{ at, target int }

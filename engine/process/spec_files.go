@@ -18,6 +18,7 @@ type PassedFiles struct {
 	ConsoleSocket   bool    `json:",omitempty"`
 	Gate            bool    `json:",omitempty"`
 	SeccompListener bool    `json:",omitempty"`
+	CgroupDir       bool    `json:",omitempty"`
 	// State is the object that Hooks.State makes, without status and pid.
 	State json.RawMessage `json:",omitempty"`
 }
@@ -40,7 +41,7 @@ func (s *Spec) TakeFiles() []*os.File {
 	for _, one := range []struct {
 		file *os.File
 		has  *bool
-	}{{s.ConsoleSocket, &p.ConsoleSocket}, {s.Gate, &p.Gate}, {s.SeccompListener, &p.SeccompListener}} {
+	}{{s.ConsoleSocket, &p.ConsoleSocket}, {s.Gate, &p.Gate}, {s.SeccompListener, &p.SeccompListener}, {s.CgroupDir, &p.CgroupDir}} {
 		if one.file != nil {
 			*one.has, files = true, append(files, one.file)
 		}
@@ -49,7 +50,7 @@ func (s *Spec) TakeFiles() []*os.File {
 		p.State = s.Hooks.State("", 0)
 	}
 	s.CgroupFiles, s.Stdio, s.Preserve = nil, [3]*os.File{}, nil
-	s.ConsoleSocket, s.Gate, s.SeccompListener, s.Hooks.State = nil, nil, nil, nil
+	s.ConsoleSocket, s.Gate, s.SeccompListener, s.CgroupDir, s.Hooks.State = nil, nil, nil, nil, nil
 	s.Passed = p
 	return files
 }
@@ -63,7 +64,7 @@ func (s *Spec) SetFiles(files []*os.File) error {
 		p = &PassedFiles{}
 	}
 	count := 0
-	for _, one := range []bool{p.Stdio[0], p.Stdio[1], p.Stdio[2], p.ConsoleSocket, p.Gate, p.SeccompListener} {
+	for _, one := range []bool{p.Stdio[0], p.Stdio[1], p.Stdio[2], p.ConsoleSocket, p.Gate, p.SeccompListener, p.CgroupDir} {
 		if one {
 			count++
 		}
@@ -97,6 +98,7 @@ func (s *Spec) SetFiles(files []*os.File) error {
 	}
 	s.Preserve = next(p.Preserve)
 	s.ConsoleSocket, s.Gate, s.SeccompListener = one(p.ConsoleSocket), one(p.Gate), one(p.SeccompListener)
+	s.CgroupDir = one(p.CgroupDir)
 	s.Passed = nil
 	return nil
 }

@@ -199,10 +199,28 @@ func (b *birth) enter(ctx context.Context) error {
 		return err
 	}
 	b.undo.Push("control group", b.group.Delete)
-	files, err := b.group.JoinFiles()
+	files, err := joinFiles(&b.conf.Process, b.group)
 	b.files = append(b.files, files...)
-	b.conf.Process.CgroupFiles = files
 	return err
+}
+
+// joinFiles opens the group for a child, the quick way unless hooks inside have
+// to join too. The caller closes the files.
+func joinFiles(spec *process.Spec, g cgroup.Group) ([]*os.File, error) {
+	if len(spec.Hooks.CreateContainer)+len(spec.Hooks.StartContainer) > 0 {
+		files, err := g.JoinFiles()
+		spec.CgroupFiles = files
+		return files, err
+	}
+	files, err := g.BirthFiles()
+	if err != nil {
+		return nil, err
+	}
+	spec.CgroupFiles = files
+	if info, err := files[0].Stat(); err == nil && info.IsDir() {
+		spec.CgroupDir, spec.CgroupFiles = files[0], files[1:]
+	}
+	return files, nil
 }
 
 // connect sets what connects the caller with the command.

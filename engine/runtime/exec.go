@@ -82,8 +82,8 @@ func (s *session) run(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	s.spec.CgroupFiles, err = g.JoinFiles()
-	s.files = append(s.files, s.spec.CgroupFiles...)
+	files, err := joinFiles(&s.spec, g)
+	s.files = append(s.files, files...)
 	if err != nil {
 		return 0, err
 	}

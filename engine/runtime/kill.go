@@ -89,8 +89,8 @@ func (r *Runtime) Kill(ctx context.Context, id string, sig int, all bool) error 
 	return join("kill", id, errs...)
 }
 
-// Delete removes a stopped container, or one that was never started, and runs
-// the poststop hooks. With force it ends a running one first, and an unknown
+// Delete removes a stopped container, or one whose creation was cut off, and
+// runs the poststop hooks. With force it ends a running one first, and an unknown
 // one is nil; without, errdefs.ErrConflict and errdefs.ErrNotFound. A container
 // whose record is damaged can be deleted by force.
 func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
@@ -110,11 +110,9 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 	case err != nil:
 		return err
 	}
-	switch status := r.status(ctx, rec); status {
-	case Running, Paused:
-		if !force {
-			return fmt.Errorf("cannot delete container %s that is not stopped: %s: %w", id, status, errdefs.ErrConflict)
-		}
+	// One that is being created by nobody any more (the lock is ours) goes too.
+	if status := r.status(ctx, rec); !force && status != Stopped && status != Creating {
+		return fmt.Errorf("cannot delete container %s that is not stopped: %s: %w", id, status, errdefs.ErrConflict)
 	}
 	return r.remove(ctx, rec)
 }
