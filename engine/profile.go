@@ -7,8 +7,8 @@ import (
 	"github.com/gantry-project/gantry/engine/process"
 )
 
-// The default profile: what every container gets. Each line is a decision;
-// docs/ARCHITECTURE.md says what they add up to.
+// The default profile: what every container gets. It is data for the runner,
+// which adds nothing of its own (process.Spec).
 //
 //	namespaces    user and net are pinned and outlive a start; pid, mount, uts,
 //	              ipc, cgroup and time are new at each start

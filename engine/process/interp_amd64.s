@@ -4,6 +4,9 @@
 // small executable (image.go) and is that program's entry point, so it is
 // position independent, calls nothing and uses no stack.
 //
+// openat2(2) answers EAGAIN when something anywhere was renamed or mounted while
+// it followed a "..": such a step is repeated.
+//
 // R12: the current step. R13: the data segment, whose first 16 bytes are the
 // record that reports a failure, followed by the address of the number of the
 // socket to report on. Offsets are those of program.go.
@@ -68,6 +71,11 @@ next:
 	JMP  step
 failed:
 	NEGQ AX
+	CMPW AX, $11 // EAGAIN of openat2: look again
+	JNE  listed
+	CMPQ 0(R12), $437
+	JEQ  step
+listed:
 	CMPW AX, 88(R12)
 	JEQ  ignored
 	CMPW AX, 90(R12)

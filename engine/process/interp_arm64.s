@@ -55,6 +55,12 @@ next:
 	B    step
 failed:
 	NEG  R0, R0
+	CMP  $11, R0 // EAGAIN of openat2: look again
+	BNE  listed
+	MOVD 0(R19), R9
+	CMP  $437, R9
+	BEQ  step
+listed:
 	MOVHU 88(R19), R9
 	CMP  R9, R0
 	BEQ  ignored
