@@ -77,7 +77,7 @@ func (s *server) serve(ctx context.Context) (reason, error) {
 		s.tasks.Go(s.watchGuard)
 	}
 	s.log.Info().Str("socket", s.options.Socket).Msg("keeper serves")
-	err = s.accept(listener, work)
+	err = s.accept(work, listener)
 	s.leave(leftByCaller)
 	why := leftByCaller
 	_ = errors.As(context.Cause(s.leaving), &why)
@@ -106,7 +106,7 @@ func (s *server) finishTasks() {
 	}
 }
 
-func (s *server) accept(listener *net.UnixListener, work context.Context) error {
+func (s *server) accept(work context.Context, listener *net.UnixListener) error {
 	for {
 		conn, err := listener.AcceptUnix()
 		if s.leaving.Err() != nil {

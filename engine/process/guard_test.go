@@ -251,8 +251,14 @@ func TestFindExit(t *testing.T) {
 		from  int64
 		index int // -1 for none
 	}{
-		{1, 0, 0}, {1, exitsBase, 0}, {1, exitsBase + exitSize, 500}, {500, exitsBase, 499},
-		{500, exitsBase + 500*exitSize, 999}, {501, exitsBase, -1}, {1, exitsBase + 501*exitSize, -1}, {1, 1 << 40, -1},
+		{1, 0, 0},
+		{1, exitsBase, 0},
+		{1, exitsBase + exitSize, 500},
+		{500, exitsBase, 499},
+		{500, exitsBase + 500*exitSize, 999},
+		{501, exitsBase, -1},
+		{1, exitsBase + 501*exitSize, -1},
+		{1, 1 << 40, -1},
 	} {
 		e, ok := findExit(f, tt.pid, tt.from)
 		if ok != (tt.index >= 0) || ok && syscall.WaitStatus(e.status).ExitStatus() != tt.index%7 {

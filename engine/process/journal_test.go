@@ -55,7 +55,7 @@ func openLog(t *testing.T, p *proc) {
 // byte; the next one goes on. Nothing is lost, nothing is there twice.
 func TestMoverResumesBehindEachStep(t *testing.T) {
 	const says, logged = "b\r\nc\r\rd\r\ne\r", "b\nc\r\rd\ne" // as the terminal gives it; held: '\r'
-	const written = len("\r") + len(logged)                    // the chunk in the log, with what was held before
+	const written = len("\r") + len(logged)                   // the chunk in the log, with what was held before
 	steps := []string{"begin", "splice", "count", "read"}
 	for n := range written + 1 {
 		steps = append(steps, fmt.Sprint(n))
