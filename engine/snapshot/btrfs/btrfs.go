@@ -195,6 +195,10 @@ func (s *Snapshotter) removeDisk(disk string) error {
 	if err != nil {
 		return err
 	}
+	// A full disk has no room for its own removal.
+	if err := s.groups.lift(disk); err != nil {
+		return err
+	}
 	if err := removeVolume(disk, "fs"); err != nil {
 		return err
 	}

@@ -116,6 +116,19 @@ func (g *groups) usage(disk string) (snapshot.Usage, error) {
 	return snapshot.Usage{Bytes: int64(binary.LittleEndian.Uint64(items[0].data[24:])), Inodes: -1}, nil
 }
 
+// lift takes the limit of a disk away. A group that is gone has none.
+func (g *groups) lift(disk string) error {
+	id := g.of(disk)
+	if id == 0 {
+		return nil
+	}
+	err := limitGroup(g.root, id, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTCONN) { // ENOTCONN: quotas are off
+		return nil
+	}
+	return err
+}
+
 // drop removes the group of a disk whose subvolume, if not 0, is gone. What
 // cannot be removed yet is found by Check.
 func (g *groups) drop(disk string, volume uint64) {

@@ -178,7 +178,7 @@ func (d *Disks) compare(ctx context.Context, disk, tree string, layers []string,
 
 // Commit implements snapshot.DiskStore: the copy that Changes makes is moved.
 func (d *Disks) Commit(ctx context.Context, key, chainID string) error {
-	at, err := d.MountedAt(key)
+	at, err := d.MountedAt(ctx, key)
 	if err == nil && at != "" {
 		err = fmt.Errorf("it is mounted at %s: %w", at, errdefs.ErrConflict)
 	}
@@ -195,11 +195,25 @@ func (d *Disks) Commit(ctx context.Context, key, chainID string) error {
 	return d.b.Store.Remove(ctx, key)
 }
 
-// MountedAt says where a disk is mounted, "" if nowhere: what mountinfo says of
-// the root of the mount is the tree's path in its file system.
-func (d *Disks) MountedAt(key string) (string, error) {
+// MountedAt says where a disk is mounted, "" if nowhere.
+func (d *Disks) MountedAt(ctx context.Context, key string) (string, error) {
+	_, tree, err := d.treeOf(ctx, key)
+	if err != nil {
+		return "", err
+	}
+	own, err := os.Stat(tree)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
 	found, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-		return !strings.HasSuffix(m.Root, "/active/"+key+"/fs"), false
+		if !strings.HasSuffix(m.Root, "/fs") { // all trees are called so
+			return true, false
+		}
+		info, err := os.Stat(m.Mountpoint)
+		return err != nil || !os.SameFile(own, info), false
 	})
 	if err != nil || len(found) == 0 {
 		return "", err

@@ -189,5 +189,17 @@ func (u *Unmounter) Await(ctx context.Context, target string) error {
 	}
 }
 
+// AwaitAll waits for the background part of every Unmount so far.
+func (u *Unmounter) AwaitAll(ctx context.Context) error {
+	var err error
+	u.pending.Range(func(target, _ any) bool {
+		if name, ok := target.(string); ok {
+			err = u.Await(ctx, name)
+		}
+		return err == nil
+	})
+	return err
+}
+
 // Close waits for all unmounts under way.
 func (u *Unmounter) Close() { u.closing.Wait() }

@@ -139,3 +139,20 @@ func overlayOfPaths(name, root string, b branches) (int, error) {
 	attr := unix.MountAttr{Attr_set: uint64(b.attributes())}
 	return fd, os.NewSyscallError("mount_setattr", unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr))
 }
+
+// tryUpper tries to mount what is in dir, with an index: EBUSY if it is mounted.
+func tryUpper(dir, lower string) error {
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fs)
+	for _, kv := range [][2]string{
+		{"lowerdir", lower}, {"upperdir", filepath.Join(dir, "upper")}, {"workdir", filepath.Join(dir, "work")}, {"index", "on"},
+	} {
+		if err := unix.FsconfigSetString(fs, kv[0], kv[1]); err != nil {
+			return err
+		}
+	}
+	return unix.FsconfigCreate(fs)
+}

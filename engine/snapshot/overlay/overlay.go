@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/engine/snapshot"
@@ -182,7 +183,7 @@ func (s *Snapshotter) SetLimit(ctx context.Context, key string, limit snapshot.L
 
 // Check implements snapshot.Maintainer.
 func (s *Snapshotter) Check(ctx context.Context, req snapshot.CheckRequest) ([]snapshot.Finding, error) {
-	return s.store.Check(ctx, req, shelf.Hooks{Disk: s.checkDisk, Mounted: mountedAt, Store: func(ctx context.Context, c *shelf.Checker) error {
+	return s.store.Check(ctx, req, shelf.Hooks{Disk: s.checkDisk, Mounted: s.usedAt, Store: func(ctx context.Context, c *shelf.Checker) error {
 		return quota.Check(ctx, c, s.store.Path("active"), s.quota)
 	}})
 }
@@ -219,6 +220,29 @@ func mountedAt(key string) (string, error) {
 	return found[0].Mountpoint, nil
 }
 
+// usedAt says where a disk is mounted, "" if nowhere. The source of a mount does
+// not say of which store it is, and a container's mount namespace is not ours:
+// overlayfs is asked, which refuses an upper directory that is in use if the
+// new mount is to have an index. That mount is never attached.
+func (s *Snapshotter) usedAt(ctx context.Context, key string) (string, error) {
+	if err := s.mounts.AwaitAll(ctx); err != nil {
+		return "", err
+	}
+	dir, _, err := s.branchesOf(ctx, key)
+	if err != nil {
+		return "", err
+	}
+	err = tryUpper(dir, s.store.Path("empty"))
+	if err == nil {
+		return "", nil
+	}
+	at, merr := mountedAt(key)
+	if merr != nil || at != "" || !errors.Is(err, unix.EBUSY) {
+		return at, merr
+	}
+	return "another mount namespace", nil
+}
+
 // Commit implements snapshot.DiskStore. The upper directory is moved when it is
 // on the store's own file system and not counted against a quota.
 func (s *Snapshotter) Commit(ctx context.Context, key, chainID string) error {
@@ -226,7 +250,7 @@ func (s *Snapshotter) Commit(ctx context.Context, key, chainID string) error {
 	if err != nil {
 		return err
 	}
-	if at, err := mountedAt(key); err != nil || at != "" {
+	if at, err := s.usedAt(ctx, key); err != nil || at != "" {
 		return errors.Join(err, fmt.Errorf("commit snapshot %s: it is mounted at %s: %w", key, at, errdefs.ErrConflict))
 	}
 	_, limited, err := s.branchesOf(ctx, key)

@@ -185,6 +185,33 @@ func TestNewSweepsWhatACrashLeft(t *testing.T) {
 	}
 }
 
+// TestCheckSeesMountsElsewhere: a disk that only another mount namespace shows,
+// here nobody but an open file, is not removed.
+func TestCheckSeesMountsElsewhere(t *testing.T) {
+	dir := t.TempDir()
+	s, target := open(t, filepath.Join(dir, "store")), filepath.Join(dir, "rootfs")
+	if err := errors.Join(os.Mkdir(target, 0o755), s.Prepare(t.Context(), "c", nil, snapshot.Limit{}), s.Mount(t.Context(), "c", target, snapshottest.IDs(t, 1_000_000))); err != nil {
+		t.Fatal(err)
+	}
+	hold, err := os.Open(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hold.Close()
+	if err := syscall.Unmount(target, syscall.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	req := snapshot.CheckRequest{Repair: true, References: &snapshot.References{}}
+	found, err := s.Check(t.Context(), req)
+	if err != nil || len(found) != 1 || found[0].Mended || !strings.Contains(found[0].Detail, "another mount namespace") {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	hold.Close()
+	if found, err = s.Check(t.Context(), req); err != nil || len(found) != 1 || !found[0].Mended {
+		t.Errorf("%+v, %v", found, err)
+	}
+}
+
 func TestDamagedChainIsNamed(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, root)

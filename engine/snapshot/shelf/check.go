@@ -27,7 +27,7 @@ type Hooks struct {
 	// Disk looks at one disk that can be read.
 	Disk func(ctx context.Context, c *Checker, key, dir string) error
 	// Mounted says where a disk is mounted, "" if nowhere.
-	Mounted func(key string) (at string, err error)
+	Mounted func(ctx context.Context, key string) (at string, err error)
 	// Store looks at what is not a disk's: devices, mounts, quotas, caches.
 	Store func(ctx context.Context, c *Checker) error
 }
@@ -148,7 +148,7 @@ func (c *Checker) disks(ctx context.Context) error {
 // removeDisk removes a disk that nothing refers to, unless it is mounted.
 func (c *Checker) removeDisk(ctx context.Context, key string) error {
 	if c.h.Mounted != nil {
-		at, err := c.h.Mounted(key)
+		at, err := c.h.Mounted(ctx, key)
 		if err != nil {
 			return err
 		}

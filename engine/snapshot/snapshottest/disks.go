@@ -163,6 +163,7 @@ func limits(t *testing.T, e *env) {
 		t.Errorf("the limit of one container hits another: %q, %v", out, err)
 	}
 	must(t, os.WriteFile(filepath.Join(e.dir, "host"), make([]byte, mib), 0o600))
+	wantClass(t, e.Commit(ctx, "c", chainID("full")), errdefs.ErrConflict)
 	changeLimits(t, e, d, target, size)
 	if d.LimitInodes {
 		out, err := Inside(t, baseB, 0, other, "i=0; while [ $i -lt 2000 ]; do : > n$i || exit 1; i=$((i+1)); done")
