@@ -117,13 +117,12 @@ func needs(program string) ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("own program: %w", err)
 	}
-	defer f.Close()
 	static := true
 	for _, p := range f.Progs {
 		static = static && p.Type != elf.PT_INTERP
 	}
-	if static {
-		return nil, nil
+	if err := f.Close(); err != nil || static {
+		return nil, err
 	}
 	var out []int
 	for _, name := range []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64"} {

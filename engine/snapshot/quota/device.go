@@ -157,7 +157,7 @@ func OrphanDevices(root string, report func(what, file string, mend func() error
 func detach(n int) error {
 	dev, err := openDevice(n)
 	if err != nil {
-		return nil //nolint:nilerr // it went by itself
+		return nil // it went by itself
 	}
 	defer dev.Close()
 	err = unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0)

@@ -171,5 +171,5 @@ func (w *manifestWalk) describe(path, target string, st *unix.Stat_t) {
 		size = st.Size
 		w.bytes += size
 	}
-	fmt.Fprintf(w.hash, "%q %o %d:%d %d %d %q\n", path, st.Mode, st.Uid, st.Gid, size, uint64(st.Rdev), target)
+	_, _ = fmt.Fprintf(w.hash, "%q %o %d:%d %d %d %q\n", path, st.Mode, st.Uid, st.Gid, size, uint64(st.Rdev), target)
 }
