@@ -149,7 +149,7 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	}
 }
 
-func (s *Subscription) take() (ev Event, err error, ok bool) { //nolint:revive // an end is an answer too
+func (s *Subscription) take() (ev Event, err error, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -22,7 +22,7 @@ func attachCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		defer a.Close()
+		defer func() { _ = a.Close() }()
 		if isTerminal(os.Stdin) {
 			restore, err := raw(os.Stdin)
 			if err != nil {

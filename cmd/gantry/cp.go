@@ -73,7 +73,7 @@ func copyOut(ctx context.Context, c *api.Client, id, name, dst string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	tr := tar.NewReader(r)
 	for {
 		hdr, err := tr.Next()
@@ -151,7 +151,7 @@ func copyIn(ctx context.Context, c *api.Client, id, dst, src string) error {
 	}
 	r, w := io.Pipe()
 	go func() { _ = w.CloseWithError(pack(w, src, base, info)) }()
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	_, err = c.CopyIn(ctx, id, dir, r)
 	return err
 }

@@ -120,7 +120,7 @@ func (c *Client) Events(ctx context.Context, container string, begun func(), fn 
 	if err != nil {
 		return err
 	}
-	res, err := c.send(req)
+	res, err := c.send(req) //nolint:bodyclose // eachOf closes it
 	if err != nil {
 		return err
 	}

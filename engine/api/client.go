@@ -139,7 +139,7 @@ func (c *Client) answer(req *http.Request, out any) error {
 // each reads documents, one a line, and calls fn with each until the stream
 // ends (nil), fn fails or ctx ends.
 func each[T any](c *Client, req *http.Request, fn func(T) error) error {
-	res, err := c.send(req)
+	res, err := c.send(req) //nolint:bodyclose // eachOf closes it
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (b *bytesBody) Read(p []byte) (int, error) {
 }
 
 func (c *Client) bytes(req *http.Request) (io.ReadCloser, error) {
-	res, err := c.send(req)
+	res, err := c.send(req) //nolint:bodyclose // the caller closes it
 	if err != nil {
 		return nil, err
 	}

@@ -1,14 +1,12 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
 
 	"github.com/gantry-project/gantry/engine"
-	"github.com/gantry-project/gantry/internal/linux"
-
-	"fmt"
-
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 func (s *Server) copyOut(w http.ResponseWriter, r *http.Request) error {

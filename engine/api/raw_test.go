@@ -70,7 +70,7 @@ func TestRawRequests(t *testing.T) {
 			_, _ = fmt.Fprintf(conn, "%x\r\n%s\r\n", len(chunk), chunk)
 		}
 		_, _ = fmt.Fprint(conn, "0\r\n\r\n")
-		if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != 400 {
+		if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != 400 { //nolint:bodyclose // the connection is closed
 			t.Errorf("%+v %v", res, err)
 		}
 	})
@@ -78,14 +78,14 @@ func TestRawRequests(t *testing.T) {
 		conn, in := dial(t, f)
 		body := `{"args":["true"]}`
 		_, _ = fmt.Fprintf(conn, "POST /v1/containers/c/exec HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", upgrade, len(body), body)
-		if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != 101 {
+		if res, err := http.ReadResponse(in, nil); err != nil || res.StatusCode != 101 { //nolint:bodyclose // the connection is closed
 			t.Fatalf("%+v %v", res, err)
 		}
 		check(t, second(conn.Write([]byte{0})))
 		if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, `"invalid"`) {
 			t.Errorf("%q %v", line, err)
 		}
-		if _, err := in.ReadByte(); err != io.EOF { //nolint:errorlint // exactly the end
+		if _, err := in.ReadByte(); err != io.EOF {
 			t.Errorf("not closed: %v", err)
 		}
 	})

@@ -161,11 +161,7 @@ func (s *Server) guard(h func(http.ResponseWriter, *http.Request) error) http.Ha
 		if err == nil {
 			err = h(tw, r)
 		}
-		log := s.opts.Log.Debug()
-		if err != nil {
-			log = log.Err(err)
-		}
-		log.Str(logging.Method, r.Method).Str("path", r.URL.Path).Dur(logging.Took, time.Since(began)).Msg("request on the socket")
+		s.opts.Log.Debug().Err(err).Str(logging.Method, r.Method).Str("path", r.URL.Path).Dur(logging.Took, time.Since(began)).Msg("request on the socket")
 		switch {
 		case err == nil:
 		case !tw.begun:

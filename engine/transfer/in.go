@@ -154,7 +154,7 @@ func (n *inner) makeAll(dir string) (int, error) {
 		return -1, err
 	}
 	defer func() { _ = unix.Close(parent) }()
-	if err := unix.Mkdirat(parent, base, 0o755); err != nil && err != unix.EEXIST { //nolint:errorlint // a bare errno
+	if err := unix.Mkdirat(parent, base, 0o755); err != nil && err != unix.EEXIST {
 		return -1, classify("mkdir", dir, err)
 	}
 	return openBelow(n.root, n.dir+"/"+dir, flags, 0)
@@ -163,7 +163,7 @@ func (n *inner) makeAll(dir string) (int, error) {
 func (n *inner) mkdir(parent int, base string, hdr *tar.Header) error {
 	err := unix.Mkdirat(parent, base, 0o700)
 	made := err == nil
-	if err != nil && err != unix.EEXIST { //nolint:errorlint // a bare errno
+	if err != nil && err != unix.EEXIST {
 		return classify("mkdir", base, err)
 	}
 	if !made {
