@@ -38,7 +38,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
 	}
-	cmd.AddCommand(computeCommand(), configCommand(), keeperCommand(), runtimeCommand(), doctorCommand(), versionCommand())
+	cmd.AddCommand(computeCommand(), configCommand(), keeperCommand(), unpackCommand(), runtimeCommand(), doctorCommand(), versionCommand())
 	cmd.AddCommand(operatorCommands()...)
 	return cmd
 }
