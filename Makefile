@@ -10,7 +10,7 @@ STATE   ?= /var/lib/gantry-controlplane
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run stop test check fmt lint unit fuzz functional bench-boot bench-engine install clean deps
+.PHONY: help build run stop test check fmt lint unit fuzz functional validate bench-boot bench-engine install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ fuzz: ## each fuzz target for $(FUZZ) inputs
 
 functional: build ## functional tests against a real OpenStack in namespaces of its own (root)
 	./functional/controlplane/functional $(abspath $(BIN))
+
+validate: ## the OCI validation suite against gantry runtime (root)
+	$(GO) test -tags functional -count 1 -v -timeout 30m ./engine/runtime/validation/
 
 bench-boot: build deps ## boot and delete, beside a stock nova-compute on one control plane (root)
 	./functional/controlplane/bench-boot $(abspath $(BIN))

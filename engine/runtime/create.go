@@ -46,6 +46,7 @@ type CreateRequest struct {
 type birth struct {
 	*Runtime
 	req  CreateRequest
+	name string // the runner's
 	rec  *record
 	conf *oci.Container
 	undo undo.Stack
@@ -110,7 +111,7 @@ func (r *Runtime) conceive(ctx context.Context, req CreateRequest) (*birth, *os.
 	if err != nil {
 		return nil, nil, err
 	}
-	b := &birth{Runtime: r, req: req, conf: conf}
+	b := &birth{Runtime: r, req: req, conf: conf, name: r.name(req.ID)}
 	b.undo.Push("record", func(context.Context) error { return os.RemoveAll(r.dir(req.ID)) })
 	b.rec = &record{
 		Schema: schema, ID: req.ID, Bundle: bundle, Rootfs: conf.Process.Rootfs, Created: time.Now().UTC(),
@@ -161,8 +162,7 @@ func readConfig(bundle string) ([]byte, *specs.Spec, error) {
 	return raw.Bytes(), spec, err
 }
 
-// bear makes the control group and the process, and completes the record. The
-// runner knows the process by the container's id.
+// bear makes the control group and the process, and completes the record.
 func (b *birth) bear(ctx context.Context) (*process.Local, error) {
 	if err := b.enter(ctx); err != nil {
 		return nil, err
@@ -176,7 +176,7 @@ func (b *birth) bear(ctx context.Context) (*process.Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := runner.Start(ctx, b.req.ID, *spec)
+	p, err := runner.Start(ctx, b.name, *spec)
 	if err != nil {
 		return nil, err
 	}

@@ -67,12 +67,6 @@ type session struct {
 	files []*os.File
 }
 
-// The runner's names of the container's first process and of the session.
-const (
-	adoptedName = "container"
-	sessionName = "session"
-)
-
 func (s *session) run(ctx context.Context) (int, error) {
 	if err := s.compose(); err != nil {
 		return 0, err
@@ -91,21 +85,22 @@ func (s *session) run(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := runner.Adopt(adoptedName, s.rec.Process); err != nil {
+	s.spec.Join = s.name(s.req.ID)
+	if err := runner.Adopt(s.spec.Join, s.rec.Process); err != nil {
 		return 0, err
 	}
-	s.spec.Join = adoptedName
-	p, err := runner.Start(ctx, sessionName, s.spec)
+	session := s.name("exec in " + s.req.ID)
+	p, err := runner.Start(ctx, session, s.spec)
 	if err != nil {
 		return 0, err
 	}
 	if err := writePid(s.req.PidFile, p.Pid); err != nil {
-		return 0, errors.Join(err, runner.Signal(ctx, sessionName, sigkill))
+		return 0, errors.Join(err, runner.Signal(ctx, session, sigkill))
 	}
 	if s.req.Detach {
 		return 0, nil
 	}
-	exit, err := attend(ctx, runner, sessionName, s.req.Signals, s.relay)
+	exit, err := attend(ctx, runner, session, s.req.Signals, s.relay)
 	return exit.Code, err
 }
 

@@ -46,7 +46,7 @@ func (r *Runtime) Run(ctx context.Context, req RunRequest) (status int, err erro
 	if req.Detach {
 		return 0, nil
 	}
-	exit, err := attend(ctx, runner, req.ID, req.Signals, relay)
+	exit, err := attend(ctx, runner, b.name, req.Signals, relay)
 	if err == nil && !req.Keep {
 		err = r.Delete(context.WithoutCancel(ctx), req.ID, true)
 	}
@@ -71,24 +71,27 @@ func (b *birth) run(ctx context.Context, req RunRequest) (*process.Local, *relay
 	return runner, rel, err
 }
 
-// attend waits for the end of a process that the runner knows by id and
+// attend waits for the end of a process that the runner knows by name and
 // meanwhile passes on signals and the terminal's bytes.
-func attend(ctx context.Context, runner *process.Local, id string, signals <-chan os.Signal, rel *relay) (process.Exit, error) {
+func attend(ctx context.Context, runner *process.Local, name string, signals <-chan os.Signal, rel *relay) (process.Exit, error) {
 	if err := rel.start(); err != nil {
 		return process.Exit{}, err
 	}
 	done := make(chan struct{})
 	defer close(done)
 	if signals != nil {
-		go passOn(ctx, runner, id, signals, rel, done)
+		go passOn(ctx, runner, name, signals, rel, done)
 	}
-	exit, err := runner.Wait(ctx, id)
+	exit, err := runner.Wait(ctx, name)
+	if err != nil {
+		return exit, err
+	}
 	rel.finish()
-	return exit, err
+	return exit, runner.Forget(ctx, name)
 }
 
 // passOn ends with done.
-func passOn(ctx context.Context, runner *process.Local, id string, signals <-chan os.Signal, rel *relay, done <-chan struct{}) {
+func passOn(ctx context.Context, runner *process.Local, name string, signals <-chan os.Signal, rel *relay, done <-chan struct{}) {
 	for {
 		select {
 		case <-done:
@@ -100,7 +103,7 @@ func passOn(ctx context.Context, runner *process.Local, id string, signals <-cha
 			case n == unix.SIGWINCH:
 				rel.resize()
 			default:
-				if err := runner.Signal(ctx, id, int(n)); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+				if err := runner.Signal(ctx, name, int(n)); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 					return
 				}
 			}

@@ -21,7 +21,9 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"strings"
+	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
@@ -54,6 +56,8 @@ type Runtime struct {
 	log    zerolog.Logger
 	bootID string
 
+	serial atomic.Uint64 // of names for the runner
+
 	tree   func() (cgroup.Tree, error)
 	runner func() (*process.Local, error)
 	host   func() oci.Host
@@ -75,6 +79,7 @@ func New(ctx context.Context, o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open runtime: %w", err)
 	}
+	ctx = context.WithoutCancel(ctx) // of what is done once for all callers
 	return &Runtime{
 		root: root, groups: o.Groups, log: o.Log, bootID: bootID,
 		tree:   sync.OnceValues(func() (cgroup.Tree, error) { return cgroup.New(ctx, cgroup.Options{Name: o.Groups}) }),
@@ -98,6 +103,11 @@ func hostFacts() oci.Host {
 	_, err = os.Stat("/sys/fs/selinux/enforce")
 	h.SELinux = err == nil
 	return h
+}
+
+// name is one that the runner has not had yet.
+func (r *Runtime) name(what string) string {
+	return what + "#" + strconv.FormatUint(r.serial.Add(1), 10)
 }
 
 // maxID is the longest id: it is the name of a directory and of a control
