@@ -171,4 +171,3 @@ func text(t *testing.T, f *os.File) string {
 	}
 	return string(data)
 }
-

@@ -20,8 +20,8 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
-	"strings"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
