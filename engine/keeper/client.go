@@ -64,14 +64,18 @@ func (c *Client) call(ctx context.Context, req request, files []*os.File) (*resp
 
 // retry repeats try while a guard brings back the keeper.
 func (c *Client) retry(ctx context.Context, try func() (*response, error)) (*response, error) {
-	since := time.Now()
+	since, again := time.Now(), false
 	for {
 		began := time.Now()
 		res, err := try()
 		var cut *cutStart
 		if err == nil || !errors.Is(err, errdefs.ErrUnavailable) || errors.As(err, &cut) {
+			if again {
+				c.reattach()
+			}
 			return res, err
 		}
+		again = true
 		if time.Since(began) > retryLimit {
 			since = time.Now() // it had been answering
 		}
@@ -187,6 +191,17 @@ func (c *Client) attach() error {
 	}
 	c.attached = conn
 	return nil
+}
+
+// reattach shows a new keeper that it is needed, as the one before it was
+// shown. A failure costs no more than a start of a keeper later on.
+func (c *Client) reattach() {
+	c.mu.Lock()
+	was := c.attached != nil
+	c.mu.Unlock()
+	if was {
+		_ = c.attach()
+	}
 }
 
 // Close lets an idle keeper end. The client may be used further.

@@ -372,3 +372,15 @@ func TestIdleKeeperTakesItsGuardAlong(t *testing.T) {
 	}
 	until(t, "end of the keeper", func() bool { return errors.Is(unix.Kill(h.Pid, 0), unix.ESRCH) })
 }
+
+// A keeper that was restarted is kept by the clients of the one before.
+func TestAttachedClientKeepsTheNextKeeper(t *testing.T) {
+	const idle = 300 * time.Millisecond
+	c := start(t, options(t, idle))
+	killKeeper(t, c)
+	h := greet(t, c)
+	<-time.After(3 * idle)
+	if now, err := c.Hello(t.Context()); err != nil || now.Pid != h.Pid {
+		t.Errorf("%+v, %v, was %+v", now, err, h)
+	}
+}
