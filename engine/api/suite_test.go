@@ -29,7 +29,7 @@ type fixture struct {
 	real    bool
 }
 
-func serve(t *testing.T, b api.Backend, change func(*api.Options)) *fixture {
+func serve(t testing.TB, b api.Backend, change func(*api.Options)) *fixture {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "api") // a socket's path must be short
 	check(t, err)
