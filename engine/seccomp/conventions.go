@@ -1,8 +1,8 @@
 package seccomp
 
 import (
-	"iter"
 	"strings"
+	"sync"
 )
 
 // x32Only are calls of x32 with numbers of their own, from 512 on, in order
@@ -14,35 +14,59 @@ const x32Only = `rt_sigaction rt_sigreturn ioctl readv writev recvfrom sendmsg r
 
 const firstX32Only = 512
 
-// numbers yields the calls of a convention and their numbers, as seccomp sees
-// them, in no order.
-func (c Convention) numbers() iter.Seq2[string, uint32] {
-	column := map[Convention]int{X8664: 0, X32: 0, X86: 1, AArch64: 2}[c]
-	return func(yield func(string, uint32) bool) {
-		own := map[string]bool{}
-		if c == X32 {
-			number := uint32(x32Bit + firstX32Only)
-			for name := range strings.FieldsSeq(x32Only) {
-				if !yield(name, number) {
-					return
-				}
-				own[name] = true
-				number++
-			}
-		}
-		for name, numbers := range table() {
-			n := numbers[column]
-			if n < 0 || own[name] {
-				continue
-			}
-			if c == X32 {
-				n += x32Bit
-			}
-			if !yield(name, uint32(n)) {
-				return
-			}
+// x32Numbers are those of x32Only, without the bit. The result is shared and
+// must not be changed.
+var x32Numbers = sync.OnceValue(func() map[string]uint32 {
+	m := map[string]uint32{}
+	for name := range strings.FieldsSeq(x32Only) {
+		m[name] = firstX32Only + uint32(len(m))
+	}
+	return m
+})
+
+// column is that of the convention in the table.
+func (c Convention) column() int {
+	switch c {
+	case X86:
+		return 1
+	case AArch64:
+		return 2
+	}
+	return 0
+}
+
+// number is that of a call as seccomp sees it; false if there is none.
+func (c Convention) number(name string) (uint32, bool) {
+	if c == X32 {
+		if n, ok := x32Numbers()[name]; ok {
+			return x32Bit + n, true
 		}
 	}
+	numbers, ok := table()[name]
+	n := numbers[c.column()]
+	if !ok || n < 0 {
+		return 0, false
+	}
+	return c.first() + uint32(n), true
+}
+
+// highestNumbers of the table's columns.
+var highestNumbers = sync.OnceValue(func() (highest [3]uint32) {
+	for _, numbers := range table() {
+		for i, n := range numbers {
+			highest[i] = max(highest[i], uint32(max(n, 0)))
+		}
+	}
+	return highest
+})
+
+// highest is the last number that the tables know.
+func (c Convention) highest() uint32 {
+	n := highestNumbers()[c.column()]
+	if c == X32 {
+		n = max(n, firstX32Only+uint32(len(x32Numbers()))-1)
+	}
+	return c.first() + n
 }
 
 // first is the lowest number that may belong to the convention.

@@ -206,14 +206,12 @@ type policySpan struct {
 func (p *Policy) spans(c Convention, outcomes map[string]outcome) []policySpan {
 	type call struct {
 		number uint32
-		outcome
+		name   string
 	}
-	var calls []call
-	var highest uint32
-	for name, number := range c.numbers() {
-		highest = max(highest, number)
-		if o, ok := outcomes[name]; ok {
-			calls = append(calls, call{number, o})
+	calls := make([]call, 0, len(outcomes))
+	for name := range outcomes {
+		if number, ok := c.number(name); ok {
+			calls = append(calls, call{number, name})
 		}
 	}
 	slices.SortFunc(calls, func(x, y call) int { return cmp.Compare(x.number, y.number) })
@@ -226,10 +224,10 @@ func (p *Policy) spans(c Convention, outcomes map[string]outcome) []policySpan {
 		}
 	}
 	for _, c := range calls {
-		add(c.number, c.outcome)
+		add(c.number, outcomes[c.name])
 		add(c.number+1, outcome{otherwise: p.Default})
 	}
-	add(highest+1, outcome{otherwise: p.Newer})
+	add(c.highest()+1, outcome{otherwise: p.Newer})
 	return slices.CompactFunc(spans, func(x, y policySpan) bool { return x.equal(y.outcome) })
 }
 
@@ -347,14 +345,12 @@ func EvaluatePolicy(p *Policy, c Convention, number uint32, args [6]uint64) (Act
 	if err != nil {
 		return 0, err
 	}
-	var highest uint32
-	for name, n := range c.numbers() {
-		highest = max(highest, n)
-		if o, ok := outcomes[name]; ok && n == number {
+	for name, o := range outcomes {
+		if n, ok := c.number(name); ok && n == number {
 			return o.evaluate(args), nil
 		}
 	}
-	if number > highest {
+	if number > c.highest() {
 		return p.Newer, nil
 	}
 	return p.Default, nil
