@@ -15,6 +15,7 @@ import (
 
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/internal/linux"
 	"github.com/gantry-project/gantry/internal/logging"
 )
@@ -158,6 +159,9 @@ func (e *Engine) Exec(ctx context.Context, id ContainerID, req ExecRequest) (Exe
 		return ExecState{}, fmt.Errorf("exec in container %s: %w", id, err)
 	}
 	defer linux.CloseAll(spec.CgroupFiles)
+	if err := failpoint.Hit("engine.exec.begin"); err != nil {
+		return ExecState{}, fmt.Errorf("exec in container %s: %w", id, err)
+	}
 	// not under the container's lock: a stop or delete may overtake, and the
 	// kernel ends a session whose container has ended
 	s.process, err = e.opts.Runner.Start(ctx, s.runner, spec)
@@ -170,6 +174,10 @@ func (e *Engine) Exec(ctx context.Context, id ContainerID, req ExecRequest) (Exe
 		return ExecState{}, fmt.Errorf("exec in container %s: %w", id, err)
 	}
 	s.started = time.Now()
+	if err := failpoint.Hit("engine.exec.started"); err != nil {
+		err = errors.Join(err, e.opts.Runner.Signal(ctx, s.runner, int(unix.SIGKILL)), e.reap(ctx, ContainerID(s.runner)))
+		return ExecState{}, fmt.Errorf("exec in container %s: %w", id, err)
+	}
 	e.exec.add(s)
 	e.bus.Publish(Event{Kind: EventExec, ID: id, Exec: s.id})
 	e.watchExec(s)

@@ -70,6 +70,7 @@ type Watcher interface {
 type Files interface {
 	CopyOut(ctx context.Context, id engine.ContainerID, req engine.CopyRequest) (io.ReadCloser, error)
 	CopyIn(ctx context.Context, id engine.ContainerID, req engine.CopyRequest, r io.Reader) (transfer.Result, error)
+	Commit(ctx context.Context, id engine.ContainerID) (engine.Committed, error)
 }
 
 // Images are what containers are made of.

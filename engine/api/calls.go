@@ -176,6 +176,15 @@ func (c *Client) CopyIn(ctx context.Context, id, dir string, r io.Reader) (out C
 	return out, c.answer(req, &out)
 }
 
+// Commit reads an OCI archive of the container's disk. Close it when done.
+func (c *Client) Commit(ctx context.Context, id string) (io.ReadCloser, error) {
+	r, err := request(ctx, http.MethodGet, path("containers", id, "commit"), nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c.bytes(r)
+}
+
 // Sessions lists the exec sessions of a container.
 func (c *Client) Sessions(ctx context.Context, id string) (out []Session, err error) {
 	return out, c.call(ctx, http.MethodGet, path("containers", id, "execs"), nil, nil, &out)

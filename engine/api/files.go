@@ -18,6 +18,15 @@ func (s *Server) copyOut(w http.ResponseWriter, r *http.Request) error {
 	return stream(w, "application/x-tar", out)
 }
 
+func (s *Server) commit(w http.ResponseWriter, r *http.Request) error {
+	out, err := s.opts.Backend.Commit(r.Context(), id(r))
+	if err != nil {
+		return err
+	}
+	defer out.Content.Close()
+	return stream(w, "application/x-tar", out.Content)
+}
+
 // copyIn reads the stream as long as the engine's own limits allow.
 func (s *Server) copyIn(r *http.Request) (any, error) {
 	res, err := s.opts.Backend.CopyIn(r.Context(), id(r), engine.CopyRequest{Path: r.URL.Query().Get("path")}, r.Body)

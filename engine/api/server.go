@@ -119,6 +119,7 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/containers/{id}/logs":    s.logs,
 		"GET /v1/containers/{id}/stats":   s.stats,
 		"GET /v1/containers/{id}/archive": s.copyOut,
+		"GET /v1/containers/{id}/commit":  s.commit,
 		"GET /v1/events":                  s.events,
 		"POST /v1/containers/{id}/attach": s.attach,
 		"POST /v1/containers/{id}/exec":   s.exec,

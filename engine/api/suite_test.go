@@ -187,6 +187,7 @@ func TestErrorsKeepTheirClass(t *testing.T) {
 			"wait": second(f.Wait(ctx, "absent")), "logs": second(f.Logs(ctx, "absent", api.LogsRequest{})),
 			"top": second(f.Top(ctx, "absent")), "stats": second(f.Stats(ctx, "absent")),
 			"cp in":  second(f.CopyIn(ctx, "absent", "/", bytes.NewReader(nil))),
+			"commit": second(f.Commit(ctx, "absent")),
 			"cp out": second(f.CopyOut(ctx, "absent", "/")), "sessions": second(f.Sessions(ctx, "absent")),
 			"exec":  second(f.Exec(ctx, "absent", api.Exec{Args: []string{"true"}}, stdio())),
 			"image": second(f.Create(ctx, api.Create{ID: "x", Image: "absent"})),
@@ -374,6 +375,12 @@ func TestCopy(t *testing.T) {
 			r.Close()
 		}
 		want(t, "out of nowhere", err, errdefs.ErrNotFound)
+		r, err = f.Commit(t.Context(), "c")
+		check(t, err)
+		if data, err := io.ReadAll(r); err != nil || len(data) == 0 {
+			t.Errorf("commit: %d bytes, %v", len(data), err)
+		}
+		r.Close()
 		want(t, "in to nowhere", second(f.CopyIn(t.Context(), "c", "/absent", bytes.NewReader(make([]byte, 1024)))), errdefs.ErrNotFound)
 		want(t, "no tar", second(f.CopyIn(t.Context(), "c", "/", strings.NewReader(strings.Repeat("no tar ", 500)))), errdefs.ErrInvalid)
 		check(t, f.Remove(t.Context(), "c", true, api.Change{}))

@@ -3,8 +3,9 @@
 //
 // Points are armed by a test through Set, or by the environment variable
 // GANTRY_FAILPOINTS, a comma separated list of name=action entries, which is
-// read only by Arm. Actions: error, kill (SIGKILL to itself), sleep:DURATION.
-// An entry name:n=action acts on the n-th pass. With nothing armed Hit costs
+// read only by Arm. Actions: error, kill (SIGKILL to itself), sleep:DURATION,
+// hold:FILE, which makes the file and goes on when somebody has removed it. An
+// entry name:n=action acts on the n-th pass. With nothing armed Hit costs
 // one atomic load. It imports only the standard library.
 package failpoint
 
@@ -57,6 +58,10 @@ func Set(name, action string) error {
 	case "sleep":
 		if _, err := time.ParseDuration(arg); err != nil {
 			return fmt.Errorf("failpoint %q: %w", name, err)
+		}
+	case "hold":
+		if !strings.HasPrefix(arg, "/") {
+			return fmt.Errorf("failpoint %q: want the absolute name of a file", name)
 		}
 	default:
 		return fmt.Errorf("failpoint %q: unknown action %q", name, action)
@@ -111,6 +116,21 @@ func Hit(name string) error {
 		d, _ := time.ParseDuration(arg)
 		time.Sleep(d)
 		return nil
+	case "hold":
+		return hold(name, arg)
 	}
 	return fmt.Errorf("%s: %w", name, ErrInjected)
+}
+
+// hold makes the file and returns when it is gone.
+func hold(name, file string) error {
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	for {
+		if _, err := os.Lstat(file); err != nil {
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
