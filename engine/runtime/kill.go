@@ -170,10 +170,13 @@ func (r *Runtime) end(ctx context.Context, rec *record) error {
 // forget removes the directory, under a name that no container has first.
 func (r *Runtime) forget(id string) error {
 	trash := r.dir("." + id)
-	if err := os.RemoveAll(trash); err != nil {
-		return err
+	err := os.Rename(r.dir(id), trash)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) { // cut off the last time
+		if err = os.RemoveAll(trash); err == nil {
+			err = os.Rename(r.dir(id), trash)
+		}
 	}
-	if err := os.Rename(r.dir(id), trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return os.RemoveAll(trash)

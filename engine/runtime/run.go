@@ -48,9 +48,30 @@ func (r *Runtime) Run(ctx context.Context, req RunRequest) (status int, err erro
 	}
 	exit, err := attend(ctx, runner, b.name, req.Signals, relay)
 	if err == nil && !req.Keep {
-		err = r.Delete(context.WithoutCancel(ctx), req.ID, true)
+		err = b.bury(context.WithoutCancel(ctx))
 	}
 	return exit.Code, err
+}
+
+// bury is Delete for the one who knows that the first process has ended: with
+// it, as a rule, all of the container have.
+func (b *birth) bury(ctx context.Context) error {
+	lock, err := b.lock(b.req.ID)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil // somebody else was quicker
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	if err := b.group.Delete(ctx); err != nil {
+		return b.remove(ctx, b.rec)
+	}
+	if err := b.forget(b.req.ID); err != nil {
+		return join("delete", b.req.ID, err)
+	}
+	b.poststop(ctx, b.rec, b.conf.Poststop)
+	return nil
 }
 
 // run bears a container that waits for nothing.
