@@ -154,11 +154,11 @@ func (e *Engine) Exec(ctx context.Context, id ContainerID, req ExecRequest) (Exe
 	}
 	s := &session{id: strings.ToLower(rand.Text()[:12]), container: id, args: slices.Clone(req.Args), done: make(chan struct{})}
 	s.runner = runnerID(id, s.id)
-	spec, done, err := e.execSpec(ctx, id, req)
+	spec, files, done, err := e.execSpec(ctx, id, req)
 	if err != nil {
 		return ExecState{}, fmt.Errorf("exec in container %s: %w", id, err)
 	}
-	defer linux.CloseAll(spec.CgroupFiles)
+	defer linux.CloseAll(files)
 	if err := failpoint.Hit("engine.exec.begin"); err != nil {
 		return ExecState{}, fmt.Errorf("exec in container %s: %w", id, err)
 	}
@@ -210,27 +210,27 @@ func (r ExecRequest) check() error {
 
 // execSpec turns the request into what the runner runs, and returns the end of
 // the container's present process. The caller closes the control group's files.
-func (e *Engine) execSpec(ctx context.Context, id ContainerID, req ExecRequest) (spec process.Spec, done chan struct{}, err error) {
+func (e *Engine) execSpec(ctx context.Context, id ContainerID, req ExecRequest) (spec process.Spec, files []*os.File, done chan struct{}, err error) {
 	c, unlock, err := e.existing(ctx, id)
 	if err != nil {
-		return spec, nil, err
+		return spec, nil, nil, err
 	}
 	defer unlock()
 	switch {
 	case !c.running:
-		return spec, nil, fmt.Errorf("it does not run: %w", errdefs.ErrConflict)
+		return spec, nil, nil, fmt.Errorf("it does not run: %w", errdefs.ErrConflict)
 	case c.paused:
-		return spec, nil, fmt.Errorf("it is paused: %w", errdefs.ErrConflict)
+		return spec, nil, nil, fmt.Errorf("it is paused: %w", errdefs.ErrConflict)
 	}
 	if spec, err = e.sessionSpec(c, req); err != nil {
-		return spec, nil, err
+		return spec, nil, nil, err
 	}
 	group, err := e.opts.Cgroups.Open(ctx, string(id))
 	if err != nil {
-		return spec, nil, err
+		return spec, nil, nil, err
 	}
-	spec.CgroupFiles, err = group.JoinFiles()
-	return spec, c.done, err
+	files, err = bear(&spec, group)
+	return spec, files, c.done, err
 }
 
 // sessionSpec is the pure part of execSpec but for looking up the user.

@@ -93,21 +93,30 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 
 // launch hands the process to the runner, in its control group from birth.
 func (e *Engine) launch(ctx context.Context, id ContainerID, spec process.Spec, group cgroup.Group) (process.Process, error) {
-	files, err := group.JoinFiles()
+	files, err := bear(&spec, group)
 	if err != nil {
 		return process.Process{}, err
 	}
-	defer func() {
-		for _, f := range files {
-			f.Close()
-		}
-	}()
-	spec.CgroupFiles = files
+	defer linux.CloseAll(files)
 	// an ended process of an earlier start may still be known
 	if err := e.opts.Runner.Forget(ctx, string(id)); err != nil {
 		return process.Process{}, err
 	}
 	return e.opts.Runner.Start(ctx, string(id), spec)
+}
+
+// bear makes the group the one that the process is born in. The caller closes
+// the files.
+func bear(spec *process.Spec, group cgroup.Group) ([]*os.File, error) {
+	files, err := group.BirthFiles()
+	if err != nil || len(files) == 0 {
+		return nil, err
+	}
+	spec.CgroupFiles = files
+	if info, err := files[0].Stat(); err == nil && info.IsDir() {
+		spec.CgroupDir, spec.CgroupFiles = files[0], files[1:]
+	}
+	return files, nil
 }
 
 // reap waits for a killed process and forgets it.
