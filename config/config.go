@@ -153,6 +153,8 @@ type Compute struct {
 type Gantry struct {
 	StorePath       string        `key:"store_path" doc:"images, layers and disks of instances; default: state_path/engine"`
 	CgroupName      string        `key:"cgroup" default:"gantry" doc:"name of the control group of all instances"`
+	Snapshotter     string        `key:"snapshotter" default:"auto" choices:"auto|overlay|btrfs|copy" doc:"what keeps the disks of instances: auto, overlay, btrfs or copy; auto is btrfs on btrfs, else overlay where the file system can be its upper one, else copies"`
+	DiskLimit       string        `key:"disk_limit" default:"auto" choices:"auto|quota|loop|none" doc:"what keeps a disk within its flavor: quota (project quota of ext4 or xfs, quota group of btrfs), loop (a file system and a loop device for each instance), none, or auto: quota where the file system has it, else none with a warning"`
 	ServiceVersion  int           `key:"service_version" default:"0" doc:"Nova service version to report; 0 negotiates"`
 	ConsoleLogBytes int64         `key:"console_log_bytes" default:"1048576" doc:"how much of a console's output is kept (bytes)"`
 	StartGrace      time.Duration `key:"start_grace" default:"0.01" doc:"a first process that fails within this time fails the build"`

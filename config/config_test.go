@@ -82,6 +82,7 @@ func TestLoadRefusesBadSettingsByName(t *testing.T) {
 	for name, tc := range map[string]struct{ text, section, key, problem string }{
 		"unknown own key": {novaConf + "[gantry]\ncgrup = x\n", "gantry", "cgrup", "unknown key"},
 		"wrong type":      {novaConf + "[gantry]\nconsole_log_bytes = big\n", "gantry", "console_log_bytes", `"big" is not an integer`},
+		"wrong choice":    {novaConf + "[gantry]\ndisk_limit = some\n", "gantry", "disk_limit", "one of auto, quota, loop, none"},
 		"wrong boolean":   {"[DEFAULT]\nvif_plugging_is_fatal = maybe\n" + novaConf, "DEFAULT", "vif_plugging_is_fatal", "boolean"},
 		"missing value":   {strings.Replace(novaConf, "transport_url", "# ", 1), "DEFAULT", "transport_url", "missing"},
 		"bad address":     {strings.Replace(novaConf, "192.0.2.5", "nowhere", 1), "DEFAULT", "my_ip", "not an IP address"},

@@ -15,8 +15,10 @@ import (
 // field is one option: where it stands and where its value goes.
 type field struct {
 	section, key, def, doc string
-	required, secret       bool
-	value                  reflect.Value
+	// choices are the texts that are allowed; nil allows all.
+	choices          []string
+	required, secret bool
+	value            reflect.Value
 }
 
 func (f field) path() string { return path(f.section, f.key) }
@@ -48,6 +50,9 @@ func sectionFields(section string, v reflect.Value) []field {
 		f := field{
 			section: section, key: t.Tag.Get("key"), def: t.Tag.Get("default"), doc: t.Tag.Get("doc"),
 			required: t.Tag.Get("required") == "true", secret: t.Tag.Get("secret") == "true", value: v.Field(i),
+		}
+		if list := t.Tag.Get("choices"); list != "" {
+			f.choices = strings.Split(list, "|")
 		}
 		if s := t.Tag.Get("section"); s != "" {
 			f.section = s

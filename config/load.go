@@ -180,7 +180,11 @@ func (l *loader) fill(f field) error {
 		}
 		return nil
 	}
-	if want := parse(f.value, text); want != "" {
+	want := parse(f.value, text)
+	if f.choices != nil && !slices.Contains(f.choices, text) {
+		want = "one of " + strings.Join(f.choices, ", ")
+	}
+	if want != "" {
 		return &Error{
 			File: l.origin[f.path()], Section: f.section, Key: f.key,
 			Problem: fmt.Sprintf("%q is not %s", text, want),

@@ -143,11 +143,9 @@ func (g *groups) drop(disk string, volume uint64) {
 	_ = destroyGroup(g.root, id)
 }
 
-// orphans reports groups of ours that no disk below active has.
+// orphans reports groups of ours that no disk below active has, also when new
+// disks get none.
 func (g *groups) orphans(ctx context.Context, c *shelf.Checker, active string) error {
-	if !g.on {
-		return ctx.Err()
-	}
 	if err := syncFS(g.root); err != nil {
 		return err
 	}

@@ -25,14 +25,25 @@ import (
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-// Auto leaves a choice to Open.
-const Auto = "auto"
+// Words of Options.
+const (
+	// Auto leaves a choice to Open.
+	Auto = "auto"
+	// Quota is the file system's own limit: a quota group on btrfs, else a
+	// project quota.
+	Quota = "quota"
+	// Loop is snapshot.LimitLoop, None snapshot.LimitNone.
+	Loop = "loop"
+	None = "none"
+)
 
 // Options of Open.
 type Options struct {
 	// Backend is auto (also if empty), overlay, btrfs or copy.
 	Backend string
-	// Limit is auto (also if empty) or a snapshot.LimitKind.
+	// Limit is auto (also if empty), quota, loop, none or a snapshot.LimitKind.
+	// auto is quota, or none: a loop file costs a file system and a device for
+	// each disk, which somebody has to want.
 	Limit string
 	// IDs is a user namespace to try id-mapped mounts with, as a container's.
 	IDs snapshot.IDs
@@ -68,8 +79,9 @@ func (c Choice) String() string {
 
 // Open opens the store at root, which it makes if it is absent. Where the
 // options leave it open the first that works is taken: on btrfs its
-// subvolumes, else overlay, else copies; a limit that works before none. A
-// store that has disks keeps its back end. errdefs.ErrUnsupported if what the
+// subvolumes, else overlay, else copies; a quota before none. Quota groups are
+// switched on for the whole file system. A store that has disks keeps its back
+// end. errdefs.ErrUnsupported if what the
 // options ask for, or anything at all, cannot be had, with all reasons;
 // errdefs.ErrConflict if the store's disks are of another back end than asked
 // for; errdefs.ErrInvalid for an unknown name.
@@ -159,17 +171,23 @@ func record(root, name string) error {
 
 // limits lists the kinds of limits to try, in order.
 func limits(backend, want string) ([]snapshot.LimitKind, error) {
-	if want != "" && want != Auto {
-		switch kind := snapshot.LimitKind(want); kind {
-		case snapshot.LimitNone, snapshot.LimitProject, snapshot.LimitLoop, snapshot.LimitQgroup:
-			return []snapshot.LimitKind{kind}, nil
-		}
-		return nil, fmt.Errorf("kind of limit %q: %w", want, errdefs.ErrInvalid)
-	}
+	quota := snapshot.LimitProject
 	if backend == "btrfs" {
-		return []snapshot.LimitKind{snapshot.LimitQgroup, snapshot.LimitNone}, nil
+		quota = snapshot.LimitQgroup
 	}
-	return []snapshot.LimitKind{snapshot.LimitProject, snapshot.LimitLoop, snapshot.LimitNone}, nil
+	switch want {
+	case "", Auto:
+		return []snapshot.LimitKind{quota, snapshot.LimitNone}, nil
+	case Quota:
+		return []snapshot.LimitKind{quota}, nil
+	case Loop:
+		return []snapshot.LimitKind{snapshot.LimitLoop}, nil
+	}
+	switch kind := snapshot.LimitKind(want); kind {
+	case snapshot.LimitNone, snapshot.LimitProject, snapshot.LimitLoop, snapshot.LimitQgroup:
+		return []snapshot.LimitKind{kind}, nil
+	}
+	return nil, fmt.Errorf("disk limit %q is none of auto, quota, loop, none: %w", want, errdefs.ErrInvalid)
 }
 
 // open opens one combination and tries what containers need of it.

@@ -45,10 +45,12 @@ func TestChoice(t *testing.T) {
 		limit   snapshot.LimitKind
 		ids     snapshot.IDMethod
 	}{
-		"ext4":             {func(t *testing.T) string { return snapshottest.FileSystem(t, "ext4", big, "") }, probe.Options{}, "overlay", snapshot.LimitLoop, snapshot.IDsMapped},
+		"ext4":             {func(t *testing.T) string { return snapshottest.FileSystem(t, "ext4", big, "") }, probe.Options{}, "overlay", snapshot.LimitNone, snapshot.IDsMapped},
+		"loop on ext4":     {func(t *testing.T) string { return snapshottest.FileSystem(t, "ext4", big, "") }, probe.Options{Limit: probe.Loop}, "overlay", snapshot.LimitLoop, snapshot.IDsMapped},
+		"quota on btrfs":   {func(t *testing.T) string { return snapshottest.FileSystem(t, "btrfs", big, "") }, probe.Options{Limit: probe.Quota}, "btrfs", snapshot.LimitQgroup, snapshot.IDsMapped},
 		"btrfs":            {func(t *testing.T) string { return snapshottest.FileSystem(t, "btrfs", big, "") }, probe.Options{}, "btrfs", snapshot.LimitQgroup, snapshot.IDsMapped},
-		"xfs":              {func(t *testing.T) string { return snapshottest.FileSystem(t, "xfs", 400<<20, "") }, probe.Options{}, "overlay", snapshot.LimitLoop, snapshot.IDsMapped},
-		"an overlay":       {onOverlay, probe.Options{}, "copy", snapshot.LimitLoop, snapshot.IDsShifted},
+		"xfs":              {func(t *testing.T) string { return snapshottest.FileSystem(t, "xfs", 400<<20, "") }, probe.Options{}, "overlay", snapshot.LimitNone, snapshot.IDsMapped},
+		"an overlay":       {onOverlay, probe.Options{}, "copy", snapshot.LimitNone, snapshot.IDsShifted},
 		"copy on tmpfs":    {func(t *testing.T) string { return snapshottest.Tmpfs(t) }, probe.Options{Backend: "copy", Limit: "none"}, "copy", snapshot.LimitNone, snapshot.IDsMapped},
 		"overlay on btrfs": {func(t *testing.T) string { return snapshottest.FileSystem(t, "btrfs", big, "") }, probe.Options{Backend: "overlay", Limit: "none"}, "overlay", snapshot.LimitNone, snapshot.IDsMapped},
 	} {
@@ -94,6 +96,7 @@ func TestRefusals(t *testing.T) {
 		"unknown back end":      {probe.Options{Backend: "zfs"}, errdefs.ErrInvalid, "zfs"},
 		"unknown limit":         {probe.Options{Limit: "hope"}, errdefs.ErrInvalid, "hope"},
 		"btrfs on tmpfs":        {probe.Options{Backend: "btrfs"}, errdefs.ErrUnsupported, "tmpfs"},
+		"quota on tmpfs":        {probe.Options{Limit: probe.Quota}, errdefs.ErrUnsupported, "copy with project-quota"},
 		"quota group of a copy": {probe.Options{Limit: "btrfs-qgroup"}, errdefs.ErrUnsupported, "copy with btrfs-qgroup"},
 	} {
 		t.Run(name, func(t *testing.T) {
