@@ -47,6 +47,8 @@ func doctorCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.StorePath, "store-path", envOr("GANTRY_STORE_PATH", defaultStore), "root of the engine")
 	f.StringVar(&o.Cgroup, "cgroup", "gantry", "name of the control group of all instances")
+	f.StringVar(&o.Snapshotter, "snapshotter", "auto", "the option snapshotter of the service")
+	f.StringVar(&o.DiskLimit, "disk-limit", "auto", "the option disk_limit of the service")
 	f.BoolVar(&o.Storage, "storage", false, "check the engine's state")
 	f.BoolVar(&o.Repair, "repair", false, "mend what can be without losing anybody's data; with --storage")
 	f.BoolVar(&o.Deep, "deep", false, "read all content and compare digests; with --storage")

@@ -28,6 +28,8 @@ func engineCommand() *cobra.Command {
 	f.StringVar(&o.StorePath, "store-path", envOr("GANTRY_STORE_PATH", defaultStore), "directory of everything that must survive")
 	f.StringVar(&o.Socket, "socket", "", "socket to serve; default: engine.sock in the store path")
 	f.StringVar(&o.Cgroup, "cgroup", "gantry", "name of the control group of all containers")
+	f.StringVar(&o.Snapshotter, "snapshotter", "auto", "what keeps disks: auto, overlay, btrfs or copy")
+	f.StringVar(&o.DiskLimit, "disk-limit", "auto", "what bounds disks: auto, quota, loop or none")
 	f.BoolVar(&o.Debug, "debug", false, "log at debug level")
 	return cmd
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/content"
-	"github.com/gantry-project/gantry/engine/snapshot/overlay"
+	"github.com/gantry-project/gantry/engine/snapshot"
+	"github.com/gantry-project/gantry/engine/snapshot/probe"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/doctor"
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -25,6 +26,8 @@ type DoctorOptions struct {
 	StorePath string
 	// Cgroup is the name of the control group of all containers.
 	Cgroup string
+	// Snapshotter and DiskLimit are the options of the service; empty is auto.
+	Snapshotter, DiskLimit string
 	// Storage looks at the engine's state instead of the host; no service may
 	// run. Repair mends what can be, Deep compares all digests.
 	Storage, Repair, Deep bool
@@ -66,45 +69,61 @@ func Doctor(ctx context.Context, o DoctorOptions) (DoctorReport, error) {
 		},
 	}
 	checks := append(doctor.Kernel(), doctor.Settings()...)
-	return DoctorReport{Host: doctor.Run(ctx, h, append(checks, engineChecks()...))}, nil
+	return DoctorReport{Host: doctor.Run(ctx, h, append(checks, engineChecks(o)...))}, nil
 }
 
 // engineChecks try what the engine will do.
-func engineChecks() []doctor.Check {
+func engineChecks(o DoctorOptions) []doctor.Check {
 	return []doctor.Check{
-		{Name: "disks", Costs: "no instance can start from this store: it needs a file system with id-mapped mounts (ext4, xfs, btrfs, tmpfs)", Run: checkDisks},
+		{Name: "disks", Costs: "no instance can start from this store", Run: o.checkDisks},
+		{Name: "disk-limits", Costs: unboundedCosts, Run: o.checkDiskLimits},
 		{Name: "control-groups", Costs: "limits cannot be set; no instance can start", Run: checkGroups},
 	}
 }
 
-// checkDisks makes a disk and its mount beside the store, and removes them.
-func checkDisks(ctx context.Context, h *doctor.Host) (doctor.Level, string) {
+// tryDisks opens a store of snapshots beside the engine's, as the service would
+// open that, and removes it.
+func (o DoctorOptions) tryDisks(ctx context.Context, h *doctor.Host) (d snapshot.Description, c probe.Choice, err error) {
 	dir, err := os.MkdirTemp(existing(h.Store), ".gantry-doctor-")
+	if err != nil {
+		return d, c, err
+	}
+	s, c, err := openSnapshots(ctx, dir, o.Snapshotter, looking(dir, o.DiskLimit))
+	if err == nil {
+		d = s.Describe()
+		s.Close()
+	}
+	return d, c, errors.Join(err, os.RemoveAll(dir))
+}
+
+// checkDisks says what keeps disks here. A file system on which they have to
+// be copies is a warning.
+func (o DoctorOptions) checkDisks(ctx context.Context, h *doctor.Host) (doctor.Level, string) {
+	d, c, err := o.tryDisks(ctx, h)
 	if err != nil {
 		return doctor.Fail, err.Error()
 	}
-	var what string
-	snapshots, err := overlay.New(filepath.Join(dir, "snapshots"))
-	if err == nil {
-		d := snapshots.Describe()
-		what = fmt.Sprintf("%s on %s, ids %s, limit by %s", d.Name, d.FileSystem, d.IDs, d.Limit)
-		err = probe(ctx, snapshots, dir)
-		snapshots.Close()
+	found := fmt.Sprintf("%s on %s, ids %s", d.Name, d.FileSystem, d.IDs)
+	if !d.SharesLayers && o.Snapshotter != d.Name {
+		return doctor.Warn, fmt.Sprintf("%s: each instance has a copy of its image; %s", found, c)
 	}
-	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
-		return doctor.Fail, err.Error()
-	}
-	return doctor.OK, what
+	return doctor.OK, found
 }
 
-// existing returns the nearest directory at or above name that exists.
-func existing(name string) string {
-	for {
-		if _, err := os.Stat(name); err == nil || name == filepath.Dir(name) {
-			return name
-		}
-		name = filepath.Dir(name)
+// checkDiskLimits says what bounds disks here, and what to do when nothing does.
+func (o DoctorOptions) checkDiskLimits(ctx context.Context, h *doctor.Host) (doctor.Level, string) {
+	d, c, err := o.tryDisks(ctx, h)
+	switch {
+	case err != nil:
+		return doctor.Fail, err.Error()
+	case d.Limit != snapshot.LimitNone:
+		return doctor.OK, string(d.Limit)
+	case o.DiskLimit == probe.None:
+		return doctor.Note, "none, as chosen"
+	case d.Name == "btrfs":
+		return doctor.OK, fmt.Sprintf("%s, which the service switches on for the whole file system", snapshot.LimitQgroup)
 	}
+	return doctor.Warn, fmt.Sprintf("none: %s; to have some: %s", c, unboundedRemedy)
 }
 
 // checkGroups makes a tree of groups beside that of the engine, and removes it.
@@ -159,7 +178,7 @@ func checkStorage(ctx context.Context, o DoctorOptions) (_ []engine.Finding, err
 	if was == boot {
 		d.Intents = open
 	}
-	snapshots, err := overlay.New(filepath.Join(o.StorePath, "snapshots"))
+	snapshots, _, err := openSnapshots(ctx, o.StorePath, o.Snapshotter, looking(o.StorePath, probe.Auto))
 	if err != nil {
 		return nil, err
 	}

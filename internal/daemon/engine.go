@@ -17,7 +17,6 @@ import (
 	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
-	"github.com/gantry-project/gantry/engine/snapshot/overlay"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/internal/logging"
@@ -30,7 +29,11 @@ type EngineOptions struct {
 	// Socket to serve; empty is that of the root.
 	Socket string
 	// Cgroup is the name of the control group of all containers.
-	Cgroup  string
+	Cgroup string
+	// Snapshotter is auto, overlay, btrfs or copy; DiskLimit is auto, quota,
+	// loop or none. Empty is auto.
+	Snapshotter, DiskLimit string
+
 	Version string
 	Debug   bool
 	// Failpoints are those of internal/failpoint, for tests.
@@ -44,7 +47,9 @@ func Engine(ctx context.Context, o EngineOptions) error {
 	if err := failpoint.Arm(o.Failpoints); err != nil {
 		return err
 	}
-	h, err := openEngine(ctx, engineConfig{root: o.StorePath, cgroup: o.Cgroup}, log)
+	h, err := openEngine(ctx, engineConfig{
+		root: o.StorePath, cgroup: o.Cgroup, snapshotter: o.Snapshotter, diskLimit: o.DiskLimit,
+	}, log)
 	if err != nil {
 		return err
 	}
@@ -86,6 +91,8 @@ func ownerByLabel(labels map[string]string) string {
 // engineConfig is what an engine needs to be told.
 type engineConfig struct {
 	root, cgroup string
+	// snapshotter and diskLimit as in the configuration
+	snapshotter, diskLimit string
 	// limits of an image; 0 is the engine's default
 	imageBytes, imageEntries int64
 }
@@ -126,14 +133,12 @@ func openEngine(ctx context.Context, c engineConfig, log zerolog.Logger) (_ *eng
 		return nil, err
 	}
 	h.closes = append(h.closes, journal.Close)
-	snapshots, err := overlay.New(filepath.Join(c.root, "snapshots"))
+	snapshots, choice, err := openSnapshots(ctx, c.root, c.snapshotter, c.diskLimit)
 	if err != nil {
 		return nil, err
 	}
 	h.closes = append(h.closes, func() error { snapshots.Close(); return nil })
-	if err := probe(ctx, snapshots, c.root); err != nil {
-		return nil, err
-	}
+	logSnapshots(log, snapshots, choice, c.diskLimit)
 	blobs, err := content.NewDir(filepath.Join(c.root, "content"))
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -10,10 +9,6 @@ import (
 
 	"github.com/gantry-project/gantry/config"
 	"github.com/gantry-project/gantry/driver/local"
-	"github.com/gantry-project/gantry/engine/process"
-	"github.com/gantry-project/gantry/engine/snapshot"
-	"github.com/gantry-project/gantry/engine/snapshot/overlay"
-	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/netbridge"
 )
 
@@ -41,6 +36,7 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 	root := cfg.Gantry.StorePath
 	h.engine, err = openEngine(ctx, engineConfig{
 		root: root, cgroup: cfg.Gantry.CgroupName, imageBytes: cfg.Gantry.ImageMaxBytes, imageEntries: cfg.Gantry.ImageMaxEntries,
+		snapshotter: cfg.Gantry.Snapshotter, diskLimit: cfg.Gantry.DiskLimit,
 	}, log)
 	if err != nil {
 		return nil, err
@@ -58,30 +54,4 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 		ConsoleBytes: cfg.Gantry.ConsoleLogBytes, PidsPerVCPU: cfg.Gantry.PidsPerVCPU, StartGrace: cfg.Gantry.StartGrace, Log: log,
 	})
 	return h, nil
-}
-
-// probe tries what every instance needs of the kernel and the file system, so
-// that a host that cannot do it says so at the start and not to a tenant.
-func probe(ctx context.Context, snapshots *overlay.Snapshotter, root string) error {
-	dir, err := os.MkdirTemp(root, ".probe-")
-	if err != nil {
-		return fmt.Errorf("probe the host: %w", err)
-	}
-	ids := []process.IDMap{{ContainerID: 0, HostID: store.FirstID, Size: store.IDBlock}}
-	user, _, err := process.CreateNamespaces(ctx, dir, ids, ids)
-	if err == nil {
-		err = snapshots.Probe(ctx, snapshot.IDs{UserNS: user, Root: store.FirstID})
-	}
-	if err := errors.Join(err, process.RemoveNamespaces(dir), removed(dir)); err != nil {
-		return fmt.Errorf("probe the host: %w", err)
-	}
-	return nil
-}
-
-// removed removes a directory that may be gone already.
-func removed(dir string) error {
-	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }
