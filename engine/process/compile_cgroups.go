@@ -56,6 +56,11 @@ func parseHierarchies(mountinfo string) []hierarchy {
 		default:
 			continue
 		}
+		// what is mounted twice at one place is what was mounted there last
+		if i := slices.IndexFunc(list, func(old hierarchy) bool { return old.name == h.name }); i >= 0 {
+			list[i] = h
+			continue
+		}
 		list = append(list, h)
 	}
 	return list
