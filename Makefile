@@ -10,7 +10,7 @@ STATE   ?= /var/lib/gantry-controlplane
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run stop test check fmt lint unit fuzz functional validate bench-boot bench-engine install clean deps
+.PHONY: help build run stop test check fmt lint unit fuzz functional validate crash bench-boot bench-engine install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -49,6 +49,10 @@ functional: build ## functional tests against a real OpenStack in namespaces of 
 
 validate: ## the OCI validation suite against gantry runtime (root)
 	$(GO) test -tags functional -count 1 -v -timeout 30m ./engine/runtime/validation/
+
+crash: build ## kill service, keeper and guard for 10 minutes among 100 containers (root)
+	GANTRY_BINARY=$(abspath $(BIN)) GANTRY_CRASH_TIME=10m GANTRY_CRASH_CONTAINERS=100 \
+	  $(GO) test -tags functional -count 1 -v -timeout 30m ./functional/crash/
 
 bench-boot: build deps ## boot and delete, beside a stock nova-compute on one control plane (root)
 	./functional/controlplane/bench-boot $(abspath $(BIN))

@@ -128,8 +128,12 @@ func hold(name, file string) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	for {
-		if _, err := os.Lstat(file); err != nil {
+		_, err := os.Lstat(file)
+		if errors.Is(err, os.ErrNotExist) {
 			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 		time.Sleep(time.Millisecond)
 	}
