@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -133,6 +134,7 @@ func (c *container) state() State {
 		ID: ContainerID(c.rec.ID), Status: StatusCreated, Exit: c.exit,
 		Created: c.rec.Created, Started: c.rec.Started, Labels: c.rec.Labels,
 		Image: c.rec.Image, Args: c.rec.Args, Limits: c.rec.Limits,
+		Disk: snapshot.Limit(c.rec.Disk), DiskEnforced: snapshot.Limit(c.rec.DiskEnforced),
 	}
 	switch {
 	case c.paused:

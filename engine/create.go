@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/gantry-project/gantry/engine/process"
-	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
@@ -18,7 +17,8 @@ import (
 
 // Create makes a container that does not run: its record, ids, disk,
 // namespaces and control group. On error nothing is left. A present id is
-// errdefs.ErrAlreadyExists, an unknown image errdefs.ErrNotFound.
+// errdefs.ErrAlreadyExists, an unknown image errdefs.ErrNotFound, a limit of
+// the disk that is too small to hold anything errdefs.ErrInvalid.
 func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	c, unlock, err := e.acquire(ctx, req.ID)
 	if err != nil {
@@ -27,6 +27,9 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	defer unlock()
 	if c != nil {
 		return fmt.Errorf("create container %s: %w", req.ID, errdefs.ErrAlreadyExists)
+	}
+	if req.Disk.Bytes < 0 || req.Disk.Inodes < 0 {
+		return fmt.Errorf("create container %s: disk of %d bytes and %d inodes: %w", req.ID, req.Disk.Bytes, req.Disk.Inodes, errdefs.ErrInvalid)
 	}
 	var undone undo.Stack
 	defer func() {
@@ -49,9 +52,11 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	if err := failpoint.Hit("engine.create.begin"); err != nil {
 		return err
 	}
+	disk := e.enforceable(req.Disk)
 	// the record comes first: whatever is made after it is found by it
 	rec, err := e.opts.Store.CreateContainer(ctx, store.Container{
 		ID: string(req.ID), Image: req.Image, Chain: img.Chain, Labels: req.Labels, Limits: req.Limits, Created: time.Now(),
+		Disk: store.Disk(req.Disk), DiskEnforced: store.Disk(disk),
 	})
 	if err != nil {
 		return err
@@ -60,7 +65,7 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	if err := failpoint.Hit("engine.create.record"); err != nil {
 		return err
 	}
-	if err := e.opts.Snapshots.Prepare(ctx, rec.ID, img.Chain, snapshot.Limit{}); err != nil {
+	if err := e.opts.Snapshots.Prepare(ctx, rec.ID, img.Chain, disk); err != nil {
 		return err
 	}
 	undone.Push("disk", func(ctx context.Context) error { return e.opts.Snapshots.Remove(ctx, rec.ID) })

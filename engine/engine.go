@@ -67,6 +67,9 @@ type State struct {
 	Image  string
 	Args   []string
 	Limits cgroup.Limits
+	// Disk is the limit of the disk that was asked for, DiskEnforced the part
+	// of it that is kept: nothing where the host has no limits for disks.
+	Disk, DiskEnforced snapshot.Limit
 }
 
 // ExitState says how a container ended.
@@ -87,6 +90,10 @@ type CreateRequest struct {
 	// Labels are kept with the container for the caller.
 	Labels map[string]string
 	Limits cgroup.Limits
+	// Disk bounds what is written over the image. Where the host cannot keep
+	// it, or a part of it, the container is made all the same and State says
+	// so: an instance is wanted more than its limit. Update refuses instead.
+	Disk snapshot.Limit
 }
 
 // StartRequest says what to run. It is given at each start.

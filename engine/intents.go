@@ -172,7 +172,7 @@ func (e *Engine) undoCommit(ctx context.Context, in store.Intent) error {
 	return group.Thaw(ctx)
 }
 
-// undoUpdate gives a running container the limits of its record.
+// undoUpdate gives a disk, and a running container, the limits of the record.
 func (e *Engine) undoUpdate(ctx context.Context, in store.Intent) error {
 	rec, err := e.opts.Store.Container(ctx, in.ID)
 	if err != nil {
@@ -181,6 +181,7 @@ func (e *Engine) undoUpdate(ctx context.Context, in store.Intent) error {
 		}
 		return err
 	}
+	e.restoreDiskLimit(ctx, rec)
 	group, err := e.opts.Cgroups.Open(ctx, in.ID)
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return nil

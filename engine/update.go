@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/gantry-project/gantry/engine/cgroup"
+	"github.com/gantry-project/gantry/engine/snapshot"
+	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/internal/undo"
@@ -18,9 +20,22 @@ type LimitsChange struct {
 	CPUQuota, CPUPeriod, CPUShares *int64
 	Pids                           *int64
 	CPUSet                         *string
+	// DiskBytes and DiskInodes bound what is written over the image.
+	DiskBytes, DiskInodes *int64
 }
 
-// Apply returns the limits after the change.
+// disk returns the limit of the disk after the change.
+func (u LimitsChange) disk(l store.Disk) snapshot.Limit {
+	if u.DiskBytes != nil {
+		l.Bytes = *u.DiskBytes
+	}
+	if u.DiskInodes != nil {
+		l.Inodes = *u.DiskInodes
+	}
+	return snapshot.Limit(l)
+}
+
+// Apply returns the limits of resources after the change.
 func (u LimitsChange) Apply(l cgroup.Limits) cgroup.Limits {
 	set := func(to *int64, from *int64) {
 		if from != nil {
@@ -42,7 +57,8 @@ func (u LimitsChange) Apply(l cgroup.Limits) cgroup.Limits {
 // Update changes the limits of a container and records them; a running one has
 // them at once, a stopped one from its next start. On error they are as they
 // were before: errdefs.ErrInvalid and errdefs.ErrUnsupported name the limit,
-// errdefs.ErrConflict says that more is in use than the limit allows.
+// errdefs.ErrConflict says that more is in use than the limit allows. That of
+// the disk may be below what is in use: it stops further writes.
 func (e *Engine) Update(ctx context.Context, id ContainerID, change LimitsChange) (_ cgroup.Limits, err error) {
 	c, unlock, err := e.existing(ctx, id)
 	if err != nil {
@@ -79,6 +95,14 @@ func (e *Engine) Update(ctx context.Context, id ContainerID, change LimitsChange
 	}
 	rec := c.rec
 	rec.Limits = after
+	if change.DiskBytes != nil || change.DiskInodes != nil {
+		undone.Push("disk limit", func(ctx context.Context) error {
+			return e.opts.Snapshots.SetLimit(ctx, c.rec.ID, snapshot.Limit(c.rec.DiskEnforced))
+		})
+		if rec, err = e.limitDisk(ctx, rec, change.disk(rec.Disk)); err != nil {
+			return before, err
+		}
+	}
 	if err := failpoint.Hit("engine.update.record"); err != nil {
 		return before, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/snapshot/overlay"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/linux"
@@ -31,7 +32,10 @@ type Host struct {
 	Cgroups cgroup.Tree
 	// BootID is what engines take for the boot of the kernel; empty is the real one.
 	BootID string
-	group  string
+	// Snapshots opens the store of snapshots at root; nil is overlay's, without
+	// limits.
+	Snapshots func(ctx context.Context, root string) (snapshot.Snapshotter, error)
+	group     string
 }
 
 // NewHost makes an empty host. At the end of the test nothing may be left of it.
@@ -81,7 +85,11 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	snaps, err := overlay.New(filepath.Join(h.Root, "snapshots"))
+	open := h.Snapshots
+	if open == nil {
+		open = func(_ context.Context, root string) (snapshot.Snapshotter, error) { return overlay.New(root) }
+	}
+	snaps, err := open(t.Context(), filepath.Join(h.Root, "snapshots"))
 	if err != nil {
 		t.Fatal(err)
 	}

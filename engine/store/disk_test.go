@@ -81,7 +81,7 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 		check(t, s.PutContainer(t.Context(), storetest.Container(fmt.Sprintf("c%06d", there))))
 		there++
 	}
-	if there < 20 {
+	if there < 15 {
 		t.Errorf("only %d records fitted", there)
 	}
 	wants()

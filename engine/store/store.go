@@ -87,6 +87,10 @@ type Container struct {
 	IDBase uint32            `json:"id_base"`
 	Labels map[string]string `json:"labels,omitempty"`
 	Limits cgroup.Limits     `json:"limits"`
+	// Disk is the limit of the disk that was asked for, DiskEnforced the part of
+	// it that the store of snapshots keeps.
+	Disk         Disk `json:"disk,omitzero"`
+	DiskEnforced Disk `json:"disk_enforced,omitzero"`
 
 	Created time.Time `json:"created"`
 	// Started is the last start; zero if it never ran.
@@ -108,6 +112,12 @@ type Container struct {
 	ExitOOM    bool      `json:"exit_oom,omitempty"`
 	// ExitCause says why ExitKnown is false; a word of the engine's.
 	ExitCause string `json:"exit_cause,omitempty"`
+}
+
+// Disk is a limit; zero fields are unlimited.
+type Disk struct {
+	Bytes  int64 `json:"bytes,omitempty"`
+	Inodes int64 `json:"inodes,omitempty"`
 }
 
 // Session is the environment of a container's command, for commands that are

@@ -43,7 +43,8 @@ func Container(id string) store.Container {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC)
 	return store.Container{
 		ID: id, Image: "ref", Chain: []string{"sha256:aa", "sha256:bb"}, IDBase: store.FirstID, Labels: map[string]string{"k": "v"},
-		Limits:  cgroup.Limits{MemoryBytes: 1 << 30, SwapBytes: -1, Devices: []cgroup.Device{{Type: 'c', Major: 1, Minor: -1, Access: "rw"}}},
+		Limits: cgroup.Limits{MemoryBytes: 1 << 30, SwapBytes: -1, Devices: []cgroup.Device{{Type: 'c', Major: 1, Minor: -1, Access: "rw"}}},
+		Disk:   store.Disk{Bytes: 1 << 34, Inodes: 1 << 20}, DiskEnforced: store.Disk{Bytes: 1 << 34},
 		Created: at, Started: at.Add(1), Args: []string{"/bin/sh"}, Pid: 42, StartTime: 1 << 60, BootID: "boot",
 		Exited: at.Add(2), ExitKnown: true, ExitCode: 137, ExitSignal: 9, ExitOOM: true, ExitCause: "why",
 	}
