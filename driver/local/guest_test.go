@@ -14,6 +14,7 @@ import (
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
@@ -202,6 +203,21 @@ func TestFirstFiles(t *testing.T) {
 		_, err := firstFiles(driver.SpawnRequest{Files: []driver.File{{Path: name}}}, guest{}, nil)
 		if !errors.Is(err, errdefs.ErrInvalid) || errdefs.PublicText(err, "") == "" {
 			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestDiskFor(t *testing.T) {
+	for name, c := range map[string]struct {
+		rootGB, image int64
+		want          snapshot.Limit
+	}{
+		"no size":            {0, 1 << 40, snapshot.Limit{}},
+		"with its image":     {2, 1 << 30, snapshot.Limit{Bytes: 1 << 30, Inodes: 1 << 16}},
+		"an image that fits": {1, 1 << 30, snapshot.Limit{Bytes: 64 << 20, Inodes: 4096}},
+	} {
+		if got := diskFor(driver.Flavor{RootGB: c.rootGB}, engine.ImageInfo{SizeBytes: c.image}); got != c.want {
+			t.Errorf("%s: %+v", name, got)
 		}
 	}
 }

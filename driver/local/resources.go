@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/engine"
+	"github.com/gantry-project/gantry/engine/snapshot"
 )
 
 const (
@@ -111,6 +113,27 @@ func cpuInfo() (string, error) {
 
 // pidLimit is how many processes an instance may have: never unlimited.
 func pidLimit(vcpus, perVCPU int64) int64 { return max(vcpus*perVCPU, 512) }
+
+// Of a disk.
+const (
+	// leastDisk is for an image that fills its flavor: an instance has to write
+	// a little to run, and a file system to keep its own tables.
+	leastDisk = 64 * mib
+	// bytesPerInode is what mke2fs has by default: as many files as an ext4 of
+	// that size would hold.
+	bytesPerInode = 16 << 10
+)
+
+// diskFor bounds what an instance writes: image and writings together are the
+// flavor's root disk, so that a snapshot of it boots with the same flavor. A
+// flavor without a size has no limit.
+func diskFor(f driver.Flavor, img engine.ImageInfo) snapshot.Limit {
+	if f.RootGB <= 0 {
+		return snapshot.Limit{}
+	}
+	size := max(f.RootGB*gib-img.SizeBytes, leastDisk)
+	return snapshot.Limit{Bytes: size, Inodes: size / bytesPerInode}
+}
 
 // gigabytes renders a size for a person.
 func gigabytes(n int64) string { return strconv.FormatInt(n, 10) + " GB" }

@@ -12,6 +12,7 @@ import (
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/internal/logging"
@@ -53,7 +54,7 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 	if err := step("image"); err != nil {
 		return err
 	}
-	netns, err := d.create(ctx, req, g, &undone)
+	netns, err := d.create(ctx, req, g, diskFor(req.Flavor, img), &undone)
 	if err != nil {
 		return err
 	}
@@ -85,14 +86,14 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 }
 
 // create makes the container: disk, ids, namespaces, no process.
-func (d *Driver) create(ctx context.Context, req driver.SpawnRequest, g guest, undone *undo.Stack) (netns string, err error) {
+func (d *Driver) create(ctx context.Context, req driver.SpawnRequest, g guest, disk snapshot.Limit, undone *undo.Stack) (netns string, err error) {
 	labels, err := g.labels()
 	if err != nil {
 		return "", err
 	}
 	id := container(req.UUID)
 	if err := d.opts.Engine.Create(ctx, engine.CreateRequest{
-		ID: id, Image: g.Image, Labels: labels, Limits: limitsFor(req.Flavor, d.opts.PidsPerVCPU),
+		ID: id, Image: g.Image, Labels: labels, Limits: limitsFor(req.Flavor, d.opts.PidsPerVCPU), Disk: disk,
 	}); err != nil {
 		return "", err
 	}

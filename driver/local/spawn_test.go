@@ -364,3 +364,17 @@ func TestOutOfMemoryIsTheReason(t *testing.T) {
 	}
 	check(t, r.driver.Destroy(t.Context(), req.UUID))
 }
+
+// TestTheFlavorBoundsTheDisk: what the flavor says is asked of the engine, and
+// a host without limits for disks boots the instance all the same.
+func TestTheFlavorBoundsTheDisk(t *testing.T) {
+	r := newRig(t)
+	req := request()
+	check(t, r.driver.Spawn(t.Context(), req))
+	s := must(r.engine.State(t.Context(), engine.ContainerID(req.UUID)))(t)
+	img := must(r.engine.Image(t.Context(), s.Image))(t)
+	if want := int64(1<<30) - img.SizeBytes; s.Disk.Bytes != want || s.Disk.Inodes == 0 || s.DiskEnforced.Bytes != 0 {
+		t.Errorf("asked for %+v, enforced %+v, want %d bytes", s.Disk, s.DiskEnforced, want)
+	}
+	check(t, r.driver.Destroy(t.Context(), req.UUID))
+}
