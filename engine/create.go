@@ -53,6 +53,9 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 		return err
 	}
 	disk := e.enforceable(req.Disk)
+	// made meanwhile, but held by nothing until they are pinned
+	made := process.NewNamespaces()
+	defer e.watching.Go(made.Close)
 	// the record comes first: whatever is made after it is found by it
 	rec, err := e.opts.Store.CreateContainer(ctx, store.Container{
 		ID: string(req.ID), Image: req.Image, Chain: img.Chain, Labels: req.Labels, Limits: req.Limits, Created: time.Now(),
@@ -77,7 +80,7 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	}
 	undone.Push("console", func(context.Context) error { return os.RemoveAll(e.conDir(req.ID)) })
 	undone.Push("namespaces", func(context.Context) error { return process.RemoveNamespaces(e.nsDir(req.ID)) })
-	if err := e.namespaces(ctx, rec); err != nil {
+	if _, _, err := made.Pin(ctx, e.nsDir(req.ID), idMaps(rec), idMaps(rec)); err != nil && !errors.Is(err, errdefs.ErrAlreadyExists) {
 		return err
 	}
 	if err := failpoint.Hit("engine.create.namespaces"); err != nil {
@@ -93,12 +96,16 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 // namespaces makes and pins the user and network namespaces, unless they are
 // there already: after a reboot of the host they are not.
 func (e *Engine) namespaces(ctx context.Context, rec store.Container) error {
-	ids := []process.IDMap{{ContainerID: 0, HostID: rec.IDBase, Size: store.IDBlock}}
-	_, _, err := process.CreateNamespaces(ctx, e.nsDir(ContainerID(rec.ID)), ids, ids)
+	_, _, err := process.CreateNamespaces(ctx, e.nsDir(ContainerID(rec.ID)), idMaps(rec), idMaps(rec))
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		return nil
 	}
 	return err
+}
+
+// idMaps are those of users and of groups.
+func idMaps(rec store.Container) []process.IDMap {
+	return []process.IDMap{{ContainerID: 0, HostID: rec.IDBase, Size: store.IDBlock}}
 }
 
 // NetNS returns the path of the container's network namespace, which it makes

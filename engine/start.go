@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,16 +53,22 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 		return err
 	}
 	undone.Push("mount", func(ctx context.Context) error { return e.unmount(ctx, id) })
-	if err := e.mount(ctx, c); err != nil {
-		return err
-	}
-	group, err := e.opts.Cgroups.Create(ctx, string(id), c.rec.Limits)
-	if err != nil {
-		return err
-	}
+	var group cgroup.Group
 	undone.Push("control group", func(ctx context.Context) error {
+		if group == nil {
+			return nil
+		}
 		return errors.Join(group.Kill(ctx), group.Delete(ctx))
 	})
+	// about 1 ms each, and neither needs the other
+	var both sync.WaitGroup
+	var grouped error
+	both.Go(func() { group, grouped = e.opts.Cgroups.Create(ctx, string(id), c.rec.Limits) })
+	err = e.mount(ctx, c)
+	both.Wait()
+	if err := errors.Join(err, grouped); err != nil {
+		return err
+	}
 	spec, err := e.spec(c, req)
 	if err != nil {
 		return err
@@ -98,7 +105,11 @@ func (e *Engine) launch(ctx context.Context, id ContainerID, spec process.Spec, 
 		return process.Process{}, err
 	}
 	defer linux.CloseAll(files)
-	// an ended process of an earlier start may still be known
+	proc, err := e.opts.Runner.Start(ctx, string(id), spec)
+	if !errors.Is(err, errdefs.ErrAlreadyExists) {
+		return proc, err
+	}
+	// an ended process of an earlier start is still known
 	if err := e.opts.Runner.Forget(ctx, string(id)); err != nil {
 		return process.Process{}, err
 	}

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -47,8 +48,10 @@ const (
 
 const (
 	maxMessage = 64 << 20 // files of a Spec are in it
-	maxFiles   = 250      // SCM_MAX_FD is 253
-	headerSize = 4
+	// usualMessage is what room is made for at once.
+	usualMessage = 16 << 10
+	maxFiles     = 250 // SCM_MAX_FD is 253
+	headerSize   = 4
 )
 
 type request struct {
@@ -221,14 +224,15 @@ func decode(r io.Reader, size uint32, v any) error {
 		return fmt.Errorf("message of %d bytes: %w", size, errdefs.ErrInvalid)
 	}
 	// Memory grows with what arrives, not with what is announced.
-	body, err := io.ReadAll(io.LimitReader(r, int64(size)))
-	if err != nil {
+	var body bytes.Buffer
+	body.Grow(int(min(size, usualMessage)) + bytes.MinRead)
+	if _, err := body.ReadFrom(io.LimitReader(r, int64(size))); err != nil {
 		return err
 	}
-	if len(body) < int(size) {
+	if body.Len() < int(size) {
 		return io.ErrUnexpectedEOF
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	if err := json.Unmarshal(body.Bytes(), v); err != nil {
 		return fmt.Errorf("decode message: %w: %w", err, errdefs.ErrInvalid)
 	}
 	return nil

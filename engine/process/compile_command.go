@@ -84,13 +84,7 @@ func (c *compiler) filter() {
 	if len(c.spec.Seccomp) == 0 {
 		return
 	}
-	var code []byte
-	for _, f := range c.spec.Seccomp {
-		code = binary.LittleEndian.AppendUint16(code, f.Code)
-		code = append(code, f.JT, f.JF)
-		code = binary.LittleEndian.AppendUint32(code, f.K)
-	}
-	text := c.buf(code, "")
+	text := c.buf(c.spec.Seccomp.bytes(), "")
 	prog := binary.LittleEndian.AppendUint64(nil, uint64(len(c.spec.Seccomp))) // struct sock_fprog
 	fprog := c.buf(append(prog, make([]byte, 8)...), fmt.Sprintf("{%d instructions}", len(c.spec.Seccomp)))
 	c.relocs = append(c.relocs, reloc{fprog.off + 8, text.off})

@@ -28,6 +28,45 @@ const (
 // Namespaces that dir holds already are errdefs.ErrAlreadyExists; what an
 // interrupted call left is replaced. On error nothing is left.
 func CreateNamespaces(ctx context.Context, dir string, uidMap, gidMap []IDMap) (userPath, netPath string, err error) {
+	if user, net := NamespacePaths(dir); pinned(user) && pinned(net) {
+		return "", "", fmt.Errorf("make namespaces in %s: %w", dir, errdefs.ErrAlreadyExists)
+	}
+	n := NewNamespaces()
+	defer n.Close()
+	return n.Pin(ctx, dir, uidMap, gidMap)
+}
+
+// Namespaces are a user and a network namespace on their way, which nothing
+// refers to yet but a process that holds them. So a caller can have them made
+// while it finds out whose they will be. They are gone after Close, or with the
+// calling process, unless they were pinned.
+type Namespaces struct {
+	made chan struct{} // closed when held and err are valid
+	held *namespaceHolder
+	err  error
+}
+
+// NewNamespaces begins to make them in the background. Close them.
+func NewNamespaces() *Namespaces {
+	n := &Namespaces{made: make(chan struct{})}
+	go func() {
+		defer close(n.made)
+		n.held, n.err = holdNamespaces(unix.CLONE_NEWUSER | unix.CLONE_NEWNET)
+	}()
+	return n
+}
+
+// Close lets go of what was not pinned.
+func (n *Namespaces) Close() {
+	<-n.made
+	if n.held != nil {
+		n.held.release()
+		n.held = nil
+	}
+}
+
+// Pin is the rest of CreateNamespaces, with its errors. Once.
+func (n *Namespaces) Pin(ctx context.Context, dir string, uidMap, gidMap []IDMap) (userPath, netPath string, err error) {
 	uids, err := mapText(uidMap)
 	if err != nil {
 		return "", "", err
@@ -36,32 +75,37 @@ func CreateNamespaces(ctx context.Context, dir string, uidMap, gidMap []IDMap) (
 	if err != nil {
 		return "", "", err
 	}
-	userPath, netPath = filepath.Join(dir, userPin), filepath.Join(dir, netPin)
+	userPath, netPath = NamespacePaths(dir)
 	if pinned(userPath) && pinned(netPath) {
 		return "", "", fmt.Errorf("make namespaces in %s: %w", dir, errdefs.ErrAlreadyExists)
 	}
 	if err := RemoveNamespaces(dir); err != nil {
 		return "", "", err
 	}
-	if err := createNamespaces(ctx, dir, uids, gids); err != nil {
+	<-n.made
+	err = n.err
+	if err == nil {
+		err = n.pin(ctx, dir, uids, gids)
+	}
+	if err != nil {
 		return "", "", errors.Join(fmt.Errorf("make namespaces in %s: %w", dir, err), RemoveNamespaces(dir))
 	}
 	return userPath, netPath, nil
 }
 
-func createNamespaces(ctx context.Context, dir, uids, gids string) error {
+func (n *Namespaces) pin(ctx context.Context, dir, uids, gids string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	err := withNamespaces(unix.CLONE_NEWUSER|unix.CLONE_NEWNET, uids, gids, func(proc string) error {
-		for _, pin := range []string{userPin, netPin} {
-			if err := pinNamespace(filepath.Join(proc, "ns", pin), filepath.Join(dir, pin)); err != nil {
-				return err
-			}
+	if err := n.held.mapIDs(uids, gids); err != nil {
+		return err
+	}
+	for _, pin := range []string{userPin, netPin} {
+		if err := pinNamespace(filepath.Join(n.held.proc(), "ns", pin), filepath.Join(dir, pin)); err != nil {
+			return err
 		}
-		return nil
-	})
-	return errors.Join(err, ctx.Err())
+	}
+	return ctx.Err()
 }
 
 // makeUserNamespace makes one that lives as long as the file.
@@ -84,34 +128,61 @@ func makeUserNamespace(maps *idMaps) (f *os.File, err error) {
 // withNamespaces makes a user namespace with maps and others that belong to
 // it, and calls use with the directory in /proc of a process that is in them.
 func withNamespaces(flags int, uids, gids string, use func(proc string) error) error {
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	h, err := holdNamespaces(flags)
 	if err != nil {
 		return err
+	}
+	defer h.release()
+	if err := h.mapIDs(uids, gids); err != nil {
+		return err
+	}
+	return use(h.proc())
+}
+
+// A namespaceHolder is a process in new namespaces that only waits. It ends
+// with the calling process at the latest.
+type namespaceHolder struct {
+	child  *os.Process
+	status *os.File
+}
+
+func holdNamespaces(flags int) (*namespaceHolder, error) {
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = null.Close() }()
 	prog := namespaceProgram(flags)
 	child, status, err := launch(prog, null)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() {
-		_ = status.Close() // lets the child go
-		_ = child.Kill()
-		_, _ = child.Wait()
-	}()
+	h := &namespaceHolder{child, status}
 	if err := awaitReady(prog, status); err != nil {
-		return err
+		h.release()
+		return nil, err
 	}
-	proc := fmt.Sprintf("/proc/%d", child.Pid)
+	return h, nil
+}
+
+func (h *namespaceHolder) proc() string { return fmt.Sprintf("/proc/%d", h.child.Pid) }
+
+func (h *namespaceHolder) mapIDs(uids, gids string) error {
 	for _, m := range [][2]string{{"uid_map", uids}, {"gid_map", gids}} {
-		if err := writeMap(filepath.Join(proc, m[0]), m[1]); err != nil {
+		if err := writeMap(filepath.Join(h.proc(), m[0]), m[1]); err != nil {
 			if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
 				err = fmt.Errorf("%w: %w", err, errdefs.ErrInvalid)
 			}
 			return err
 		}
 	}
-	return use(proc)
+	return nil
+}
+
+func (h *namespaceHolder) release() {
+	_ = h.status.Close() // lets the child go
+	_ = h.child.Kill()
+	_, _ = h.child.Wait()
 }
 
 // awaitReady reads the one message of a program without a fork.

@@ -74,7 +74,7 @@ type Spec struct {
 	Sets         *CapabilitySets
 	NoNewPrivs   bool
 	// Seccomp is a compiled filter, nil for none.
-	Seccomp []SockFilter
+	Seccomp Filter
 	// SeccompFlags are SECCOMP_FILTER_FLAG_* (seccomp(2)). With NEW_LISTENER
 	// the notification descriptor goes to SeccompListener, a connected unix
 	// socket, with SeccompState as the message (config-linux.md, The Container

@@ -96,6 +96,7 @@ func (r *Runtime) conceive(ctx context.Context, req CreateRequest) (*birth, *os.
 	if err := checkID(req.ID); err != nil {
 		return nil, nil, err
 	}
+	r.warm()
 	raw, spec, err := readConfig(bundle)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)

@@ -45,7 +45,10 @@ type Options struct {
 	// Groups is the name of the tree of control groups for containers whose
 	// configuration names none; "" is "gantry-runtime".
 	Groups string
-	Log    zerolog.Logger
+	// LeaveEnded leaves ended processes to whoever adopts orphans: a command
+	// that starts one and ends itself must not take its exit status.
+	LeaveEnded bool
+	Log        zerolog.Logger
 }
 
 // Runtime runs containers. Its methods are safe for concurrent use, also by
@@ -82,10 +85,18 @@ func New(ctx context.Context, o Options) (*Runtime, error) {
 	ctx = context.WithoutCancel(ctx) // of what is done once for all callers
 	return &Runtime{
 		root: root, groups: o.Groups, log: o.Log, bootID: bootID,
-		tree:   sync.OnceValues(func() (cgroup.Tree, error) { return cgroup.New(ctx, cgroup.Options{Name: o.Groups}) }),
-		runner: sync.OnceValues(func() (*process.Local, error) { return process.New(process.Options{Log: o.Log}) }),
-		host:   sync.OnceValue(func() oci.Host { return hostFacts() }),
+		tree: sync.OnceValues(func() (cgroup.Tree, error) { return cgroup.New(ctx, cgroup.Options{Name: o.Groups}) }),
+		runner: sync.OnceValues(func() (*process.Local, error) {
+			return process.New(process.Options{Log: o.Log, LeaveEnded: o.LeaveEnded})
+		}),
+		host: sync.OnceValue(func() oci.Host { return hostFacts() }),
 	}, nil
+}
+
+// warm readies the runner, which takes 1 ms and changes nothing, while the
+// caller reads its configuration. An error is told to who asks again.
+func (r *Runtime) warm() {
+	go func() { _, _ = r.runner() }()
 }
 
 // hostFacts are what configurations are converted for.
