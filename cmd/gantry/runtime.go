@@ -21,6 +21,7 @@ type runtimeFlags struct {
 	root, log, logFormat string
 	debug, systemd       bool
 	rootless             string
+	detached             bool // the verb leaves a process behind
 }
 
 // verb is what a verb of gantry runtime does.
@@ -76,7 +77,7 @@ func (f *runtimeFlags) open(ctx context.Context, log zerolog.Logger, v verb, arg
 	if f.rootless == "true" {
 		return fmt.Errorf("--rootless: root is needed: %w", errdefs.ErrUnsupported)
 	}
-	r, err := runtime.New(ctx, runtime.Options{Root: f.root, Log: log})
+	r, err := runtime.New(ctx, runtime.Options{Root: f.root, LeaveEnded: f.detached, Log: log})
 	if err != nil {
 		return err
 	}

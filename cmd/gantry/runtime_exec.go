@@ -31,6 +31,7 @@ func runtimeExec(f *runtimeFlags) *cobra.Command {
 	var e execFlags
 	cmd := &cobra.Command{
 		Use: "exec ID COMMAND [ARGUMENT...]", Short: "run a process in a container", Args: cobra.MinimumNArgs(1),
+		PreRun: func(*cobra.Command, []string) { f.detached = e.req.Detach },
 		RunE: f.do(func(ctx context.Context, r *runtime.Runtime, args []string) error {
 			req, err := e.request(args)
 			if err != nil {

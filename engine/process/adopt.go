@@ -68,7 +68,7 @@ func (w *watch) adoptOne(r *found) (*proc, error) {
 	}
 	p := &proc{
 		id: r.ID, process: r.Process, started: true, ended: make(chan struct{}), fd: -1, slot: -1,
-		birth: r.Birth, exitsFrom: r.ExitsFrom, logPath: r.Log, logLimit: r.Limit,
+		birth: r.Birth, exitsFrom: r.ExitsFrom, logPath: r.Log, logLimit: r.Limit, foreign: r.Foreign,
 	}
 	if r.Exit != nil {
 		closeFds(r.fds...)

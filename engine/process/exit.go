@@ -135,7 +135,7 @@ func (w *watch) foreignExit(p *proc) (Exit, bool) {
 func (w *watch) park(p *proc) error {
 	r := parked{
 		ID: p.id, Process: p.process, Birth: p.birth, Slot: p.slot, ExitsFrom: p.exitsFrom,
-		Log: p.logPath, Limit: p.logLimit,
+		Log: p.logPath, Limit: p.logLimit, Foreign: p.foreign,
 	}
 	var fds []int
 	if p.exited {

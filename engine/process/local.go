@@ -23,6 +23,13 @@ type Options struct {
 	// Guard, if any, lets the processes outlive the calling one: New adopts
 	// what the runner before this one has left in it.
 	Guard *Guard
+	// Foreign, if any, starts what names a runtime of its own (Spec.Runtime).
+	// Without a guard the calling process then becomes the reaper of orphans
+	// (PR_SET_CHILD_SUBREAPER), which it stays.
+	Foreign Foreign
+	// LeaveEnded leaves ended processes to whoever adopts orphans, for a caller
+	// that is about to end itself.
+	LeaveEnded bool
 }
 
 // Local is the Runner whose processes are children of the calling process.
@@ -36,8 +43,11 @@ type Local struct {
 	bootID string
 	null   *os.File
 	watch  *watch
-	tasks  sync.WaitGroup
-	starts sync.WaitGroup // those under way
+	leave  bool // Options.LeaveEnded
+	// foreign is nil where there are no other runtimes.
+	foreign Foreign
+	tasks   sync.WaitGroup
+	starts  sync.WaitGroup // those under way
 
 	mu     sync.Mutex
 	closed bool             // guarded by mu
@@ -54,6 +64,9 @@ type proc struct {
 	pidfd   *os.File // until fd has it
 	console *console // nil for a process without a terminal of the runner's
 	log     *conlog.Writer
+
+	foreign  bool // made by Local.foreign
+	exitsSet bool // exitsFrom is from before the process
 
 	started bool          // guarded by Local.mu: Start has returned
 	exit    Exit          // valid once ended is closed
@@ -88,9 +101,14 @@ func New(o Options) (*Local, error) {
 		bootID: bootID,
 		null:   null,
 		procs:  map[string]*proc{},
+
+		foreign: o.Foreign, leave: o.LeaveEnded,
 	}
 	if l.watch, err = newWatch(l, o.Guard); err == nil && o.Guard != nil {
 		err = l.watch.adopt()
+	}
+	if err == nil && o.Foreign != nil {
+		err = l.openForeign(o.Guard)
 	}
 	if err != nil {
 		_ = null.Close()
@@ -120,8 +138,14 @@ func (l *Local) Start(ctx context.Context, id string, spec Spec) (Process, error
 		return Process{}, err
 	}
 	defer l.starts.Done()
-	err := l.start(ctx, p, spec)
-	if err == nil {
+	var err error
+	if foreign, ferr := l.isForeign(&spec); ferr != nil {
+		err = ferr
+	} else if foreign {
+		if err = l.startForeign(ctx, p, &spec); err == nil {
+			err = l.keepForeign(ctx, p)
+		}
+	} else if err = l.start(ctx, p, spec); err == nil {
 		err = l.watch.keep(p)
 	}
 	l.mu.Lock()
@@ -256,13 +280,16 @@ func (p *proc) status() Status {
 }
 
 // Signal implements Runner.
-func (l *Local) Signal(_ context.Context, id string, sig int) error {
+func (l *Local) Signal(ctx context.Context, id string, sig int) error {
 	if sig < 0 || sig > 64 {
 		return fmt.Errorf("signal process %s: signal %d: %w", id, sig, errdefs.ErrInvalid)
 	}
 	p, err := l.find(id)
 	if err != nil {
 		return err
+	}
+	if p.foreign && l.foreign != nil && sig != 0 {
+		return l.signalForeign(ctx, p, sig)
 	}
 	l.watch.fds.RLock()
 	defer l.watch.fds.RUnlock()
@@ -317,6 +344,9 @@ func (l *Local) Wait(ctx context.Context, id string) (Exit, error) {
 
 // Forget implements Runner.
 func (l *Local) Forget(_ context.Context, id string) error {
+	if err := l.deleteForeign(id); err != nil {
+		return err
+	}
 	l.watch.mu.Lock()
 	defer l.watch.mu.Unlock()
 	p, err := l.drop(id)

@@ -50,6 +50,8 @@ type parked struct {
 	// ExitsFrom is where in the guard's records this one's exit may be.
 	ExitsFrom int64 `json:"exits_from,omitempty"`
 	Exit      *Exit `json:"exit,omitempty"`
+	// Foreign says that another runtime has made it.
+	Foreign bool `json:"foreign,omitempty"`
 }
 
 const (

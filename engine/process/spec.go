@@ -117,6 +117,15 @@ type Spec struct {
 
 	// Hooks run at the points that config.md (POSIX-platform Hooks) names.
 	Hooks Hooks
+	// Runtime is the absolute path of a program with the command line of runc(8)
+	// that starts the first process instead of this package, "" for none. What
+	// it cannot do of a Spec is errdefs.ErrUnsupported. UIDMap and GIDMap then
+	// say what those of a user namespace that is joined are. With Join it must
+	// be empty: commands are run by what has started the first process.
+	Runtime string
+	// RuntimeSeccomp is the system call filter for Runtime, linux.seccomp of
+	// config-linux.md, because nobody takes Seccomp; nil for none.
+	RuntimeSeccomp []byte
 	// Gate, a file from OpenGate, holds the child back before startContainer
 	// hooks and the command: Start returns when the child has come that far, with
 	// all its rights dropped, and ReleaseGate of any process lets it go on. With

@@ -79,6 +79,9 @@ func (s *Spec) checkPlaces() error {
 			return invalid("%s %q without a uts namespace", name, v)
 		}
 	}
+	if s.Runtime != "" && (!path.IsAbs(s.Runtime) || hasNUL(s.Runtime)) {
+		return invalid("runtime %q is not an absolute path", s.Runtime)
+	}
 	return s.checkConsoleLog()
 }
 

@@ -28,10 +28,10 @@ func (s *Spec) checkNamespaces() error {
 	user, has := s.namespace(UserNamespace)
 	makes := has && user.Path == ""
 	for name, maps := range map[string][]IDMap{"uid": s.UIDMap, "gid": s.GIDMap} {
-		if makes != (len(maps) > 0) {
+		if makes != (len(maps) > 0) && (s.Runtime == "" || !has) {
 			return invalid("%s map: a user namespace that is made needs one, no other has one", name)
 		}
-		if makes {
+		if len(maps) > 0 {
 			if err := checkMaps(maps); err != nil {
 				return err
 			}

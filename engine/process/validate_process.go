@@ -43,7 +43,7 @@ func (s *Spec) checkJoin() error {
 		"TimeOffsets": len(s.TimeOffsets) > 0, "Hostname": s.Hostname != "", "Domainname": s.Domainname != "",
 		"Mounts": len(s.Mounts) > 0, "Devices": len(s.Devices) > 0, "MaskedPaths": len(s.MaskedPaths) > 0,
 		"ReadonlyPaths": len(s.ReadonlyPaths) > 0, "Sysctls": len(s.Sysctls) > 0, "Files": len(s.Files) > 0,
-		"Hooks": s.Hooks.count() > 0,
+		"Hooks": s.Hooks.count() > 0, "Runtime": s.Runtime != "",
 	} {
 		if given {
 			return invalid("%s of a process that joins %q", name, s.Join)

@@ -161,7 +161,9 @@ func (w *watch) watchNew(p *proc) error {
 	}
 	w.mover.hold(p.slot, false)
 	if w.guard != nil {
-		p.exitsFrom = w.guard.exits()
+		if !p.exitsSet {
+			p.exitsFrom = w.guard.exits()
+		}
 		if err := w.park(p); err != nil {
 			return err
 		}
@@ -318,7 +320,7 @@ func (w *watch) complete(p *proc) {
 		}
 		w.stale = w.stale || p.console != nil
 	}
-	if p.child {
+	if p.child && !w.l.leave {
 		_, _ = linux.RetryEINTR(func() (int, error) { return unix.Wait4(p.process.Pid, nil, 0, nil) })
 	}
 	w.release(p, io.EOF)

@@ -3,6 +3,8 @@ package seccomp
 import (
 	_ "embed" // the tables
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,3 +58,7 @@ func sections(text string) (map[string][]string, error) {
 	}
 	return out, nil
 }
+
+// Names returns the names of all calls that the tables know, of any
+// convention, sorted.
+func Names() []string { return slices.Sorted(maps.Keys(table())) }

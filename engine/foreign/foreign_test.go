@@ -1,0 +1,144 @@
+package foreign_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-project/gantry/engine/foreign"
+	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/process/processtest"
+)
+
+// through gives every first process to another runtime.
+type through struct {
+	process.Runner
+	runtime string
+}
+
+func (r through) Start(ctx context.Context, id string, spec process.Spec) (process.Process, error) {
+	if spec.Join == "" {
+		spec.Runtime = r.runtime
+		ids := []process.IDMap{{ContainerID: 0, HostID: processtest.HostID, Size: 65536}}
+		spec.UIDMap, spec.GIDMap = ids, ids
+	}
+	return r.Runner.Start(ctx, id, spec)
+}
+
+// own makes the program of the tree into a runtime; it is built once.
+var own = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "gantry-runtime")
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(dir, "gantry")
+	out, err := exec.Command("go", "build", "-o", program, "github.com/gantry-project/gantry/cmd/gantry").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	script := filepath.Join(dir, "runtime")
+	return script, os.WriteFile(script, []byte("#!/bin/sh\nexec "+program+` runtime "$@"`+"\n"), 0o755)
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if script, err := own(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(script))
+	}
+	os.Exit(code)
+}
+
+// A program under test, and what of processtest.Isolation it cannot do.
+type program struct {
+	name string
+	path func() (string, error)
+	but  []string
+}
+
+// notForeign is what no runtime is asked to do: what process.Spec.Runtime says
+// is refused (gates, hooks, files to preserve, scheduling), commands whose form
+// shows only when they are executed, files behind dangling links, and what
+// exec of runc's command line does in another way than Spec.Join.
+// NoNewPrivs brings a compiled filter along.
+func notForeign() []string {
+	return []string{
+		"Attributes", "CommandErrors", "Exec", "ExecHostileContainer", "ExecHostileCwd", "ExecUntraceable",
+		"ForeignCommands", "Gate", "GateHooks", "HookFailures", "Hooks", "HostileFileParent", "NoNewPrivs", "PreserveFailure",
+		"Scheduling", "Stdio",
+	}
+}
+
+func programs() []program {
+	return []program{
+		{name: "own", path: own, but: notForeign()},
+		// runc adds HOME, takes an unknown sysctl for a failure of the host, and
+		// starts in / where a working directory is a link of /proc to it.
+		{
+			name: "runc", path: func() (string, error) { return exec.LookPath("runc") },
+			but: append(notForeign(), "Identity", "Sysctls", "HostileWorkingDirectory"),
+		},
+	}
+}
+
+func newRunner(t *testing.T, runtime string) through {
+	t.Helper()
+	parent := t.TempDir()
+	if err := os.Chmod(filepath.Dir(parent), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(parent, "f")
+	log := zerolog.New(zerolog.NewTestWriter(t))
+	f, err := foreign.New(t.Context(), foreign.Options{Dir: dir, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := process.New(process.Options{Log: log, Foreign: f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		if left, err := os.ReadDir(dir); err == nil && len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	})
+	return through{l, runtime}
+}
+
+func each(t *testing.T, run func(t *testing.T, p program, runtime string)) {
+	for _, p := range programs() {
+		t.Run(p.name, func(t *testing.T) {
+			runtime, err := p.path()
+			if err != nil {
+				t.Fatalf("%v (functional/controlplane/deps installs what tests need)", err)
+			}
+			run(t, p, runtime)
+		})
+	}
+}
+
+func TestSuite(t *testing.T) {
+	each(t, func(t *testing.T, _ program, runtime string) {
+		processtest.Suite(t, func(t *testing.T) processtest.Harness {
+			f := processtest.NewFixture(t)
+			return processtest.Harness{
+				Runner: newRunner(t, runtime),
+				Spec:   func(t *testing.T, args ...string) process.Spec { return f.Spec(t, args...) },
+			}
+		})
+	})
+}
+
+func TestIsolation(t *testing.T) {
+	each(t, func(t *testing.T, p program, runtime string) {
+		processtest.IsolationBut(t, p.but, func(t *testing.T) process.Runner { return newRunner(t, runtime) })
+	})
+}
