@@ -215,12 +215,28 @@ func serve(ctx context.Context, arg string, work work) error {
 	if err := errors.Join(unix.Fchdir(targetFD), unix.Chroot(".")); err != nil {
 		return fmt.Errorf("change root: %w", err)
 	}
+	if err := reopenTarget(); err != nil {
+		return err
+	}
 	if err := filter(); err != nil {
 		return err
 	}
 	target, out := os.NewFile(targetFD, "target"), os.NewFile(resultFD, "result")
 	rep := work(ctx, req, target)
 	return errors.Join(json.NewEncoder(out).Encode(rep), out.Close())
+}
+
+// reopenTarget makes targetFD, now the root, a descriptor that attributes can be
+// changed through: what came is one for paths only (open_tree(2), O_PATH).
+func reopenTarget() error {
+	fd, err := unix.Open(".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open target: %w", err)
+	}
+	if err := unix.Dup3(fd, targetFD, unix.O_CLOEXEC); err != nil {
+		return os.NewSyscallError("dup3", err)
+	}
+	return unix.Close(fd)
 }
 
 // unpack reads the stream.

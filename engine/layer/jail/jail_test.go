@@ -148,6 +148,7 @@ func target(t testing.TB) *os.File {
 func sample(t testing.TB) []byte {
 	capability := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	return makeTar(t,
+		tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o750, Uid: 7, Gid: 8},
 		tar.Header{Name: "etc/", Typeflag: tar.TypeDir, Uid: 0, Gid: 42},
 		tar.Header{Name: "etc/f", Uname: "content", Uid: 1000, Gid: 1001, Mode: 0o640},
 		tar.Header{Name: "su", Uname: "x", Mode: 0o4755, Uid: 65535},
