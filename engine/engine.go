@@ -138,7 +138,9 @@ type Options struct {
 	// ImageLimits bound what an image may be, LayerLimits what it may unpack to.
 	ImageLimits image.Limits
 	LayerLimits layer.Limits
-	Log         zerolog.Logger
+	// Unpack unpacks layers; nil does it in this process (layer.Apply).
+	Unpack Unpacker
+	Log    zerolog.Logger
 }
 
 // Engine runs containers. Its methods may be called from any goroutine.
@@ -147,6 +149,8 @@ type Engine struct {
 	// filter is the system call filter of every container.
 	filter []process.SockFilter
 	locks  keylock.Map[ContainerID]
+	// unjailed warns once of layers that Options.Unpack could not unpack.
+	unjailed sync.Once
 	// images and layers are those that operations under way need.
 	images, layers uses
 	// collecting is held by the one garbage collection at a time.

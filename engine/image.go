@@ -193,7 +193,7 @@ func (e *Engine) apply(ctx context.Context, dir string, l image.Layer, below []s
 		return err
 	}
 	defer target.Close()
-	res, err := layer.Apply(ctx, target, r, layer.Options{Limits: e.opts.LayerLimits, Verified: l.DiffID()})
+	res, err := e.unpackLayer(ctx, target, r, layer.Options{Limits: e.opts.LayerLimits, Verified: l.DiffID()})
 	if err != nil || len(res.ImplicitDirs) == 0 || len(below) == 0 {
 		return err
 	}

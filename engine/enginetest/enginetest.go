@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,7 +36,10 @@ type Host struct {
 	// Snapshots opens the store of snapshots at root; nil is overlay's, without
 	// limits.
 	Snapshots func(ctx context.Context, root string) (snapshot.Snapshotter, error)
-	group     string
+	// Unpack and Log are the engine's options; a nil Log is the test's.
+	Unpack engine.Unpacker
+	Log    io.Writer
+	group  string
 }
 
 // NewHost makes an empty host. At the end of the test nothing may be left of it.
@@ -85,6 +89,10 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	log := h.Log
+	if log == nil {
+		log = zerolog.NewTestWriter(t)
+	}
 	open := h.Snapshots
 	if open == nil {
 		open = func(_ context.Context, root string) (snapshot.Snapshotter, error) { return overlay.New(root) }
@@ -109,8 +117,8 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	}
 	e, err = engine.Open(t.Context(), engine.Options{
 		Root: h.Root, Runner: h.Runner, Cgroups: h.Cgroups, Snapshots: snaps, Store: db, Content: blobs,
-		Journal: journal, BootID: boot,
-		Log: zerolog.New(zerolog.NewTestWriter(t)),
+		Journal: journal, BootID: boot, Unpack: h.Unpack,
+		Log: zerolog.New(log),
 	})
 	if err != nil {
 		t.Fatal(err)
