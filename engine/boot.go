@@ -45,9 +45,7 @@ func (e *Engine) settleUnknown(ctx context.Context, c *container) error {
 		c.running = true
 		return e.ended(ctx, c, ExitState{Cause: CauseReboot})
 	case e.strays.adopt(rec.ID, p, e.boot):
-		e.opts.Log.Warn().Str(logging.Container, rec.ID).Int("pid", p.Pid).
-			Msg("container outlived its keeper: it runs on, its console is lost and its exit will not be known")
-		c.unattended = true
+		e.unattended(id, c)
 		e.takeOver(ctx, id, c)
 		return nil
 	}

@@ -288,22 +288,6 @@ func sessionEnv(base []string, req ExecRequest, home string) []string {
 	return out
 }
 
-// watchExec waits for a session in the background.
-func (e *Engine) watchExec(s *session) {
-	e.watching.Go(func() {
-		exit, err := e.opts.Runner.Wait(e.life, s.runner)
-		if e.life.Err() != nil {
-			return
-		}
-		s.exit = ExitState{Exit: exit, Known: err == nil}
-		if err := e.opts.Runner.Forget(e.life, s.runner); err != nil {
-			e.opts.Log.Warn().Err(err).Str(logging.Container, string(s.container)).Msg("forget exec session")
-		}
-		close(s.done)
-		e.bus.Publish(Event{Kind: EventExecExit, ID: s.container, Exec: s.id, Exit: s.exit})
-	})
-}
-
 // Execs lists the sessions of a container, ended ones that are remembered too,
 // the oldest first.
 func (e *Engine) Execs(ctx context.Context, id ContainerID) ([]ExecState, error) {

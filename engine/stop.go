@@ -256,36 +256,6 @@ func (e *Engine) outOfMemory(ctx context.Context, id string, exit ExitState) boo
 	return err == nil && kills > 0
 }
 
-// watch waits for the process in the background, tidies up and tells.
-func (e *Engine) watch(id ContainerID, c *container) {
-	done := c.done
-	e.watching.Go(func() {
-		exit, err := e.opts.Runner.Wait(e.life, string(id))
-		if e.life.Err() != nil {
-			return
-		}
-		state := ExitState{Exit: exit, Known: err == nil}
-		if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-			e.opts.Log.Error().Err(err).Str(logging.Container, string(id)).Msg("wait for container")
-		}
-		unlock, err := e.locks.Lock(e.life, id)
-		if err != nil {
-			return
-		}
-		if c.done == done && c.running {
-			if err := e.ended(e.life, c, state); err != nil {
-				e.opts.Log.Warn().Err(err).Str(logging.Container, string(id)).Msg("tidy up container")
-			}
-		}
-		event := Event{Kind: EventExit, Time: time.Now(), ID: id, Exit: c.exit, Asked: c.asked}
-		unlock()
-		select {
-		case e.events <- event:
-		case <-e.life.Done():
-		}
-	})
-}
-
 // Pause freezes all processes. Idempotent; errdefs.ErrConflict if none runs.
 func (e *Engine) Pause(ctx context.Context, id ContainerID) error {
 	return e.freezer(ctx, id, true)

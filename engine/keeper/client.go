@@ -55,6 +55,9 @@ const (
 	// retryLimit is how long a client waits for a keeper that is being
 	// restarted, which takes about 0.1 s.
 	retryLimit = 5 * time.Second
+	// alive is how long a request was under way that a keeper had taken: any
+	// number of keepers may die while a client waits for a process.
+	alive = 100 * time.Millisecond
 )
 
 // call makes one request, of the next keeper if this one cannot finish it.
@@ -76,8 +79,8 @@ func (c *Client) retry(ctx context.Context, try func() (*response, error)) (*res
 			return res, err
 		}
 		again = true
-		if time.Since(began) > retryLimit {
-			since = time.Now() // it had been answering
+		if time.Since(began) > alive {
+			since = time.Now() // there was a keeper just now
 		}
 		if time.Since(since) > retryLimit || !guarded(c.socket) {
 			return res, err

@@ -151,6 +151,7 @@ func (c *churn) kill(length time.Duration, talkers []*talker) map[string][]time.
 		<-tick.C
 		victim := []string{"service", "keeper", "guard"}[dice.IntN(3)]
 		began := time.Now()
+		c.t.Logf("%s kill %s", began.UTC().Format(time.StampMilli), victim)
 		await := func() {}
 		switch victim {
 		case "service":

@@ -222,13 +222,21 @@ func (h *host) tearDown(t *testing.T) {
 	h.log.Close()
 }
 
-// tail is the end of a log.
+// tail is the end of a log, and what it warned of before.
 func tail(f *os.File) string {
 	data, err := os.ReadFile(f.Name())
 	if err != nil {
 		return err.Error()
 	}
-	return string(data[max(0, len(data)-6000):])
+	end := max(0, len(data)-6000)
+	var warned strings.Builder
+	for line := range strings.Lines(string(data[:end])) {
+		if !strings.Contains(line, `"level":"info"`) {
+			warned.WriteString(line)
+		}
+	}
+	before := warned.String()
+	return before[max(0, len(before)-20000):] + string(data[end:])
 }
 
 // until polls.

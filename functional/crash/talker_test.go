@@ -48,7 +48,7 @@ func (k *talker) advance(t testing.TB) {
 	})
 	c, err := k.h.api.Container(t.Context(), k.id)
 	if err != nil || c.Status != engine.StatusRunning || c.Pid != k.pid {
-		t.Errorf("%s is %s with pid %d (%v), want pid %d", k.id, c.Status, c.Pid, err, k.pid)
+		t.Errorf("%s is %s with pid %d (exit %+v, %v), want pid %d", k.id, c.Status, c.Pid, c.Exit, err, k.pid)
 	}
 }
 
