@@ -48,6 +48,8 @@ const (
 	drainGrace = time.Second
 	// drainLimit is what is read of it after that.
 	drainLimit = 1 << 20
+	// tracerPoll is how often a process is looked at that a tracer keeps.
+	tracerPoll = 10 * time.Millisecond
 
 	eventEnd     = 0 // of a pidfd
 	eventConsole = 1
@@ -262,6 +264,10 @@ func (w *watch) move(p *proc) bool {
 func (w *watch) ended(p *proc) {
 	_ = unix.EpollCtl(w.epfd, unix.EPOLL_CTL_DEL, p.fd, nil)
 	e, child, err := waitStatus(p.fd)
+	if errors.Is(err, unix.EAGAIN) {
+		w.l.tasks.Go(func() { w.awaitTracer(p) })
+		return
+	}
 	if err != nil {
 		w.log.Error().Err(err).Str(logging.Container, p.id).Msg("exit status is lost")
 		e = lostExit()
@@ -272,6 +278,35 @@ func (w *watch) ended(p *proc) {
 		return
 	}
 	w.exited(p, e)
+}
+
+// awaitTracer learns how a process has ended that another of its container
+// traces (ptrace(2)): the kernel shows it to its parent when the tracer has
+// seen it, or has ended, which is with the container at the latest. Until it is
+// taken the container's pid namespace cannot end.
+func (w *watch) awaitTracer(p *proc) {
+	tick := time.NewTicker(tracerPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-w.done:
+			return // the next runner will do it
+		}
+		e, child, err := waitStatus(p.fd)
+		if errors.Is(err, unix.EAGAIN) {
+			continue
+		}
+		if err != nil || !child {
+			w.log.Error().Err(err).Str(logging.Container, p.id).Msg("exit status is lost")
+			e = lostExit()
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		p.child = child
+		w.exited(p, e)
+		return
+	}
 }
 
 func lostExit() Exit { return Exit{Code: 255, Time: time.Now()} }
