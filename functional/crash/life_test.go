@@ -21,7 +21,9 @@ const (
 	codeExec   = 7
 )
 
-var guest = sh(fmt.Sprintf(`trap 'echo asked; exit %d' TERM; trap 'echo itself; exit %d' USR1; echo up; echo > /ready
+// guest says on a file system that ends with it when it is ready: a start that
+// was undone leaves the disk as it is.
+var guest = sh(fmt.Sprintf(`trap 'echo asked; exit %d' TERM; trap 'echo itself; exit %d' USR1; echo up; echo > /dev/shm/ready
 while :; do sleep 1000 & wait $!; done`, codeAsked, codeItself))
 
 // life is that of one container. Each request that is cut off is made again
@@ -136,7 +138,7 @@ func (l *life) exec(ctx context.Context) error {
 	l.execs.Add(1)
 	return l.insist(ctx, func() error {
 		r, err := l.h.exec(ctx, l.id, api.Exec{
-			Args: []string{"sh", "-c", fmt.Sprintf("until test -e /ready; do sleep 0.01; done; exit %d", codeExec)}, Detach: true,
+			Args: []string{"sh", "-c", fmt.Sprintf("until test -e /dev/shm/ready; do sleep 0.01; done; exit %d", codeExec)}, Detach: true,
 		})
 		if err != nil {
 			return err
@@ -189,7 +191,7 @@ func (l *life) ending(ctx context.Context, code int, word string, do func() erro
 		return err
 	}
 	if now.Status != engine.StatusStopped || now.Exit == nil || !now.Exit.Known || now.Exit.Code != code {
-		return fmt.Errorf("it is %s, exit %+v, want %d", now.Status, now.Exit, code)
+		return fmt.Errorf("started %d times, it is %s, exit %+v, want %d", l.tried, now.Status, now.Exit, code)
 	}
 	return l.insist(ctx, func() error {
 		said, err := l.h.said(ctx, l.id)

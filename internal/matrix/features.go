@@ -95,7 +95,14 @@ func restarts() []Feature {
 		{"restart of neutron-server", []string{"functional:TestFunctionalControlPlaneRestarts/neutron-server"}, ""},
 		{"power states agree after a guest has ended by itself", []string{"driver/compute:TestGuestEndsByItself", "driver/compute:TestSyncPowerState"}, "not with a real Nova"},
 		{"reboot of the host", nil, ""},
-		{"loss of the keeper process", nil, "what runs is ended at the next start of the service and becomes SHUTOFF"},
+		{"kill -9 of the service at each step of create, start, exec, commit and delete: whole or undone, nothing left", []string{"functional/crash:TestKilledAtEachStep/.*/service"}, ""},
+		{"kill -9 of the keeper there: done, or refused with nothing begun; what runs hears nothing of it", []string{"functional/crash:TestKilledAtEachStep/.*/keeper"}, ""},
+		{"kill -9 of the keeper's guard there", []string{"functional/crash:TestKilledAtEachStep/.*/guard"}, ""},
+		{"kill -9 of keeper and guard there, one after the other", []string{"functional/crash:TestKilledAtEachStep/.*/keeper_then_guard", "functional/crash:TestKilledAtEachStep/.*/guard_then_keeper"}, ""},
+		{"kill -9 of service and keeper there, at once", []string{"functional/crash:TestKilledAtEachStep/.*/service_and_keeper"}, ""},
+		{"a kill a second while containers come and go: none dies, no byte of a console is lost or twice, exits are known, no process, mount, namespace, group, descriptor or file is left", []string{"functional/crash:TestKillsUnderChurn"}, "20 containers for 20 seconds; `make crash` for 100 and 10 minutes"},
+		{"a keeper that is away, or has forgotten, ends no container", []string{"engine:TestARunnerThatCannotSayEndsNothing"}, ""},
+		{"loss of keeper and guard within 50 ms", nil, "what does not ignore SIGHUP ends; the rest runs on without a console and its exit is not known"},
 	}
 }
 
