@@ -72,7 +72,7 @@ func bench(ctx context.Context, s settings) error {
 		if !strings.Contains(","+s.only+",", ","+section.name+",") {
 			continue
 		}
-		fmt.Printf("== %s\n", section.name)
+		b.report.say("== %s\n", section.name)
 		if err := section.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", section.name, err)
 		}

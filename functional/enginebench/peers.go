@@ -111,7 +111,7 @@ func (p *peers) dockerConfig() (string, error) {
 		if err == nil && filepath.Base(path) == "config.json" && strings.Contains(path, "moby") {
 			found = path
 		}
-		return nil //nolint:nilerr // what cannot be entered does not matter
+		return nil // what cannot be entered does not matter
 	})
 	if err == nil && found == "" {
 		err = errors.New("docker's configuration of a container was not found")

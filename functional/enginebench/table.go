@@ -50,13 +50,16 @@ type report struct {
 	notes  []string
 }
 
+// say writes to the report; a reader who has gone away is no reason to stop.
+func (r *report) say(format string, args ...any) { _, _ = fmt.Fprintf(r.out, format, args...) }
+
 func (r *report) add(s *series) *series {
 	r.series = append(r.series, s)
 	if s.failed != nil {
-		fmt.Fprintf(r.out, "  %-58s does not work here: %v\n", s.name, s.failed)
+		r.say("  %-58s does not work here: %v\n", s.name, s.failed)
 		return s
 	}
-	fmt.Fprintf(r.out, "  %-58s %8s ms  (%s-%s) n=%d\n", s.name, ms(s.median()), ms(s.at(0.1)), ms(s.at(0.9)), len(s.values))
+	r.say("  %-58s %8s ms  (%s-%s) n=%d\n", s.name, ms(s.median()), ms(s.at(0.1)), ms(s.at(0.9)), len(s.values))
 	return s
 }
 
@@ -80,7 +83,7 @@ func (r *report) above(what string, got, limit float64, unit string) {
 // print writes the bars and says whether all hold.
 func (r *report) print() bool {
 	all := true
-	fmt.Fprintf(r.out, "\n| what | reached | bar | |\n|---|---|---|---|\n")
+	r.say("\n| what | reached | bar | |\n|---|---|---|---|\n")
 	for _, b := range r.bars {
 		verdict, sign := "holds", "<="
 		if b.atLeast {
@@ -89,10 +92,10 @@ func (r *report) print() bool {
 		if !b.holds() {
 			verdict, all = "MISSED", false
 		}
-		fmt.Fprintf(r.out, "| %s | %.3g %s | %s %.3g %s | %s |\n", b.what, b.got, b.unit, sign, b.max, b.unit, verdict)
+		r.say("| %s | %.3g %s | %s %.3g %s | %s |\n", b.what, b.got, b.unit, sign, b.max, b.unit, verdict)
 	}
 	for _, n := range r.notes {
-		fmt.Fprintf(r.out, "note: %s\n", n)
+		r.say("note: %s\n", n)
 	}
 	return all
 }
