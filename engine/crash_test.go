@@ -61,6 +61,7 @@ func TestKilledAtEachPoint(t *testing.T) {
 		{"engine.create.namespaces", ""},
 		{"engine.start.begin", engine.StatusCreated},
 		{"engine.start.record", engine.StatusCreated},
+		{"engine.start.noted", engine.StatusRunning},
 		{"engine.update.record", engine.StatusRunning},
 		{"engine.commit.frozen", engine.StatusRunning},
 		{"engine.commit.copied", engine.StatusRunning},

@@ -157,6 +157,9 @@ func (e *Engine) Delete(ctx context.Context, id ContainerID) error {
 			close(c.done)
 		}
 	}
+	if c != nil {
+		c.awaitRecord()
+	}
 	if err := e.removeAll(ctx, string(id)); err != nil {
 		return fmt.Errorf("delete container %s: %w", id, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gantry-project/gantry/engine/process"
@@ -19,6 +20,7 @@ import (
 const (
 	opCreate  = "create"
 	opStart   = "start"
+	opStarted = "started" // until the record says so
 	opDelete  = "delete"
 	opImport  = "import"
 	opCommit  = "commit"
@@ -38,6 +40,7 @@ func (e *Engine) replays() map[string]func(context.Context, store.Intent) error 
 	return map[string]func(context.Context, store.Intent) error{
 		opCreate:  e.undoCreate,
 		opStart:   e.undoStart,
+		opStarted: e.finishStarted,
 		opDelete:  e.finishDelete,
 		opCommit:  e.undoCommit,
 		opUpdate:  e.undoUpdate,
@@ -70,7 +73,8 @@ func (e *Engine) begin(ctx context.Context, op, id string, data any) (end func()
 
 // Intents lists the operations under way, the oldest first.
 func (e *Engine) Intents(ctx context.Context) ([]store.Intent, error) {
-	return e.opts.Journal.Intents(ctx)
+	open, err := e.opts.Journal.Intents(ctx)
+	return slices.DeleteFunc(open, func(in store.Intent) bool { return in.Op == opStarted }), err
 }
 
 // replay finishes or undoes what was interrupted. What cannot be keeps its

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"encoding/json"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -82,6 +83,33 @@ func TestAStartThatWasCutOffIsUndone(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	check(t, e.Start(t.Context(), "c", initRequest))
+	check(t, e.Delete(t.Context(), "c"))
+	nothing(t, h, e)
+}
+
+// TestAStartThatWasNotedStays: its caller was told that it runs, and the record
+// was to be written next.
+func TestAStartThatWasNotedStays(t *testing.T) {
+	h, e, done := fixture(t)
+	run(t, e, "c")
+	done()
+	var noted []byte
+	edit(t, h, func(s *store.Bolt) error {
+		rec, err := s.Container(t.Context(), "c")
+		check(t, err)
+		noted, err = json.Marshal(rec)
+		check(t, err)
+		rec.Pid, rec.StartTime, rec.Started, rec.Args, rec.Session = 0, 0, time.Time{}, nil, store.Session{}
+		return s.PutContainer(t.Context(), rec)
+	})
+	intend(t, h, "started", "c", string(noted))
+	intend(t, h, "started", "gone", string(noted))
+	e, done = h.Engine(t)
+	defer done()
+	settled(t, e)
+	if s := stateOf(t, e, "c"); s.Status != engine.StatusRunning || s.Unattended || len(s.Args) == 0 {
+		t.Errorf("%+v", s)
+	}
 	check(t, e.Delete(t.Context(), "c"))
 	nothing(t, h, e)
 }

@@ -80,6 +80,7 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	undone.Push("process", func(ctx context.Context) error {
 		return errors.Join(group.Kill(ctx), e.reap(ctx, id))
 	})
+	c.awaitRecord()
 	before := c.rec
 	undone.Push("record", func(context.Context) error { c.rec = before; return nil })
 	c.rec.Args = spec.Args
@@ -88,7 +89,7 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	if err := failpoint.Hit("engine.start.record"); err != nil {
 		return err
 	}
-	if err := e.opts.Store.PutContainer(ctx, c.rec); err != nil {
+	if err := e.noteStarted(ctx, c); err != nil {
 		return err
 	}
 	undone.Release()

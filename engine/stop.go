@@ -220,6 +220,7 @@ func (e *Engine) ended(ctx context.Context, c *container, exit ExitState) error 
 	var both sync.WaitGroup
 	var unmounted error
 	both.Go(func() { unmounted = e.unmount(ctx, ContainerID(c.rec.ID)) })
+	c.awaitRecord()
 	err = e.opts.Store.PutContainer(ctx, c.rec)
 	both.Wait()
 	err = errors.Join(unmounted, err, e.opts.Runner.Forget(ctx, c.rec.ID))

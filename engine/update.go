@@ -106,6 +106,7 @@ func (e *Engine) Update(ctx context.Context, id ContainerID, change LimitsChange
 	if err := failpoint.Hit("engine.update.record"); err != nil {
 		return before, err
 	}
+	c.awaitRecord()
 	if err := e.opts.Store.PutContainer(ctx, rec); err != nil {
 		return before, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/gantry-project/gantry/engine/seccomp"
 	"github.com/gantry-project/gantry/engine/snapshot/overlay"
 	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 // ours is gantry twice: the service as a process of its own, asked through its
@@ -124,8 +125,17 @@ func (o *ours) open(ctx context.Context, s settings) error {
 		return err
 	}
 	o.closes = append(o.closes, func() { _ = runner.Close() })
+	boot, err := linux.BootID()
+	if err != nil {
+		return err
+	}
+	journal, err := store.OpenLog(filepath.Join(root, "journal"), boot)
+	if err != nil {
+		return err
+	}
+	o.closes = append(o.closes, func() { _ = journal.Close() })
 	o.engine, err = engine.Open(ctx, engine.Options{
-		Root: root, Runner: runner, Cgroups: groups, Snapshots: disks, Store: db, Content: blobs, Log: zerolog.Nop(),
+		Root: root, Runner: runner, Cgroups: groups, Snapshots: disks, Store: db, Content: blobs, Journal: journal, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		return err
