@@ -161,5 +161,6 @@ type Gantry struct {
 	PidsPerVCPU     int64         `key:"pids_per_vcpu" default:"4096" doc:"processes that an instance may have for each vCPU"`
 	ImageMaxBytes   int64         `key:"image_max_bytes" default:"68719476736" doc:"largest unpacked image (bytes)"`
 	ImageMaxEntries int64         `key:"image_max_entries" default:"4000000" doc:"most files in an image"`
+	Runtimes        string        `key:"runtimes" doc:"other OCI runtimes that flavors may ask for by gantry:runtime=NAME: a list of NAME=/PATH, divided by spaces or commas"`
 	Failpoints      string        `key:"failpoints" doc:"for tests only: failures to inject"`
 }

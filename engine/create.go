@@ -31,6 +31,9 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	if req.Disk.Bytes < 0 || req.Disk.Inodes < 0 {
 		return fmt.Errorf("create container %s: disk of %d bytes and %d inodes: %w", req.ID, req.Disk.Bytes, req.Disk.Inodes, errdefs.ErrInvalid)
 	}
+	if err := e.CheckRuntime(req.Runtime); err != nil {
+		return fmt.Errorf("create container %s: %w", req.ID, err)
+	}
 	var undone undo.Stack
 	defer func() {
 		if err != nil {
@@ -60,6 +63,7 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	rec, err := e.opts.Store.CreateContainer(ctx, store.Container{
 		ID: string(req.ID), Image: req.Image, Chain: img.Chain, Labels: req.Labels, Limits: req.Limits, Created: time.Now(),
 		Disk: store.Disk(req.Disk), DiskEnforced: store.Disk(disk),
+		Runtime: req.Runtime,
 	})
 	if err != nil {
 		return err

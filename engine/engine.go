@@ -94,6 +94,9 @@ type CreateRequest struct {
 	// it, or a part of it, the container is made all the same and State says
 	// so: an instance is wanted more than its limit. Update refuses instead.
 	Disk snapshot.Limit
+	// Runtime is the name of another OCI runtime (Options.Runtimes) that starts
+	// the container, "" for the engine's own. It stays for the container's life.
+	Runtime string
 }
 
 // StartRequest says what to run. It is given at each start.
@@ -133,6 +136,10 @@ type Options struct {
 	// Journal keeps the intents of operations under way. nil forgets them with
 	// the process, which only a test can want.
 	Journal store.Journal
+	// Runtimes are the other OCI runtimes that containers may be made for: their
+	// absolute paths by name. Runner has to know how to start them
+	// (process.Options.Foreign).
+	Runtimes map[string]string
 	// BootID names the boot of the kernel; empty means the real one.
 	BootID string
 	// ImageLimits bound what an image may be, LayerLimits what it may unpack to.

@@ -52,6 +52,9 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	if err := e.namespaces(ctx, c.rec); err != nil {
 		return err
 	}
+	if err := e.prepareRuntime(ctx, c.rec); err != nil {
+		return err
+	}
 	undone.Push("mount", func(ctx context.Context) error { return e.unmount(ctx, id) })
 	var group cgroup.Group
 	undone.Push("control group", func(ctx context.Context) error {
@@ -71,6 +74,9 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	}
 	spec, err := e.spec(c, req)
 	if err != nil {
+		return err
+	}
+	if err := e.useRuntime(&spec, c.rec); err != nil {
 		return err
 	}
 	proc, err := e.launch(ctx, id, spec, group)

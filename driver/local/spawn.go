@@ -40,6 +40,10 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 	if err := possible(req.Flavor); err != nil {
 		return err
 	}
+	if err := d.opts.Engine.CheckRuntime(runtimeOf(req.Flavor)); err != nil {
+		return errdefs.WithPublic(fmt.Errorf("flavor %s: %w", req.Flavor.Name, err),
+			"The flavor asks for a runtime that this host does not have.")
+	}
 	img, err := d.ensureImage(ctx, req.Credentials, req.Image)
 	if err != nil {
 		return err
@@ -94,6 +98,7 @@ func (d *Driver) create(ctx context.Context, req driver.SpawnRequest, g guest, d
 	id := container(req.UUID)
 	if err := d.opts.Engine.Create(ctx, engine.CreateRequest{
 		ID: id, Image: g.Image, Labels: labels, Limits: limitsFor(req.Flavor, d.opts.PidsPerVCPU), Disk: disk,
+		Runtime: runtimeOf(req.Flavor),
 	}); err != nil {
 		return "", err
 	}
@@ -195,6 +200,10 @@ func possible(f driver.Flavor) error {
 	return errdefs.WithPublic(fmt.Errorf("flavor %s with %s: %w", f.Name, what, errdefs.ErrInvalid),
 		"The flavor has "+what+", which container hosts do not support.")
 }
+
+// runtimeOf is the runtime of the operator's that a flavor asks for, "" for the
+// engine's own. Properties of images have no say in it.
+func runtimeOf(f driver.Flavor) string { return f.ExtraSpecs["gantry:runtime"] }
 
 // fits refuses an image that is larger than the flavor's disk.
 func fits(f driver.Flavor, img engine.ImageInfo) error {

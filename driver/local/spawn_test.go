@@ -151,6 +151,9 @@ func TestUnbootableRequests(t *testing.T) {
 		"no command of a path":   {command("nowhere"), errdefs.ErrInvalid, "nowhere"},
 		"command fails at once":  {command(`sh -c "echo I am broken; exit 3"`), errdefs.ErrInvalid, "status 3. Its last words: I am broken"},
 		"command kills itself":   {command(`sh -c "exit 137"`), errdefs.ErrInvalid, "status 137"},
+		"unknown runtime": {func(q *driver.SpawnRequest) {
+			q.Flavor.ExtraSpecs = map[string]string{"gantry:runtime": "nowhere"}
+		}, errdefs.ErrInvalid, "runtime"},
 		"disk too small":         {func(q *driver.SpawnRequest) { q.Flavor.EphemeralGB = 1 }, errdefs.ErrInvalid, "ephemeral"},
 		"file with a bad path":   {func(q *driver.SpawnRequest) { q.Files = []driver.File{{Path: "../x"}} }, errdefs.ErrInvalid, "../x"},
 		"file over a directory":  {func(q *driver.SpawnRequest) { q.Files = []driver.File{{Path: "/etc", Content: []byte("x")}} }, nil, ""},

@@ -28,9 +28,11 @@ import (
 
 // Host is the part of an engine that outlives it: its runner, state and groups.
 type Host struct {
-	Root    string
-	Runner  process.Runner
-	Cgroups cgroup.Tree
+	// Runtimes of the engine; Runner has to be one that can start them.
+	Runtimes map[string]string
+	Root     string
+	Runner   process.Runner
+	Cgroups  cgroup.Tree
 	// BootID is what engines take for the boot of the kernel; empty is the real one.
 	BootID string
 	// Snapshots opens the store of snapshots at root; nil is overlay's, without
@@ -117,7 +119,7 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	}
 	e, err = engine.Open(t.Context(), engine.Options{
 		Root: h.Root, Runner: h.Runner, Cgroups: h.Cgroups, Snapshots: snaps, Store: db, Content: blobs,
-		Journal: journal, BootID: boot, Unpack: h.Unpack,
+		Runtimes: h.Runtimes, Journal: journal, BootID: boot, Unpack: h.Unpack,
 		Log: zerolog.New(log),
 	})
 	if err != nil {

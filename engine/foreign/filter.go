@@ -16,7 +16,9 @@ import (
 // Filter is the profile as linux.seccomp of config-linux.md, for
 // process.Spec.RuntimeSeccomp on a host of the architecture. It means the same
 // as the filter that engine/seccomp compiles, but for numbers of calls that the
-// runtime's libseccomp does not know: what happens to those is its decision.
+// runtime's libseccomp does not know, and for 32-bit programs on amd64: their
+// calls are for the runtime to kill. (libseccomp makes rules for socket(2) of
+// x86 from those for socketcall, which ours contradict.)
 func Filter(p *seccomp.Profile, arch seccomp.Arch) ([]byte, error) {
 	def, err := ociAction(p.Unknown)
 	if err != nil {
@@ -25,7 +27,7 @@ func Filter(p *seccomp.Profile, arch seccomp.Arch) ([]byte, error) {
 	out := specs.LinuxSeccomp{DefaultAction: def.action, DefaultErrnoRet: def.errno}
 	switch arch {
 	case seccomp.AMD64:
-		out.Architectures = []specs.Arch{specs.ArchX86_64, specs.ArchX86}
+		out.Architectures = []specs.Arch{specs.ArchX86_64}
 	case seccomp.ARM64:
 		out.Architectures = []specs.Arch{specs.ArchAARCH64}
 	default:

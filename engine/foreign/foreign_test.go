@@ -59,6 +59,8 @@ type program struct {
 	name string
 	path func() (string, error)
 	but  []string
+	// group says that it enters a control group that it has not made.
+	group bool
 }
 
 // notForeign is what no runtime is asked to do: what process.Spec.Runtime says
@@ -81,7 +83,7 @@ func programs() []program {
 		// starts in / where a working directory is a link of /proc to it.
 		{
 			name: "runc", path: func() (string, error) { return exec.LookPath("runc") },
-			but: append(notForeign(), "Identity", "Sysctls", "HostileWorkingDirectory"),
+			group: true, but: append(notForeign(), "Identity", "Sysctls", "HostileWorkingDirectory"),
 		},
 	}
 }

@@ -29,6 +29,8 @@ type ServeOptions struct {
 	// tunes the garbage collector for little memory, and uses the guard that
 	// has started the process, if one has.
 	OwnsProcess bool
+	// Foreign, if any, starts processes by other runtimes.
+	Foreign process.Foreign
 	// Build names the program, for Options.Build of Ensure.
 	Build string
 }
@@ -82,7 +84,7 @@ func serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	runner, err := process.New(process.Options{Log: o.Log, Guard: guard})
+	runner, err := process.New(process.Options{Log: o.Log, Guard: guard, Foreign: o.Foreign})
 	if err != nil {
 		return err
 	}

@@ -95,6 +95,8 @@ type Container struct {
 	Created time.Time `json:"created"`
 	// Started is the last start; zero if it never ran.
 	Started time.Time `json:"started"`
+	// Runtime is the name of another OCI runtime that starts it, "" for none.
+	Runtime string `json:"runtime,omitempty"`
 	// Args is the command of the last start.
 	Args []string `json:"args,omitempty"`
 	// Session is what a further command takes from the last start.

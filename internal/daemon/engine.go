@@ -96,6 +96,8 @@ type engineConfig struct {
 	snapshotter, diskLimit string
 	// limits of an image; 0 is the engine's default
 	imageBytes, imageEntries int64
+	// runtimes are other OCI runtimes as [gantry] runtimes has them
+	runtimes string
 }
 
 // engineHost is an open engine with all below it.
@@ -122,6 +124,10 @@ func openEngine(ctx context.Context, c engineConfig, log zerolog.Logger) (_ *eng
 	}()
 	if err := os.MkdirAll(c.root, 0o700); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	runtimes, err := parseRuntimes(c.runtimes)
+	if err != nil {
+		return nil, err
 	}
 	// the store comes first: its lock keeps a second service away
 	db, err := store.Open(filepath.Join(c.root, "gantry.db"))
@@ -155,6 +161,7 @@ func openEngine(ctx context.Context, c engineConfig, log zerolog.Logger) (_ *eng
 	h.engine, err = engine.Open(ctx, engine.Options{
 		Root: c.root, Runner: runner, Cgroups: groups, Snapshots: snapshots, Store: db, Content: blobs,
 		Journal:     journal,
+		Runtimes:    runtimes,
 		ImageLimits: image.Limits{LayerBytes: c.imageBytes},
 		LayerLimits: layer.Limits{Bytes: c.imageBytes, Entries: c.imageEntries},
 		Unpack:      jail.New(jail.Options{}).Apply,

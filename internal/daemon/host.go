@@ -37,6 +37,7 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 	h.engine, err = openEngine(ctx, engineConfig{
 		root: root, cgroup: cfg.Gantry.CgroupName, imageBytes: cfg.Gantry.ImageMaxBytes, imageEntries: cfg.Gantry.ImageMaxEntries,
 		snapshotter: cfg.Gantry.Snapshotter, diskLimit: cfg.Gantry.DiskLimit,
+		runtimes: cfg.Gantry.Runtimes,
 	}, log)
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gantry-project/gantry/engine/foreign"
 	"github.com/gantry-project/gantry/engine/keeper"
 	"github.com/gantry-project/gantry/internal/atomicfile"
 	"github.com/gantry-project/gantry/internal/logging"
@@ -66,7 +67,12 @@ func Keeper(ctx context.Context, socket string) error {
 		return err
 	}
 	log := logging.New(os.Stderr, false).With().Int("pid", os.Getpid()).Logger()
+	runtimes, err := foreign.New(ctx, foreign.Options{Dir: foreignDir(filepath.Dir(socket)), Log: log})
+	if err != nil {
+		return err
+	}
 	return keeper.Serve(ctx, keeper.ServeOptions{
 		Socket: socket, Log: log, IdleExit: keeperIdle, OwnsProcess: true, Build: build,
+		Foreign: runtimes,
 	})
 }
