@@ -1,0 +1,34 @@
+package matrix
+
+func storage() []Feature {
+	suites := []string{"engine/snapshot/overlay:TestSuite", "engine/snapshot/btrfs:TestSuite", "engine/snapshot/copydir:TestSuite"}
+	return []Feature{
+		{"one contract for disks on overlay, btrfs and as copies", append(suites, "engine/snapshot/copydir:TestSuiteShifted", "engine/snapshot/overlay:TestSuiteByPaths"), "overlay in a user namespace is not built"},
+		{"the back end and the limit are chosen by what the file system can do, and said", []string{"engine/snapshot/probe:TestChoice", "engine/snapshot/probe:TestRefusals", "internal/daemon:TestSnapshotsOpen", "internal/daemon:TestSnapshotsThatCannotBe"}, ""},
+		{"containers share the layers of their images", []string{"engine:TestTwoContainersShareLayersAndNothingElse", "functional:TestFunctionalInstancesShareLayers"}, "copies do not"},
+		{"limit of the disk by quota groups of btrfs", []string{"engine/snapshot/btrfs:TestSuiteWithQuotas", "engine/snapshot/btrfs:TestSubvolumesOfAContainer", "engine:TestDiskLimit/btrfs,_quota_groups", "engine:TestDiskLimitLive/btrfs,_quota_groups"}, "bytes only"},
+		{"limit of the disk by a loop file", []string{"engine/snapshot/quota:TestLoop", "engine/snapshot/quota:TestLoopAfterReboot", "engine/snapshot/overlay:TestSuiteInLoopFiles", "engine/snapshot/copydir:TestSuiteInLoopFiles", "engine:TestDiskLimit/overlay,_loop_files"}, "only with `disk_limit = loop`; does not shrink"},
+		{"limit of the disk by project quota (ext4, xfs)", nil, "tried in a virtual machine only, not in this run: it needs a kernel with quota"},
+		{"a host without limits says so and boots instances all the same", []string{"engine:TestDiskLimit/overlay,_no_limits", "driver/local:TestTheFlavorBoundsTheDisk", "internal/daemon:TestSnapshotsOpen/no_quota"}, ""},
+		{"layers are unpacked in a child without rights", []string{"engine/layer/jail:TestWalls", "engine/layer/jail:TestSameAsWithoutJail", "engine/layer/jail:TestErrors", "engine:TestUnpackElsewhere"}, ""},
+		{"`gantry doctor --storage` finds what a crash has left, and mends it", []string{"engine:TestTheDoctor", "engine:TestDamagedContentIsFound", "internal/daemon:TestDoctorOfTheStorage"}, ""},
+		{"garbage collection by age and size, with leases", []string{"engine:TestCollectByAgeAndSize", "engine:TestLeases", "engine:TestACollectionThatWasCutOff", "engine:TestCollectingDuringChurn"}, ""},
+		{"commit, changes, export of containers and images", []string{"engine:TestCommitCarriesChangesIntoANewImage", "engine:TestChanges", "engine:TestExport", "engine:TestExportImage"}, ""},
+		{"records of every earlier schema are upgraded; a torn or full disk is told", []string{"engine/store:TestBolt", "engine/store:TestMemory", "engine/store:TestOldSchemasAreBroughtUpToDate", "engine/store:TestUnknownSchemasAreRefused", "engine/store:TestTornDatabases", "engine/store:TestAFullDiskLosesNothing", "engine/store:TestReadingWhileNobodyOwnsIt"}, ""},
+	}
+}
+
+func engineVerbs() []Feature {
+	return []Feature{
+		{"OCI runtime command: `create`, `start`, `state`, `kill`, `delete`, `run`, `exec`, `update`, hooks", []string{
+			"engine/runtime:TestLife", "engine/runtime:TestRun", "engine/runtime:TestExec", "engine/runtime:TestHooks", "engine/runtime:TestUpdate",
+			"engine/runtime:TestUnknownAndBadIDs", "engine/runtime:TestFailedCreate", "engine/oci:TestConvert", "engine/oci:TestConvertRefuses",
+		}, "the OCI validation suite is `make validate`"},
+		{"`gantry ps`, `run`, `logs`, `exec`, `attach` and others over the engine's socket", []string{"engine/api:TestLife", "engine/api:TestOwned", "engine/api:TestErrorsKeepTheirClass", "engine/api:TestRawRequests", "cmd/gantry:TestOperator", "cmd/gantry:TestOperatorErrors"}, ""},
+		{"further commands in a container, with and without a terminal", []string{"engine:TestExec", "engine:TestExecTerminal", "engine:TestExecEnds", "engine:TestExecBadRequests"}, ""},
+		{"consoles: bounded, by lines and since, followed, attached to", []string{"engine:TestLogs", "engine/conlog:TestFollow", "engine/conlog:TestSince", "engine/api:TestAttach"}, ""},
+		{"use, processes and events of containers", []string{"engine/api:TestStreams", "engine:TestTop", "engine:TestEventsOfALife", "engine:TestBus"}, ""},
+		{"files in and out of containers, also of hostile ones", []string{"engine:TestCopy", "engine/transfer:TestInOut", "engine/transfer:TestInRefuses", "engine/transfer:TestLinksLeadNowhere", "engine/transfer:TestRace"}, ""},
+		{"limits of a running container change", []string{"engine:TestUpdate"}, ""},
+	}
+}
