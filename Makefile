@@ -27,7 +27,7 @@ run: build deps ## bring up an OpenStack on the loopback, join it with gantry an
 stop: ## stop what make run started and remove its state (root)
 	STATE=$(STATE) ./functional/controlplane/run --stop $(abspath $(BIN))
 
-test: deps unit fuzz functional ## all tests: unit and root tests, fuzz smoke, functional tests (root)
+test: deps unit fuzz validate functional ## all tests: unit and root tests, fuzz smoke, OCI validation, functional tests (root)
 
 check: ## format, vet, lint, import rules, known vulnerabilities
 	./tools/check
@@ -48,7 +48,7 @@ functional: build ## functional tests against a real OpenStack in namespaces of 
 	./functional/controlplane/functional $(abspath $(BIN))
 
 validate: ## the OCI validation suite against gantry runtime (root)
-	$(GO) test -tags functional -count 1 -v -timeout 30m ./engine/runtime/validation/
+	./tools/validate
 
 crash: build ## kill service, keeper and guard for 10 minutes among 100 containers (root)
 	GANTRY_BINARY=$(abspath $(BIN)) GANTRY_CRASH_TIME=10m GANTRY_CRASH_CONTAINERS=100 \
