@@ -351,10 +351,19 @@ func (e *Engine) adoptExec(ctx context.Context, st process.Status) {
 	e.mu.Lock()
 	c := e.containers[id]
 	e.mu.Unlock()
-	if c != nil && c.running && st.Running {
+	if c != nil && c.running {
 		s := &session{id: exec, runner: st.ID, container: id, process: st.Process, done: make(chan struct{})}
 		e.exec.add(s)
-		e.watchExec(s)
+		if st.Running {
+			e.watchExec(s)
+			return
+		}
+		// while no engine looked; who waited for it may ask again
+		s.exit = ExitState{Exit: st.Exit, Known: true}
+		close(s.done)
+		if err := e.opts.Runner.Forget(ctx, st.ID); err != nil {
+			e.opts.Log.Warn().Err(err).Str(logging.Container, string(id)).Msg("forget exec session")
+		}
 		return
 	}
 	// its container has ended, and the kernel has ended it, or is about to

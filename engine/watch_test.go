@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -79,4 +80,31 @@ func state(t *testing.T, e *engine.Engine) engine.State {
 	st, err := e.State(t.Context(), "c")
 	check(t, err)
 	return st
+}
+
+// How an exec session has ended while no engine ran is known to the next.
+func TestExecEndsUnwatched(t *testing.T) {
+	h, e, done := fixture(t)
+	defer func() { done() }()
+	run(t, e, "c")
+	r, w, err := os.Pipe()
+	check(t, err)
+	s, err := e.Exec(t.Context(), "c", engine.ExecRequest{Args: []string{"sh", "-c", "read x; exit 9"}, Stdio: [3]*os.File{r, nil, nil}})
+	r.Close()
+	check(t, err)
+	done()
+	w.Close()
+	await(t, func() bool {
+		st, err := h.Runner.Status(t.Context(), "c."+s.ID)
+		return err == nil && !st.Running
+	})
+	e, done = h.Engine(t)
+	exit, err := e.ExecWait(t.Context(), "c", s.ID)
+	if err != nil || !exit.Known || exit.Code != 9 {
+		t.Errorf("ended %+v %v", exit, err)
+	}
+	if left, err := h.Runner.List(t.Context()); err != nil || len(left) != 1 {
+		t.Errorf("the runner knows %+v %v", left, err)
+	}
+	check(t, e.Delete(t.Context(), "c"))
 }
