@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // InMountNamespace is for TestMain: it runs the tests in a mount namespace of
@@ -74,12 +75,27 @@ func FileSystem(t testing.TB, kind string, size int64, options string) string {
 	run(t, "mkfs."+kind, "-q", image)
 	run(t, "mount", "-t", kind, "-o", strings.TrimSuffix("loop,"+options, ","), image, mount)
 	t.Cleanup(func() {
-		if out, err := exec.Command("umount", mount).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v: %s", err, out)
+		if err := unmount(mount); err != nil {
+			t.Errorf("umount %s: %v", mount, err)
 			_ = syscall.Unmount(mount, syscall.MNT_DETACH)
 		}
 	})
 	return mount
+}
+
+// unmount waits for what the kernel still lets go behind everybody's back: the
+// mounts of a namespace that has ended, and loop devices over files.
+func unmount(mount string) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		err := syscall.Unmount(mount, 0)
+		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+		<-tick.C
+	}
 }
 
 func run(t testing.TB, name string, args ...string) {
