@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/process"
 )
 
@@ -23,6 +24,7 @@ import (
 //	              inheritable and ambient are empty
 //	system calls  engine/seccomp, Default
 //	limits        see rlimits; processes, memory, cpu by the control group
+//	devices       see devices, by the control group, for whatever gets a node
 //	sysctls       see sysctls
 //	key ring      a new session key ring
 //	oom score     0
@@ -86,6 +88,27 @@ func sysctls() map[string]string {
 		"net.ipv4.ping_group_range":           "0 65535",
 		"net.ipv4.ip_unprivileged_port_start": "0",
 	}
+}
+
+// devices are all that a container's control group may open, unless the request
+// says otherwise: those of its /dev, and its own terminals (136 and up is
+// devpts; Documentation/admin-guide/devices.txt). The user namespace and nodev
+// keep others away already; this is for a node that comes in all the same.
+func devices() []cgroup.Device {
+	var list []cgroup.Device
+	for _, d := range [][2]int64{{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 1}, {5, 2}, {136, -1}} {
+		list = append(list, cgroup.Device{Type: 'c', Major: d[0], Minor: d[1], Access: "rwm"})
+	}
+	return list
+}
+
+// limits are those of the record with the profile's devices, where the kernel
+// can enforce them.
+func (e *Engine) limits(l cgroup.Limits) cgroup.Limits {
+	if l.Devices == nil && l.DeviceRules == nil && e.opts.Cgroups.Supports(cgroup.LimitDevices) {
+		l.Devices = devices()
+	}
+	return l
 }
 
 // profile is the part of a Spec that is the same for every container but for

@@ -66,7 +66,7 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	// about 1 ms each, and neither needs the other
 	var both sync.WaitGroup
 	var grouped error
-	both.Go(func() { group, grouped = e.opts.Cgroups.Create(ctx, string(id), c.rec.Limits) })
+	both.Go(func() { group, grouped = e.opts.Cgroups.Create(ctx, string(id), e.limits(c.rec.Limits)) })
 	err = e.mount(ctx, c)
 	both.Wait()
 	if err := errors.Join(err, grouped); err != nil {

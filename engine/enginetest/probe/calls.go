@@ -67,7 +67,6 @@ func calls(out io.Writer) error {
 		{"future", raw(999, 0, 0)},
 		{"mknod-disk", func() error { return mknodOf("/") }},
 		{"mknod-kmsg", func() error { return unix.Mknod("/tmp/kmsg", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 11))) }},
-		{"ptrace-host", func() error { return unix.PtraceAttach(os.Getppid()) }},
 		{"release-agent", write("/sys/fs/cgroup/memory/release_agent")},
 		{"core-pattern", write("/proc/sys/kernel/core_pattern")},
 		{"sysrq", write("/proc/sysrq-trigger")},
