@@ -6,6 +6,7 @@ func Features() []Group {
 		{"Joining an OpenStack", joining()},
 		{"Images", images()},
 		{"What an instance gets", instance()},
+		{"Isolation", isolation()},
 		{"What a tenant can do", verbs()},
 		{"The engine by itself", engineVerbs()},
 		{"Storage", storage()},
@@ -61,6 +62,46 @@ func instance() []Feature {
 		{"metadata service", []string{"functional:TestFunctionalNetworkOfAnInstance"}, ""},
 		{"public key of the key pair in root's authorized_keys", []string{"functional:TestFunctionalKeyAndFilesReachTheGuest"}, ""},
 		{"Open vSwitch, OVN, SR-IOV ports", nil, "refused: only VIF types bridge and tap are plugged"},
+	}
+}
+
+// isolation are the recipes of docs/security.md.
+func isolation() []Feature {
+	sec := func(names ...string) []string {
+		for i, n := range names {
+			names[i] = "engine:TestSecurity" + n
+		}
+		return names
+	}
+	suite := func(names ...string) []string {
+		for i, n := range names {
+			names[i] = "engine/process:TestLocal" + n
+		}
+		return names
+	}
+	return []Feature{
+		{"the host's binary cannot be overwritten from inside", append(sec("OwnBinary"), suite("Isolation/OwnBinaryIsOutOfReach", "Isolation/ExecOwnBinary")...), ""},
+		{"no descriptor of the host leaks, no working directory lies outside", append(sec("WorkingDirectories"), suite("Isolation/HostileWorkingDirectory", "Isolation/ExecHostileCwd", "Isolation/OnlyStandardFiles")...), ""},
+		{"what enters a container cannot be traced by it", append(sec("Tracer", "TracedSession"), suite("Isolation/ExecUntraceable")...), ""},
+		{"links at mount points, in the image and in a race", append(sec("MountPointsOfTheImage", "SwappedMountPoints"), suite("Races/.*", "Isolation/HostileRoot")...), "bounded number of rounds"},
+		{"control groups are its own part and read-only", sec("ControlGroups"), ""},
+		{"no abstract sockets", sec("Sockets"), ""},
+		{"capabilities are exact; those of files are bounded", append(sec("Capabilities"), suite("Isolation/Capabilities")...), ""},
+		{"users that are no plain ones are refused", append(sec("Users"), "engine/process:TestLookupUser", "engine/process:TestLookupUserHostileFiles"), ""},
+		{"nothing of an image is run or loaded by the host", sec("NothingOfTheImageRuns"), ""},
+		{"copies stay inside while the container swaps directories", append(sec("CopiesDuringASwap"), "engine/transfer:TestRace"), "bounded number of rounds"},
+		{"dangerous system calls end with an error, at a start and at an exec", sec("Calls"), ""},
+		{"devices of the host cannot be made or opened", sec("Devices", "Calls"), ""},
+		{"line breaks and NUL in what callers give", sec("Injection"), ""},
+		{"a pid that belongs to another by now is left alone", []string{"engine:TestAnotherProcessWithThePid", "engine/runtime:TestReusedPid"}, ""},
+		{"users of the host reach nothing of the store", sec("HostUsers"), ""},
+		{"console logs are bounded and follow no links", append(sec("Console"), "engine/conlog:TestSymlinksAreRefused"), ""},
+		{"the owner of given files stays", append(sec("Stdio"), suite("Isolation/Stdio")...), ""},
+		{"hostile layers are refused or land inside, and leave nothing", append(sec("HostileImages", "UnpackingIsPrivate"), "engine/layer:TestApplyRefuses", "engine/layer:TestApplyContains"), ""},
+		{"altered archives are refused by their digests", append(sec("DamagedLayers"), "engine/image:TestDamagedArchives"), ""},
+		{"layers are unpacked by a process without rights", []string{"engine/layer/jail:TestWalls"}, ""},
+		{"altered metadata of a restored instance", nil, ""},
+		{"disk images that name files of the host", []string{"engine/image:TestDiskImagesAreRefused"}, "no disk image is read"},
 	}
 }
 
