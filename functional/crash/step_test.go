@@ -281,5 +281,8 @@ func spread(all []time.Duration) string {
 		return "never"
 	}
 	all = slices.Sorted(slices.Values(all))
-	return "after a median of " + all[len(all)/2].Round(time.Millisecond).String() + ", at most " + all[len(all)-1].Round(time.Millisecond).String()
+	at := func(share float64) string {
+		return all[int(share*float64(len(all)-1))].Round(time.Millisecond).String()
+	}
+	return "after a median of " + at(0.5) + ", 95 of 100 within " + at(0.95) + ", at most " + at(1)
 }
