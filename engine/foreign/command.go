@@ -57,15 +57,17 @@ func (f *Foreign) run(ctx context.Context, c call) error {
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	// Never a pipe: what the runtime leaves behind would hold it open.
 	cmd.Dir = f.path(c.id)
-	if c.stdio[0] != nil {
-		cmd.Stdin = c.stdio[0]
+	null, err := openNull()
+	if err != nil {
+		return err
 	}
-	if c.stdio[1] != nil {
-		cmd.Stdout = c.stdio[1]
+	defer func() { _ = null.Close() }()
+	for i, f := range c.stdio {
+		if f == nil {
+			c.stdio[i] = null
+		}
 	}
-	if c.stdio[2] != nil {
-		cmd.Stderr = c.stdio[2]
-	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdio[0], c.stdio[1], c.stdio[2]
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	err = cmd.Run()
