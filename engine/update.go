@@ -7,7 +7,6 @@ import (
 
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/snapshot"
-	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/internal/undo"
@@ -24,15 +23,15 @@ type LimitsChange struct {
 	DiskBytes, DiskInodes *int64
 }
 
-// disk returns the limit of the disk after the change.
-func (u LimitsChange) disk(l store.Disk) snapshot.Limit {
+// Disk returns the limit of the disk after the change.
+func (u LimitsChange) Disk(l snapshot.Limit) snapshot.Limit {
 	if u.DiskBytes != nil {
 		l.Bytes = *u.DiskBytes
 	}
 	if u.DiskInodes != nil {
 		l.Inodes = *u.DiskInodes
 	}
-	return snapshot.Limit(l)
+	return l
 }
 
 // Apply returns the limits of resources after the change.
@@ -99,7 +98,7 @@ func (e *Engine) Update(ctx context.Context, id ContainerID, change LimitsChange
 		undone.Push("disk limit", func(ctx context.Context) error {
 			return e.opts.Snapshots.SetLimit(ctx, c.rec.ID, snapshot.Limit(c.rec.DiskEnforced))
 		})
-		if rec, err = e.limitDisk(ctx, rec, change.disk(rec.Disk)); err != nil {
+		if rec, err = e.limitDisk(ctx, rec, change.Disk(snapshot.Limit(rec.Disk))); err != nil {
 			return before, err
 		}
 	}

@@ -15,9 +15,9 @@ import (
 
 // limitFlags are the limits of a container.
 type limitFlags struct {
-	memory, swap, cpuset string
-	cpus                 float64
-	shares, pids         int64
+	memory, swap, cpuset, disk string
+	cpus                       float64
+	shares, pids               int64
 }
 
 func (l *limitFlags) flags(cmd *cobra.Command) {
@@ -27,6 +27,7 @@ func (l *limitFlags) flags(cmd *cobra.Command) {
 	f.Float64Var(&l.cpus, "cpus", 0, "processors' worth of time; 0 takes the limit away")
 	f.Int64Var(&l.shares, "cpu-shares", 0, "weight against others; 1024 is usual")
 	f.Int64Var(&l.pids, "pids", 0, "number of processes and threads")
+	f.StringVar(&l.disk, "disk", "", "what may be written over the image, with K, M, G or T (of 1024)")
 	f.StringVar(&l.cpuset, "cpuset", "", "processors to use (0-3,5)")
 }
 
@@ -61,6 +62,13 @@ func (l *limitFlags) limits(cmd *cobra.Command) (out api.Limits, err error) {
 	}
 	if given("cpu-shares") {
 		out.CPUShares = &l.shares
+	}
+	if given("disk") {
+		n, err := parseSize(l.disk)
+		if err != nil {
+			return out, fmt.Errorf("--disk: %w", err)
+		}
+		out.DiskBytes = &n
 	}
 	if given("pids") {
 		out.Pids = &l.pids

@@ -19,6 +19,7 @@ import (
 
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/cgroup"
+	"github.com/gantry-project/gantry/engine/snapshot"
 )
 
 // Version is that of the paths and documents.
@@ -47,6 +48,8 @@ type Container struct {
 	Exit    *Exit             `json:"exit,omitempty"`
 	Labels  map[string]string `json:"labels,omitempty"`
 	Limits  Limits            `json:"limits"`
+	// DiskEnforced is true when all that Limits says of the disk is kept.
+	DiskEnforced bool `json:"disk_enforced,omitempty"`
 	// Owner says who decides over it; "" is whoever uses this socket.
 	Owner string `json:"owner,omitempty"`
 }
@@ -73,6 +76,11 @@ type Limits struct {
 	CPUShares *int64  `json:"cpu_shares,omitempty"`
 	Pids      *int64  `json:"pids,omitempty"`
 	CPUSet    *string `json:"cpuset,omitempty"`
+	// DiskBytes and DiskInodes bound what is written over the image. At a create
+	// what the host cannot keep is passed over (Container.DiskEnforced), in an
+	// update it is refused.
+	DiskBytes  *int64 `json:"disk_bytes,omitempty"`
+	DiskInodes *int64 `json:"disk_inodes,omitempty"`
 }
 
 // Create describes a container to make, and to start at once if Start is set.
@@ -199,6 +207,8 @@ func containerOf(s engine.State, owner string) Container {
 		ID: string(s.ID), Image: s.Image, Status: s.Status, Pid: s.Process.Pid, Args: s.Args,
 		Created: s.Created, Started: s.Started, Labels: s.Labels, Limits: limitsOf(s.Limits), Owner: owner,
 	}
+	c.Limits = c.Limits.withDisk(s.Disk)
+	c.DiskEnforced = s.Disk == s.DiskEnforced && s.Disk != (snapshot.Limit{})
 	if s.Status == engine.StatusStopped {
 		c.Exit = exitOf(s.Exit)
 	}
@@ -232,9 +242,31 @@ func limitsOf(l cgroup.Limits) Limits {
 	return out
 }
 
+// withDisk adds the limit of the disk.
+func (l Limits) withDisk(d snapshot.Limit) Limits {
+	if d.Bytes != 0 {
+		l.DiskBytes = &d.Bytes
+	}
+	if d.Inodes != 0 {
+		l.DiskInodes = &d.Inodes
+	}
+	return l
+}
+
+// disk is the limit of a new container's disk.
+func (l Limits) disk() (d snapshot.Limit) {
+	if l.DiskBytes != nil {
+		d.Bytes = *l.DiskBytes
+	}
+	if l.DiskInodes != nil {
+		d.Inodes = *l.DiskInodes
+	}
+	return d
+}
+
 func (l Limits) change() engine.LimitsChange {
 	return engine.LimitsChange{
 		MemoryBytes: l.MemoryBytes, SwapBytes: l.SwapBytes, CPUQuota: l.CPUQuota, CPUPeriod: l.CPUPeriod,
-		CPUShares: l.CPUShares, Pids: l.Pids, CPUSet: l.CPUSet,
+		CPUShares: l.CPUShares, Pids: l.Pids, CPUSet: l.CPUSet, DiskBytes: l.DiskBytes, DiskInodes: l.DiskInodes,
 	}
 }

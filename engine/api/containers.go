@@ -110,7 +110,7 @@ func (s *Server) create(r *http.Request) (_ any, err error) {
 	}
 	limits := cgroup.Limits{Pids: defaultPids, SwapBytes: -1}
 	limits = req.Limits.change().Apply(limits)
-	if err := s.opts.Backend.Create(ctx, engine.CreateRequest{ID: cid, Image: req.Image, Labels: req.Labels, Limits: limits}); err != nil {
+	if err := s.opts.Backend.Create(ctx, engine.CreateRequest{ID: cid, Image: req.Image, Labels: req.Labels, Limits: limits, Disk: req.Limits.disk()}); err != nil {
 		return nil, err
 	}
 	if req.Start != nil {
@@ -248,7 +248,7 @@ func (s *Server) update(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return limitsOf(limits), nil
+	return limitsOf(limits).withDisk(req.change().Disk(st.Disk)), nil
 }
 
 func (s *Server) wait(r *http.Request) (any, error) {
