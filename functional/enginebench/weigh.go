@@ -121,11 +121,22 @@ func (b *session) idleCPU(ctx context.Context) (float64, error) {
 		}
 		return total
 	}
+	// what the starts and deletions before have left to do is not idleness
+	if err := pause(ctx, 3*time.Second); err != nil {
+		return 0, err
+	}
 	before := used()
-	select {
-	case <-time.After(span):
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	if err := pause(ctx, span); err != nil {
+		return 0, err
 	}
 	return float64(used()-before) / float64(span), nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
