@@ -120,7 +120,7 @@ func TestSecuritySwappedMountPoints(t *testing.T) {
 			t.Errorf("somebody found %q", line)
 		}
 	}
-	if n := strings.Count(string(out), "told\n"); n != started || started == 0 || failed == 0 {
+	if n := strings.Count(string(out), "told\n"); n != started || failed == 0 {
 		t.Errorf("%d of %d starts told, %d were refused", n, started, failed)
 	}
 	t.Logf("%d starts, %d refusals", started, failed)
