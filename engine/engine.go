@@ -101,6 +101,7 @@ type CreateRequest struct {
 
 // StartRequest says what to run. It is given at each start.
 type StartRequest struct {
+	// Hostname of the container; empty is its id.
 	Hostname string
 	// Args is the command. When it is empty the first of Candidates that
 	// exists in the container is run.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -170,7 +171,7 @@ func (e *Engine) unmount(ctx context.Context, id ContainerID) error {
 func (e *Engine) spec(c *container, req StartRequest) (process.Spec, error) {
 	id := ContainerID(c.rec.ID)
 	spec := e.profile(id, req.NoNewPrivs)
-	spec.Hostname, spec.Files = req.Hostname, req.Files
+	spec.Hostname, spec.Files = cmp.Or(req.Hostname, string(id)), req.Files
 	spec.Args, spec.Env, spec.Cwd = req.Args, req.Env, req.Cwd
 	spec.Terminal, spec.ConsoleLog, spec.ConsoleLimit = true, e.conFile(id), req.ConsoleBytes
 	if spec.Cwd == "" {

@@ -27,7 +27,7 @@ func DefaultMounts() []Mount {
 		{Destination: "/dev/mqueue", Type: "mqueue", Options: []string{"nosuid", "nodev", "noexec"}},
 		{Destination: "/sys", Type: "sysfs", Options: []string{"ro", "nosuid", "nodev", "noexec"}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Options: []string{
-			"ro", "nosuid", "nodev", "noexec", "cpu", "cpuacct", "cpuset", "memory", "pids",
+			"ro", "nosuid", "nodev", "noexec", "cpu", "cpuacct", "memory", "pids",
 		}},
 	}
 }
