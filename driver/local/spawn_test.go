@@ -143,14 +143,14 @@ func TestUnbootableRequests(t *testing.T) {
 		class  error
 		public string
 	}{
-		"unknown image":          {func(q *driver.SpawnRequest) { q.Image.ID = "none" }, errdefs.ErrNotFound, ""},
-		"no image at all":        {func(q *driver.SpawnRequest) { q.Image.ID = garbage }, errdefs.ErrInvalid, ""},
-		"another format":         {func(q *driver.SpawnRequest) { q.Image.DiskFormat, q.Image.HashValue = "vhd", "cc" }, errdefs.ErrInvalid, "vhd"},
-		"malformed command":      {command(`"`), errdefs.ErrInvalid, "malformed"},
-		"missing command":        {command("/bin/nowhere"), errdefs.ErrInvalid, "/bin/nowhere"},
-		"no command of a path":   {command("nowhere"), errdefs.ErrInvalid, "nowhere"},
-		"command fails at once":  {command(`sh -c "echo I am broken; exit 3"`), errdefs.ErrInvalid, "status 3. Its last words: I am broken"},
-		"command kills itself":   {command(`sh -c "exit 137"`), errdefs.ErrInvalid, "status 137"},
+		"unknown image":         {func(q *driver.SpawnRequest) { q.Image.ID = "none" }, errdefs.ErrNotFound, ""},
+		"no image at all":       {func(q *driver.SpawnRequest) { q.Image.ID = garbage }, errdefs.ErrInvalid, ""},
+		"another format":        {func(q *driver.SpawnRequest) { q.Image.DiskFormat, q.Image.HashValue = "vhd", "cc" }, errdefs.ErrInvalid, "vhd"},
+		"malformed command":     {command(`"`), errdefs.ErrInvalid, "malformed"},
+		"missing command":       {command("/bin/nowhere"), errdefs.ErrInvalid, "/bin/nowhere"},
+		"no command of a path":  {command("nowhere"), errdefs.ErrInvalid, "nowhere"},
+		"command fails at once": {command(`sh -c "echo I am broken; exit 3"`), errdefs.ErrInvalid, "status 3. Its last words: I am broken"},
+		"command kills itself":  {command(`sh -c "exit 137"`), errdefs.ErrInvalid, "status 137"},
 		"unknown runtime": {func(q *driver.SpawnRequest) {
 			q.Flavor.ExtraSpecs = map[string]string{"gantry:runtime": "nowhere"}
 		}, errdefs.ErrInvalid, "runtime"},
