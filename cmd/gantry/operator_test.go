@@ -310,11 +310,15 @@ func TestKilledClients(t *testing.T) {
 		"cp in": {"cp", "-", "c:/tmp"}, "wait": {"wait", "c"},
 	} {
 		cmd := o.command(args...)
-		in, err := cmd.StdinPipe()
+		// stays open until the end has come: a shell whose input ends would end by
+		// itself, and what it has put into the background would rightly stay
+		theirs, ours, err := os.Pipe()
 		check(t, err)
+		cmd.Stdin = theirs
 		out, err := cmd.StdoutPipe()
 		check(t, err)
 		check(t, cmd.Start())
+		check(t, theirs.Close())
 		if strings.HasPrefix(name, "exec") || name == "logs" || name == "stats" {
 			_, err := out.Read(make([]byte, 5))
 			check(t, err)
@@ -322,9 +326,9 @@ func TestKilledClients(t *testing.T) {
 			await(t, name, func() bool { return files() > idle })
 		}
 		check(t, cmd.Process.Kill())
-		in.Close()
 		_ = cmd.Wait()
 		await(t, "end of "+name, func() bool { return processes() == before })
+		check(t, ours.Close())
 	}
 	await(t, "fewer files", func() bool { return files() <= idle+2 })
 }
