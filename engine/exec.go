@@ -335,7 +335,7 @@ func (e *Engine) ExecKill(ctx context.Context, id ContainerID, exec string) erro
 	if err != nil {
 		return err
 	}
-	if s.running() {
+	if s.running() && e.opts.Runner.Signal(ctx, s.runner, int(unix.SIGSTOP)) == nil {
 		e.killMembers(ctx, s)
 	}
 	err = e.opts.Runner.Signal(ctx, s.runner, int(unix.SIGKILL))

@@ -303,12 +303,25 @@ func TestKilledClients(t *testing.T) {
 		check(t, err)
 		return len(entries)
 	}
-	idle := files()
+	// settled is their number when no connection of an earlier client is closing
+	settled := func() int {
+		n, same := files(), 0
+		await(t, "rest", func() bool {
+			if now := files(); now != n {
+				n, same = now, 0
+			}
+			same++
+			return same > 20
+		})
+		return n
+	}
+	idle := settled()
 	for name, args := range map[string][]string{
 		"exec": {"exec", "c", "/bin/sh", "-c", "sleep 1000 & " + obeys}, "exec -t": {"exec", "-t", "c", "/bin/sh", "-c", obeys},
 		"attach": {"attach", "c"}, "logs": {"logs", "-f", "c"}, "events": {"events"}, "stats": {"stats", "-i", "100ms", "c"},
 		"cp in": {"cp", "-", "c:/tmp"}, "wait": {"wait", "c"},
 	} {
+		quiet := settled()
 		cmd := o.command(args...)
 		// stays open until the end has come: a shell whose input ends would end by
 		// itself, and what it has put into the background would rightly stay
@@ -323,7 +336,7 @@ func TestKilledClients(t *testing.T) {
 			_, err := out.Read(make([]byte, 5))
 			check(t, err)
 		} else {
-			await(t, name, func() bool { return files() > idle })
+			await(t, name, func() bool { return files() > quiet })
 		}
 		check(t, cmd.Process.Kill())
 		_ = cmd.Wait()
