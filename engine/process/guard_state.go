@@ -144,8 +144,10 @@ func confirmCommand(state []byte) {
 func commandAt(state []byte, at int) (argv, env []string, err error) {
 	le := binary.LittleEndian
 	inside := func(address uint64) (int, bool) {
-		off := int64(address) - sharedAddress
-		return int(off), off >= offCommands && off+8 <= exitsBase
+		if address < sharedAddress+offCommands || address > sharedAddress+exitsBase-8 {
+			return 0, false
+		}
+		return int(address - sharedAddress), true
 	}
 	list := func(address uint64) (out []string, ok bool) {
 		for ; ; address += 8 {
