@@ -51,6 +51,9 @@ func (f *Filter) UnmarshalJSON(text []byte) error {
 		*f = list
 		return nil
 	}
+	if len(text) < 2 || text[len(text)-1] != '"' {
+		return fmt.Errorf("filter: a string without an end: %w", errdefs.ErrInvalid)
+	}
 	raw, err := base64.StdEncoding.AppendDecode(nil, text[1:len(text)-1])
 	if err != nil || len(raw)%instructionSize != 0 {
 		return fmt.Errorf("filter of %d bytes of base64: %w", len(text)-2, errdefs.ErrInvalid)
