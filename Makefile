@@ -5,7 +5,7 @@ BIN     := bin/gantry
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 TOOL    := $(GO) tool -modfile=tools/go.mod
 PKGS    := ./...
-FUZZ ?= 2000x
+FUZZ ?= 500x
 STATE   ?= /var/lib/gantry-controlplane
 
 export CGO_ENABLED ?= 0
