@@ -90,11 +90,11 @@ func sysctls() map[string]string {
 	}
 }
 
-// devices are all that a container's control group may open, unless the request
-// says otherwise: those of its /dev, and its own terminals (136 and up is
+// DefaultDevices are all that a container's control group may open, unless the
+// request says otherwise: those of its /dev, and its own terminals (136 and up is
 // devpts; Documentation/admin-guide/devices.txt). The user namespace and nodev
 // keep others away already; this is for a node that comes in all the same.
-func devices() []cgroup.Device {
+func DefaultDevices() []cgroup.Device {
 	var list []cgroup.Device
 	for _, d := range [][2]int64{{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 1}, {5, 2}, {136, -1}} {
 		list = append(list, cgroup.Device{Type: 'c', Major: d[0], Minor: d[1], Access: "rwm"})
@@ -106,7 +106,7 @@ func devices() []cgroup.Device {
 // can enforce them.
 func (e *Engine) limits(l cgroup.Limits) cgroup.Limits {
 	if l.Devices == nil && l.DeviceRules == nil && e.opts.Cgroups.Supports(cgroup.LimitDevices) {
-		l.Devices = devices()
+		l.Devices = DefaultDevices()
 	}
 	return l
 }

@@ -122,22 +122,8 @@ func limitsFor(f driver.Flavor, pidsPerVCPU int64) cgroup.Limits {
 		CPUQuota:    vcpus * cpuPeriod,
 		CPUShares:   min(vcpus*1024, 262144),
 		Pids:        pidLimit(vcpus, pidsPerVCPU),
-		Devices:     devices,
+		Devices:     engine.DefaultDevices(),
 	}
-}
-
-// devices that an instance may use: the ones that hold no state of the host.
-// Source: the default list of the OCI runtime specification (config-linux.md).
-var devices = []cgroup.Device{
-	{Type: 'c', Major: 1, Minor: 3, Access: "rwm"},    // null
-	{Type: 'c', Major: 1, Minor: 5, Access: "rwm"},    // zero
-	{Type: 'c', Major: 1, Minor: 7, Access: "rwm"},    // full
-	{Type: 'c', Major: 1, Minor: 8, Access: "rwm"},    // random
-	{Type: 'c', Major: 1, Minor: 9, Access: "rwm"},    // urandom
-	{Type: 'c', Major: 5, Minor: 0, Access: "rwm"},    // tty
-	{Type: 'c', Major: 5, Minor: 1, Access: "rwm"},    // console
-	{Type: 'c', Major: 5, Minor: 2, Access: "rwm"},    // ptmx
-	{Type: 'c', Major: 136, Minor: -1, Access: "rwm"}, // pseudo terminals
 }
 
 // networkFiles are written at each start: they follow Neutron. A network

@@ -170,7 +170,7 @@ func TestEnvironment(t *testing.T) {
 }
 
 func TestLimitsFor(t *testing.T) {
-	want := cgroup.Limits{MemoryBytes: 512 << 20, SwapBytes: -1, CPUPeriod: 100_000, CPUQuota: 200_000, CPUShares: 2048, Pids: 2000, Devices: devices}
+	want := cgroup.Limits{MemoryBytes: 512 << 20, SwapBytes: -1, CPUPeriod: 100_000, CPUQuota: 200_000, CPUShares: 2048, Pids: 2000, Devices: engine.DefaultDevices()}
 	if d := cmp.Diff(want, limitsFor(driver.Flavor{MemoryMB: 512, VCPUs: 2}, 1000)); d != "" {
 		t.Error(d)
 	}

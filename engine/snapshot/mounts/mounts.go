@@ -2,7 +2,7 @@
 // with mapped ids, attached when they are whole, and taken down without waiting
 // for the disk.
 //
-// It is for the back ends below engine/snapshot and imports errdefs only.
+// It is for the back ends below engine/snapshot and imports internal packages only.
 package mounts
 
 import (
@@ -11,12 +11,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 // Clone returns a clone of the mount at source, attached nowhere: nodev, not
@@ -101,40 +101,7 @@ func FileSystem(dir string) string {
 // credentials of who mounted it, and the host's root has no id in an id-mapped
 // layer: it could make no file there, and the overlay would be read-only.
 func AsRoot(id uint32, fn func() error) error {
-	return OwnThread(func() error {
-		head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		var caps [2]unix.CapUserData
-		if err := unix.Capget(&head, &caps[0]); err != nil {
-			return fmt.Errorf("read capabilities: %w", err)
-		}
-		if err := errors.Join(unix.Setfsgid(int(id)), unix.Setfsuid(int(id))); err != nil {
-			return fmt.Errorf("set file system ids: %w", err)
-		}
-		// giving up the file system id 0 has dropped capabilities
-		caps[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
-		if err := unix.Capset(&head, &caps[0]); err != nil {
-			return fmt.Errorf("keep capabilities: %w", err)
-		}
-		return fn()
-	})
-}
-
-// OwnThread runs fn in a thread that ends with it, and whatever fn changed of
-// it: credentials, namespaces. It is never the first thread of the process,
-// which could not end, and which is what /proc/self shows.
-func OwnThread(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			done <- fn()
-			return // without unlocking: the thread ends
-		}
-		// while this goroutine keeps the first thread another cannot get it
-		done <- OwnThread(fn)
-		runtime.UnlockOSThread()
-	}()
-	return <-done
+	return linux.WithFSIDs(int(id), int(id), fn, unix.CAP_SYS_RESOURCE)
 }
 
 // Unmounter takes mounts down in the background. Its zero value is ready.
