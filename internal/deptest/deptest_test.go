@@ -67,6 +67,7 @@ var ours = []struct {
 	{"glance", []string{"glance", "internal"}, "glance, engine and netbridge meet in driver/local"},
 	{"netbridge", []string{"netbridge", "internal"}, "glance, engine and netbridge meet in driver/local"},
 	{"internal/linux", []string{"internal/linux", "internal/errdefs"}, "system calls, once"},
+	{"internal/devcloud", []string{"internal/devcloud", "driver/messaging", "driver/objects", "internal/errdefs", "internal/logging", "internal/undo", "internal/keylock", "internal/atomicfile", "internal/failpoint"}, "the embedded cloud knows the wire and nothing of who is behind it"},
 }
 
 // never are imports that nobody outside allowed may have.
@@ -85,6 +86,8 @@ var never = []struct {
 	{"github.com/vishvananda/netlink", []string{"netbridge"}, "links are netbridge's"},
 	{"github.com/gophercloud/gophercloud/v2", []string{"glance", "driver/neutron", "driver/placement", "internal/openstack", "functional"}, "REST clients only"},
 	{"go.etcd.io/bbolt", []string{"engine/store"}, "records are the store's"},
+	{"modernc.org/sqlite", []string{"internal/devcloud/sqldb"}, "the embedded cloud's state is sqldb's"},
+	{module + "internal/devcloud", []string{"internal/daemon", "internal/devcloud"}, "only the composition root joins the embedded cloud and a compute service"},
 	{"github.com/rs/zerolog", nil, ""},
 	{"unsafe", []string{"internal/linux", "engine/process", "engine/cgroup", "engine/snapshot", "engine/layer", "engine/keeper"}, "raw system calls only"},
 }
