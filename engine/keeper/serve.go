@@ -84,7 +84,7 @@ func serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	runner, err := process.New(process.Options{Log: o.Log, Guard: guard, Foreign: o.Foreign})
+	runner, err := process.New(process.Options{Log: o.Log, Guard: guard, Foreign: o.Foreign, Stage: true})
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package process
 import (
 	"encoding/binary"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,8 @@ type facts struct {
 	// hardLimits are the runner's own hard limits by resource number; a limit
 	// above one is lowered to it when the kernel refuses.
 	hardLimits map[int]uint64
+	// stage is what newStage made; nil for none.
+	stage *os.File
 	attrFacts
 }
 
@@ -42,6 +45,9 @@ type compiler struct {
 	// The files of the child that the runner opens.
 	rootFD  value
 	cgroups []value
+	// stage is the runner's stage, if staged.
+	stage  value
+	staged bool
 	// namespaces are those that exist before the child.
 	namespaces map[NamespaceKind]value
 	// root is the mount of Rootfs in the new mount namespace; every path of the
@@ -82,12 +88,12 @@ type compiler struct {
 //
 //  1. in the host's namespaces, as the host's root: limits and control groups,
 //     which need its rights; clones of what bind mounts show, because the paths
-//     to it are the host's and id-mapping it needs the host's rights; the root
-//     directory becomes the working directory, because the path to it is closed
-//     to the instance's user and because unshare carries the working directory
-//     over to the copied mounts;
-//  2. join namespaces, the user namespace last; make the others in it, become
-//     root of the user namespace;
+//     to it are the host's and id-mapping it needs the host's rights; with a
+//     stage, a clone of the root too; without one the root directory becomes the
+//     working directory, because the path to it is closed to the instance's user
+//     and because unshare carries the working directory over to the copied mounts;
+//  2. enter the stage, join namespaces, the user namespace last; make the others
+//     in it, become root of the user namespace;
 //  3. fork into the pid namespace. The child is a child of the runner
 //     (CLONE_PARENT); the parent reports its pid and ends;
 //  4. files of the Spec and mounts outside of /proc and /sys, before anything of
@@ -106,6 +112,9 @@ func compile(spec *Spec, facts facts) (*Program, error) {
 		namespaces: map[NamespaceKind]value{},
 	}
 	c.placeNamespaces()
+	if c.staged = facts.stage != nil && spec.stageable(); c.staged {
+		c.stage = c.placeFile("stage", facts.stage)
+	}
 	c.rootFD = c.place("root directory", spec.Rootfs, unix.O_PATH|unix.O_DIRECTORY)
 	if err := c.checkFacts(); err != nil {
 		return nil, err
@@ -146,7 +155,9 @@ func (c *compiler) hostSteps() {
 	// Nobody in the instance's user namespace may trace the set-up.
 	c.call("forbid tracing", unix.SYS_PRCTL, num(unix.PR_SET_DUMPABLE), num(0))
 	c.hostTrees()
-	c.call("enter root", unix.SYS_FCHDIR, c.rootFD)
+	if !c.staged {
+		c.call("enter root", unix.SYS_FCHDIR, c.rootFD)
+	}
 	if c.spec.has(MountNamespace) {
 		c.close("close root", c.rootFD)
 	}

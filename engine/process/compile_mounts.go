@@ -128,7 +128,7 @@ func (c *compiler) setattrMap(name string, mnt value, recursive bool, set, clear
 }
 
 // hostTrees clones on the host what the new root shows: the sources of bind
-// mounts and, for a mount namespace that exists, the root itself.
+// mounts and, for a stage or a mount namespace that exists, the root itself.
 func (c *compiler) hostTrees() {
 	c.openHostProc()
 	for i, m := range c.spec.Mounts {
@@ -141,13 +141,30 @@ func (c *compiler) hostTrees() {
 		}
 	}
 	c.cloneDevices()
-	if c.spec.joins(MountNamespace) {
-		var s *step
-		s, c.root = c.cloneTree("clone root", c.rootFD, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
-		s.faults(sourceFault("/"))
-		c.setattr("make root private", c.root, true, 0, 0, unix.MS_PRIVATE)
+	switch {
+	case c.staged:
+		c.cloneRoot("separate root from the host", c.rootPropagation())
+	case c.spec.joins(MountNamespace):
+		c.cloneRoot("make root private", unix.MS_PRIVATE)
 		c.cloneNodes()
 	}
+}
+
+// cloneRoot makes the mount of the root directory on the host.
+func (c *compiler) cloneRoot(what string, propagation uint64) {
+	var s *step
+	s, c.root = c.cloneTree("clone root", c.rootFD, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)
+	s.faults(sourceFault("/"))
+	c.setattr(what, c.root, true, 0, 0, propagation)
+}
+
+// rootPropagation is how mounts below the root on the host concern the clone
+// of it: not at all, or they appear in it too.
+func (c *compiler) rootPropagation() uint64 {
+	if p := c.spec.RootPropagation; p == "slave" || p == "shared" {
+		return unix.MS_SLAVE
+	}
+	return unix.MS_PRIVATE
 }
 
 // cloneSource makes the mount of a bind mount, with everything about it that
@@ -225,12 +242,10 @@ func (c *compiler) takeRoot() {
 		c.root = c.rootFD
 		return
 	}
-	base := unix.MS_PRIVATE
-	if p := c.spec.RootPropagation; p == "slave" || p == "shared" {
-		base = unix.MS_SLAVE
+	if !c.staged { // nothing is propagated in a stage
+		c.call("make mounts private", unix.SYS_MOUNT, num(0), c.str("/"), num(0), num(unix.MS_REC|c.rootPropagation()), num(0))
 	}
-	c.call("make mounts private", unix.SYS_MOUNT, num(0), c.str("/"), num(0), num(unix.MS_REC|base), num(0))
-	if !c.spec.joins(MountNamespace) {
+	if !c.staged && !c.spec.joins(MountNamespace) {
 		c.root = c.slot("root")
 		c.call("clone root", unix.SYS_OPEN_TREE, atCwd(), c.str(""),
 			num(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)).to(c.root)

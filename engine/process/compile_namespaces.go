@@ -82,6 +82,7 @@ func (c *compiler) placeNamespaces() {
 // enterNamespaces joins namespaces with the rights of the host, the user
 // namespace last, and makes the others, which then belong to it.
 func (c *compiler) enterNamespaces() {
+	c.enterStage()
 	user, hasUser := c.spec.namespace(UserNamespace)
 	flags := 0
 	for _, n := range c.spec.Namespaces {

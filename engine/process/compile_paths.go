@@ -118,17 +118,14 @@ func (c *compiler) maskPaths() {
 	if len(c.spec.MaskedPaths) == 0 {
 		return
 	}
-	// Only an attached mount can be cloned, so the empty one is parked on the
-	// host's /proc, which pivot leaves behind.
-	empty := c.filesystem("mask", "tmpfs", nosuidNodevNoexec|unix.MOUNT_ATTR_RDONLY, "mode=555", "size=4k")
-	c.attachAt("mount mask", empty, atCwd(), "/proc")
+	empty := c.emptyMounts()
 	for _, masked := range c.spec.MaskedPaths {
 		what, resolve := "mask "+masked, resolveOf(masked)
 
 		s, fd := c.open(what, c.root, imagePath(masked), unix.O_PATH|unix.O_DIRECTORY, resolve)
 		s.ignore(unix.ENOENT, unix.ENOTDIR).faults(placeFault(imagePath(masked)))
 		noDir := c.jumpIgnored()
-		_, clone := c.cloneTree(what, empty, "", unix.AT_EMPTY_PATH)
+		clone := empty(what)
 		c.attach(what, clone, fd)
 		c.call(what, unix.SYS_CLOSE, clone)
 		c.call(what, unix.SYS_CLOSE, fd)

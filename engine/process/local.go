@@ -27,6 +27,10 @@ type Options struct {
 	// Without a guard the calling process then becomes the reaper of orphans
 	// (PR_SET_CHILD_SUBREAPER), which it stays.
 	Foreign Foreign
+	// Stage makes the set-up of processes independent of the number of mounts on
+	// the host. It costs a few milliseconds once, so it is not for a runner that
+	// starts one process.
+	Stage bool
 	// LeaveEnded leaves ended processes to whoever adopts orphans, for a caller
 	// that is about to end itself.
 	LeaveEnded bool
@@ -104,6 +108,11 @@ func New(o Options) (*Local, error) {
 
 		foreign: o.Foreign, leave: o.LeaveEnded,
 	}
+	if o.Stage {
+		if l.facts.stage, err = newStage(null); err != nil {
+			o.Log.Warn().Err(err).Msg("without a stage each start copies the mounts of the host")
+		}
+	}
 	if l.watch, err = newWatch(l, o.Guard); err == nil && o.Guard != nil {
 		err = l.watch.adopt()
 	}
@@ -111,7 +120,7 @@ func New(o Options) (*Local, error) {
 		err = l.openForeign(o.Guard)
 	}
 	if err != nil {
-		_ = null.Close()
+		linux.CloseAll([]*os.File{null, l.facts.stage})
 		return nil, fmt.Errorf("make process runner: %w", err)
 	}
 	l.tasks.Go(l.watch.run)
@@ -128,6 +137,7 @@ func (l *Local) Close() error {
 	l.watch.stop()
 	l.watch.close()
 	l.tasks.Wait()
+	linux.CloseAll([]*os.File{l.facts.stage})
 	return l.null.Close()
 }
 

@@ -211,11 +211,16 @@ func namespaceProgram(flags int) *Program {
 	c := &compiler{Program: p}
 	p.call("close on exec", unix.SYS_CLOSE_RANGE, num(statusFD), num(uint64(^uint32(0))), num(unix.CLOSE_RANGE_CLOEXEC))
 	p.call("make user namespace", unix.SYS_UNSHARE, num(flags))
-	ready, _ := c.record(recordReady, "ready")
-	p.call("report ready", unix.SYS_WRITE, num(statusFD), ready, num(recordSize))
-	p.call("wait", unix.SYS_READ, num(statusFD), p.buf(make([]byte, 8), "buffer"), num(8))
-	p.call("end", unix.SYS_EXIT_GROUP, num(0))
+	c.waitForRunner()
 	return p
+}
+
+// waitForRunner says that all is made, and ends when the runner closes its end.
+func (c *compiler) waitForRunner() {
+	ready, _ := c.record(recordReady, "ready")
+	c.call("report ready", unix.SYS_WRITE, num(statusFD), ready, num(recordSize))
+	c.call("wait", unix.SYS_READ, num(statusFD), c.buf(make([]byte, 8), "buffer"), num(8))
+	c.call("end", unix.SYS_EXIT_GROUP, num(0))
 }
 
 // writeMap writes a whole map at once, as user_namespaces(7) demands.

@@ -43,6 +43,13 @@ func goldenFacts() facts {
 	return facts{cgroups: []hierarchy{{}}, hardLimits: map[int]uint64{4: 1 << 40, 7: 20000}}
 }
 
+// stagedFacts are those of a runner with a stage.
+func stagedFacts() facts {
+	f := goldenFacts()
+	f.stage = &os.File{}
+	return f
+}
+
 func TestCompileGolden(t *testing.T) {
 	strict := goldenSpec()
 	strict.NoNewPrivs = true
@@ -55,6 +62,7 @@ func TestCompileGolden(t *testing.T) {
 		"restricted.golden": {strict, facts{}},
 		"places.golden":     {placesSpec(), hybridFacts()},
 		"host.golden":       {hostSpec(), goldenFacts()},
+		"staged.golden":     {goldenSpec(), stagedFacts()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := compile(tt.spec, tt.facts)
@@ -104,7 +112,7 @@ func TestCompileIsDeterministic(t *testing.T) {
 // Every result is set before it is used, every skip lands inside.
 func TestCompiledProgramIsSound(t *testing.T) {
 	for _, spec := range []*Spec{goldenSpec(), placesSpec(), hostSpec()} {
-		for _, f := range []facts{goldenFacts(), hybridFacts()} {
+		for _, f := range []facts{goldenFacts(), hybridFacts(), stagedFacts()} {
 			p, err := compile(spec, f)
 			if err != nil {
 				t.Fatal(err)

@@ -24,7 +24,14 @@ import (
 
 func newLocal(t testing.TB) *process.Local {
 	t.Helper()
-	l, err := process.New(process.Options{Log: zerolog.New(zerolog.NewTestWriter(t))})
+	return newLocalWith(t, process.Options{})
+}
+
+// newLocalWith returns a runner that is closed after the test.
+func newLocalWith(t testing.TB, o process.Options) *process.Local {
+	t.Helper()
+	o.Log = zerolog.New(zerolog.NewTestWriter(t))
+	l, err := process.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,6 +66,23 @@ func TestFake(t *testing.T) {
 
 func TestLocalIsolation(t *testing.T) {
 	processtest.Isolation(t, func(t *testing.T) process.Runner { return newLocal(t) })
+}
+
+// The same with a stage.
+func TestStaged(t *testing.T) {
+	staged := func(t *testing.T) process.Runner { return newLocalWith(t, process.Options{Stage: true}) }
+	t.Run("suite", func(t *testing.T) {
+		processtest.Suite(t, func(t *testing.T) processtest.Harness {
+			f := processtest.NewFixture(t)
+			return processtest.Harness{
+				Runner: staged(t),
+				Spec:   func(t *testing.T, args ...string) process.Spec { return f.Spec(t, args...) },
+			}
+		})
+	})
+	t.Run("isolation", func(t *testing.T) { processtest.Isolation(t, staged) })
+	t.Run("places", func(t *testing.T) { processtest.Places(t, staged) })
+	t.Run("races", func(t *testing.T) { processtest.Races(t, staged) })
 }
 
 func TestLocalPlaces(t *testing.T) {

@@ -67,6 +67,41 @@ func testRootPropagation(t *testing.T, r real) {
 	r.refuse(t, "unknown", errdefs.ErrInvalid, "propagation", func(s *process.Spec) { s.RootPropagation = "x" })
 }
 
+// testRootReceives: what the host mounts below the root later is seen where
+// that was asked for, and nothing of the container reaches the host.
+func testRootReceives(t *testing.T, r real) {
+	root := r.fixture.Rootfs
+	must(t, unix.Mount(root, root, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(root, unix.MNT_DETACH)) })
+	must(t, unix.Mount("", root, "", unix.MS_SHARED, ""))
+	for _, name := range []string{"late", "inside"} {
+		must(t, os.Mkdir(filepath.Join(root, name), 0o777))
+	}
+	const script = "mount -t tmpfs x /inside; read go; grep -q ' /late ' /proc/self/mountinfo && exit 7; exit 8"
+	for word, want := range map[string]int{"": 8, "private": 8, "unbindable": 8, "slave": 7, "shared": 7} {
+		in, out, err := os.Pipe()
+		must(t, err)
+		spec := r.Spec(t, "sh", "-c", script)
+		spec.Terminal, spec.ConsoleLog, spec.Stdio[0] = false, "", in
+		spec.Capabilities = append(spec.Capabilities, "CAP_SYS_ADMIN")
+		spec.RootPropagation = word
+		id := "root " + word
+		start(t, r.Harness, id, spec)
+		late := filepath.Join(root, "late")
+		must(t, unix.Mount("tmpfs", late, "tmpfs", 0, "size=4k"))
+		_, err = out.WriteString("go\n")
+		must(t, err)
+		if e := wait(t, r.Harness, id); e.Code != want {
+			t.Errorf("%q: %+v, want %d", word, e, want)
+		}
+		must(t, errors.Join(in.Close(), out.Close(), unix.Unmount(late, 0)))
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil || strings.Contains(string(mounts), root+"/inside ") {
+			t.Errorf("%q: the container mounted on the host: %v", word, err)
+		}
+	}
+}
+
 func testBindMounts(t *testing.T, r real) {
 	dir := source(t)
 	r.expect(t, "cat /data/file /srv/a/b/file /dev/shm/in/file /etc/one; echo new >/data/new; cat /data/new; touch /etc/one && echo w", "data\ndata\ndata\ndata\nnew\nw\n",

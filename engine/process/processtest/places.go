@@ -31,6 +31,7 @@ func Places(t *testing.T, newRunner func(t *testing.T) process.Runner) {
 		{"Names", testNames},
 		{"RootReadonly", testRootReadonly},
 		{"RootPropagation", testRootPropagation},
+		{"RootReceives", testRootReceives},
 		{"BindMounts", testBindMounts},
 		{"BindOptions", testBindOptions},
 		{"RecursiveOptions", testRecursiveOptions},
