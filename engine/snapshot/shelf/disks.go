@@ -80,10 +80,22 @@ func (s *Shelf) prepare(final string, chain []string, fill func(dir string) erro
 	if err != nil {
 		return err
 	}
-	if err := os.Symlink(record, filepath.Join(tmp, "chain")); err != nil {
+	if err := s.nameChain(tmp, record); err != nil {
 		return err
 	}
 	return os.Rename(tmp, final)
+}
+
+// nameChain gives a disk its chain: one more name of the record, which costs no
+// inode. Where there cannot be one (the record has as many as the file system
+// allows, or a mount lies in between) it is a symbolic link, as earlier versions
+// made it: short enough that it is a part of its inode and needs no fsync.
+func (s *Shelf) nameChain(disk, record string) error {
+	name := filepath.Join(disk, "chain")
+	if os.Link(s.Path("chains", record), name) == nil {
+		return nil
+	}
+	return os.Symlink(record, name)
 }
 
 // recordLength is how much of the digest names a record.
@@ -96,8 +108,7 @@ func ChainRecord(chain []string) string {
 }
 
 // recordChain writes the chain, durably, unless an earlier snapshot has the
-// same, and returns the name of its record: short enough that a symbolic link
-// to it is a part of its inode and needs no fsync of its own.
+// same, and returns the name of its record.
 func (s *Shelf) recordChain(chain []string) (string, error) {
 	name := ChainRecord(chain)
 	if there, err := Exists(s.Path("chains", name)); err != nil || there {
@@ -115,11 +126,12 @@ func (s *Shelf) unusedChains() ([]string, error) {
 	}
 	used := map[string]bool{}
 	for _, key := range keys {
-		record, err := os.Readlink(s.Path("active", key, "chain"))
-		if err != nil {
+		switch record, err := os.Readlink(s.Path("active", key, "chain")); {
+		case err == nil:
+			used[record] = true
+		case !errors.Is(err, syscall.EINVAL): // one more name of a record
 			return nil, nil //nolint:nilerr // one damaged snapshot must not keep the others from being opened
 		}
-		used[record] = true
 	}
 	entries, err := os.ReadDir(s.Path("chains"))
 	if err != nil {
@@ -127,7 +139,11 @@ func (s *Shelf) unusedChains() ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if !used[e.Name()] {
+		info, err := e.Info()
+		if err != nil {
+			return nil, err
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink == 1 && !used[e.Name()] {
 			out = append(out, e.Name())
 		}
 	}
@@ -145,16 +161,23 @@ func (s *Shelf) sweepChains() error {
 // Chain is the chain of a disk, lowest layer first. errdefs.ErrNotFound if
 // there is no such disk, errdefs.ErrCorrupt if its record is damaged.
 func (s *Shelf) Chain(key string) ([]string, error) {
-	record, err := os.Readlink(s.Path("active", key, "chain"))
-	if errors.Is(err, fs.ErrNotExist) {
+	own := s.Path("active", key, "chain")
+	name, err := os.Readlink(own)
+	byLink := err == nil
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
-	}
-	if err != nil {
+	case byLink:
+		own = s.Path("chains", filepath.Base(name))
+	case !errors.Is(err, syscall.EINVAL): // it is no link
 		return nil, fmt.Errorf("snapshot %s: %w", key, err)
 	}
-	raw, err := os.ReadFile(s.Path("chains", filepath.Base(record)))
-	if err == nil && digest.FromBytes(raw).Encoded()[:recordLength] != record {
-		err = errors.New("the record of its chain does not match its name")
+	raw, err := os.ReadFile(own)
+	if err == nil {
+		is := digest.FromBytes(raw).Encoded()[:recordLength]
+		if byLink && is != name || !byLink && !sameFile(own, s.Path("chains", is)) {
+			err = errors.New("the record of its chain does not match its name")
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w: %w", key, errdefs.ErrCorrupt, err)
@@ -163,6 +186,13 @@ func (s *Shelf) Chain(key string) ([]string, error) {
 		return nil, nil
 	}
 	return strings.Split(string(raw), "\n"), nil
+}
+
+// sameFile reports whether both names are there and of one file.
+func sameFile(a, b string) bool {
+	x, errA := os.Lstat(a)
+	y, errB := os.Lstat(b)
+	return errA == nil && errB == nil && os.SameFile(x, y)
 }
 
 // LikeTop gives dir mode, owner and times of the chain's root: in an overlay

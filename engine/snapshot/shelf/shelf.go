@@ -4,9 +4,9 @@
 //
 // Layout below the root (docs/ondisk.md): layers/HEX holds a committed layer's
 // content in "fs" and its "manifest"; active/KEY holds a disk, whatever the
-// back end puts there, and "chain", a symbolic link that names a file in
-// chains/: the chain ids of the layers below, one a line, under the beginning
-// of their digest. "empty" is an empty directory. Names that begin with ".new-"
+// back end puts there, and "chain", one more name of a file in chains/ or a
+// symbolic link that names it: the chain ids of the layers below, one a line,
+// under the beginning of their digest. "empty" is an empty directory. Names that begin with ".new-"
 // or ".gone-" are half made or half removed and are swept at the start.
 //
 // It imports errdefs, atomicfile and engine/snapshot of ours, and is for the

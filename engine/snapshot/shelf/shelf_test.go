@@ -154,3 +154,56 @@ func FuzzManifest(f *testing.F) {
 		}
 	})
 }
+
+// TestChainOfEarlierVersions: their disks name the record by a symbolic link,
+// and so do those whose record can have no more names.
+func TestChainOfEarlierVersions(t *testing.T) {
+	s := newShelf(t)
+	must(t, s.PutLayer(t.Context(), id("a"), func(dir string) error { return os.Mkdir(dir, 0o755) }))
+	must(t, s.Prepare(t.Context(), "new", []string{id("a")}, func(string) error { return nil }))
+	must(t, s.Prepare(t.Context(), "old", []string{id("a")}, func(string) error { return nil }))
+	record := ChainRecord([]string{id("a")})
+	link := s.Path("active", "old", "chain")
+	must(t, os.Remove(link), os.Symlink(record, link))
+	for _, key := range []string{"new", "old"} {
+		if chain, err := s.Chain(key); err != nil || len(chain) != 1 || chain[0] != id("a") {
+			t.Errorf("%s: %v, %v", key, chain, err)
+		}
+	}
+	for _, gone := range []string{"new", "old"} {
+		must(t, s.Remove(t.Context(), gone))
+		again, err := Open(s.Root(), Options{})
+		must(t, err)
+		there, err := Exists(again.Path("chains", record))
+		if want := gone == "new"; err != nil || there != want {
+			t.Errorf("without %s the record is there: %v, %v", gone, there, err)
+		}
+	}
+}
+
+// TestDamagedChains: a record that is not what its name says is never taken for
+// a shorter chain.
+func TestDamagedChains(t *testing.T) {
+	for name, damage := range map[string]func(s *Shelf, own, record string) error{
+		"torn":  func(_ *Shelf, own, _ string) error { return os.Truncate(own, 10) },
+		"empty": func(_ *Shelf, own, _ string) error { return os.Truncate(own, 0) },
+		"other": func(_ *Shelf, own, _ string) error {
+			return errors.Join(os.Remove(own), os.WriteFile(own, []byte(id("b")), 0o600))
+		},
+		"directory": func(_ *Shelf, own, _ string) error { return errors.Join(os.Remove(own), os.Mkdir(own, 0o700)) },
+		"no record": func(_ *Shelf, _, record string) error { return os.Remove(record) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShelf(t)
+			must(t, s.PutLayer(t.Context(), id("a"), func(dir string) error { return os.Mkdir(dir, 0o755) }))
+			must(t, s.Prepare(t.Context(), "c", []string{id("a")}, func(string) error { return nil }))
+			must(t, damage(s, s.Path("active", "c", "chain"), s.Path("chains", ChainRecord([]string{id("a")}))))
+			if chain, err := s.Chain("c"); !errors.Is(err, errdefs.ErrCorrupt) {
+				t.Errorf("%v, %v", chain, err)
+			}
+			if err := s.RemoveLayer(t.Context(), id("a")); err == nil {
+				t.Error("a layer was removed that a damaged disk may need")
+			}
+		})
+	}
+}
