@@ -86,7 +86,9 @@ type DiskStore interface {
 	// mapped by ids. The mount is nodev but not nosuid: set-user-ID files work
 	// inside, and lead to the container's own ids only. The host's root has no
 	// id in it and can make no new file there, unless ids are shifted on disk
-	// (Describe). A snapshot is mounted once at a time; one that is at target
+	// (Describe). It may show empty directories dev, proc and sys, of the
+	// container's root and with mode 0755, where no layer has anything of that
+	// name: they are on no disk and in no Changes. A snapshot is mounted once at a time; one that is at target
 	// already is success, anything else there is errdefs.ErrConflict. On error
 	// nothing is mounted.
 	Mount(ctx context.Context, key, target string, ids IDs) error

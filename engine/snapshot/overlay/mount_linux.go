@@ -121,11 +121,7 @@ func (s *Snapshotter) detached(ctx context.Context, name, own string, chain []st
 	if b.upper, err = mounts.Clone(own, userns); err != nil {
 		return -1, err
 	}
-	lower := fromTop(dirs)
-	if len(lower) == 0 {
-		lower = []string{s.store.Path("empty")}
-	}
-	for _, dir := range lower {
+	for _, dir := range append(fromTop(dirs), s.store.Path(skeleton)) {
 		fd, err := mounts.Clone(dir, userns)
 		if err != nil {
 			return -1, fmt.Errorf("layer %s: %w", filepath.Base(filepath.Dir(dir)), err)

@@ -2,7 +2,8 @@
 //
 // Layers and names are on a shelf (engine/snapshot/shelf). A disk,
 // active/KEY, holds "upper" and "work", either itself or in "disk", a directory
-// that is bounded (engine/snapshot/quota).
+// that is bounded (engine/snapshot/quota). Below all layers lies one directory
+// with the mount points of every container (skeleton.go).
 //
 // It needs Linux 5.19: overlay over id-mapped mounts. It imports errdefs and
 // engine/snapshot of ours.
@@ -71,7 +72,13 @@ func open(root string, opts Options, limits func() (*quota.Manager, error)) (*Sn
 	if s.quota, err = limits(); err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
-	if s.store, err = shelf.Open(root, shelf.Options{RemoveDisk: s.removeDisk}); err != nil {
+	s.store, err = shelf.Open(root, shelf.Options{
+		RemoveDisk: s.removeDisk, Dirs: map[string]func(string) error{skeleton: os.RemoveAll},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := makeSkeleton(s.store); err != nil {
 		return nil, err
 	}
 	s.Public = s.store
@@ -184,7 +191,7 @@ func (s *Snapshotter) SetLimit(ctx context.Context, key string, limit snapshot.L
 // Check implements snapshot.Maintainer.
 func (s *Snapshotter) Check(ctx context.Context, req snapshot.CheckRequest) ([]snapshot.Finding, error) {
 	return s.store.Check(ctx, req, shelf.Hooks{Disk: s.checkDisk, Mounted: s.usedAt, Store: func(ctx context.Context, c *shelf.Checker) error {
-		return quota.Check(ctx, c, s.store.Path("active"), s.quota)
+		return errors.Join(s.checkSkeleton(ctx, c), quota.Check(ctx, c, s.store.Path("active"), s.quota))
 	}})
 }
 

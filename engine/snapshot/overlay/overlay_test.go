@@ -212,6 +212,69 @@ func TestCheckSeesMountsElsewhere(t *testing.T) {
 	}
 }
 
+// TestSkeleton: a container finds the places for its own file systems whatever
+// the image has, and neither they nor the disk know of it.
+func TestSkeleton(t *testing.T) {
+	dir, err := os.MkdirTemp("", "overlay-") // others must be able to get there
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	s, target := open(t, filepath.Join(dir, "store")), filepath.Join(dir, "rootfs")
+	low, top := digest.FromString("low").String(), digest.FromString("top").String()
+	err = errors.Join(os.Chmod(dir, 0o755), os.Mkdir(target, 0o755),
+		s.Unpack(t.Context(), low, func(dir string) error { return os.Mkdir(filepath.Join(dir, "sys"), 0o700) }),
+		s.Unpack(t.Context(), top, func(dir string) error {
+			return errors.Join(os.WriteFile(filepath.Join(dir, "proc"), nil, 0o644), syscall.Mknod(filepath.Join(dir, "sys"), syscall.S_IFCHR, 0))
+		}),
+		s.Prepare(t.Context(), "c", []string{low, top}, snapshot.Limit{}), s.Mount(t.Context(), "c", target, snapshottest.IDs(t, 1_000_000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := snapshottest.Inside(t, 1_000_000, 0, target, "stat -c '%n %a %u:%g %F' *; rmdir dev && mkdir dev && touch dev/mine")
+	if want := "dev 755 0:0 directory\nproc 644 0:0 regular empty file"; err != nil || out != want {
+		t.Errorf("got %q, %v; want %q", out, err, want)
+	}
+	if err := errors.Join(s.Unmount(t.Context(), target), s.Prepare(t.Context(), "d", []string{low}, snapshot.Limit{}),
+		s.Mount(t.Context(), "d", target, snapshottest.IDs(t, 2_000_000))); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := snapshottest.Inside(t, 2_000_000, 0, target, "stat -c '%n %a %u:%g' * && ls -A dev"); err != nil || out != "dev 755 0:0\nproc 755 0:0\nsys 700 0:0" {
+		t.Errorf("another disk: %q, %v", out, err)
+	}
+	changes, err := s.Changes(t.Context(), "d")
+	if entries, rerr := os.ReadDir(changes); err != nil || rerr != nil || len(entries) != 0 {
+		t.Error(entries, err, rerr)
+	}
+	if err := errors.Join(s.Unmount(t.Context(), target), s.View(t.Context(), []string{low}, target)); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(target); err != nil || len(entries) != 1 {
+		t.Errorf("a view shows %v, %v", entries, err)
+	}
+	if err := s.Unmount(t.Context(), target); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSkeletonIsMended: the checker makes what is missing of it.
+func TestSkeletonIsMended(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "store")
+	s := open(t, root)
+	if err := os.Remove(filepath.Join(root, "skeleton", "proc")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{1, 0} {
+		found, err := s.Check(t.Context(), snapshot.CheckRequest{Repair: true})
+		if err != nil || len(found) != want {
+			t.Errorf("%+v, %v; want %d", found, err, want)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(root, "skeleton", "proc")); err != nil || info.Mode().Perm() != 0o755 {
+		t.Error(info, err)
+	}
+}
+
 func TestDamagedChainIsNamed(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, root)
