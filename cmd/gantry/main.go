@@ -19,7 +19,7 @@ var version = "unknown"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	err := root().ExecuteContext(ctx)
+	err := root(os.Args[1:]).ExecuteContext(ctx)
 	stop()
 	if status, ok := errors.AsType[exitStatus](err); ok {
 		os.Exit(int(status))
@@ -30,7 +30,10 @@ func main() {
 	}
 }
 
-func root() *cobra.Command {
+// root makes the command for these arguments: with the verb that they name, or
+// with all verbs if they name none. Making all takes longer than many a verb
+// runs.
+func root(args []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "gantry",
 		Short:         "OpenStack instances as containers",
@@ -38,9 +41,32 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
 	}
-	cmd.AddCommand(computeCommand(), configCommand(), keeperCommand(), unpackCommand(), runtimeCommand(), doctorCommand(), versionCommand())
-	cmd.AddCommand(operatorCommands()...)
+	all := verbs()
+	if len(args) > 0 {
+		if v, ok := all[args[0]]; ok {
+			cmd.CompletionOptions.DisableDefaultCmd = true
+			cmd.AddCommand(v())
+			return cmd
+		}
+	}
+	for _, v := range all {
+		cmd.AddCommand(v()) // sorted by cobra
+	}
 	return cmd
+}
+
+// verbs are the commands by their names.
+func verbs() map[string]func() *cobra.Command {
+	return map[string]func() *cobra.Command{
+		"compute": computeCommand, "config": configCommand, "doctor": doctorCommand, "keeper": keeperCommand,
+		"runtime": runtimeCommand, "unpack": unpackCommand, "version": versionCommand,
+
+		// over the engine's socket
+		"engine": engineCommand, "ps": psCommand, "run": runCommand, "start": startCommand, "stop": stopCommand,
+		"kill": killCommand, "rm": rmCommand, "wait": waitCommand, "pause": pauseCommand, "resume": resumeCommand,
+		"update": updateCommand, "exec": execCommand, "attach": attachCommand, "logs": logsCommand, "top": topCommand,
+		"stats": statsCommand, "events": eventsCommand, "cp": cpCommand, "images": imagesCommand, "image": imageCommand,
+	}
 }
 
 func versionCommand() *cobra.Command {

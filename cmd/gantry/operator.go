@@ -89,15 +89,6 @@ func (t *target) explain(err error) error {
 	return err
 }
 
-// operatorCommands are the verbs over the engine's socket.
-func operatorCommands() []*cobra.Command {
-	return []*cobra.Command{
-		engineCommand(), psCommand(), runCommand(), startCommand(), stopCommand(), killCommand(), rmCommand(), waitCommand(),
-		pauseCommand(), resumeCommand(), updateCommand(), execCommand(), attachCommand(), logsCommand(), topCommand(),
-		statsCommand(), eventsCommand(), cpCommand(), imagesCommand(), imageCommand(),
-	}
-}
-
 // rowsTo prints rows of tab-separated cells, aligned.
 func rowsTo(w io.Writer, header string, rows []string) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
