@@ -28,7 +28,7 @@ func Compile(p *Profile, arch Arch) ([]Instruction, error) {
 		return nil, err
 	}
 	for name, rule := range p.Calls {
-		if _, ok := table()[name]; !ok {
+		if _, ok := find(name); !ok {
 			return nil, fmt.Errorf("compile system call filter: unknown call %q", name)
 		}
 		if rule.When != nil && (rule.When.Arg < 0 || rule.When.Arg > 5) {
@@ -68,22 +68,22 @@ func (p *Profile) ranges(a abi) []span {
 			spans = append(spans, span{first, rule})
 		}
 	}
-	type call struct {
-		number int64
+	type ruled struct {
+		number int16
 		rule   Rule
 	}
-	var calls []call
-	for name, numbers := range table() {
-		if n := numbers[a.column]; n >= 0 {
-			rule, ok := p.Calls[name]
+	var list []ruled
+	for i := range calls {
+		if n := calls[i].numbers[a.column]; n >= 0 {
+			rule, ok := p.Calls[calls[i].name]
 			if !ok {
 				rule = Rule{If: p.Default}
 			}
-			calls = append(calls, call{n, rule})
+			list = append(list, ruled{n, rule})
 		}
 	}
-	slices.SortFunc(calls, func(x, y call) int { return cmp.Compare(x.number, y.number) })
-	for _, c := range calls {
+	slices.SortFunc(list, func(x, y ruled) int { return cmp.Compare(x.number, y.number) })
+	for _, c := range list {
 		add(uint32(c.number), c.rule)
 		add(uint32(c.number)+1, unknown)
 	}

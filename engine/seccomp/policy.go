@@ -1,7 +1,6 @@
 package seccomp
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -130,13 +129,13 @@ type alternative struct {
 	action Action
 }
 
-func (o outcome) equal(p outcome) bool {
-	return o.otherwise == p.otherwise && slices.EqualFunc(o.when, p.when, func(x, y alternative) bool {
+func (o *outcome) equal(p *outcome) bool {
+	return o == p || o.otherwise == p.otherwise && slices.EqualFunc(o.when, p.when, func(x, y alternative) bool {
 		return x.action == y.action && slices.Equal(x.all, y.all)
 	})
 }
 
-func (o outcome) evaluate(args [6]uint64) Action {
+func (o *outcome) evaluate(args [6]uint64) Action {
 	for _, w := range o.when {
 		if !slices.ContainsFunc(w.all, func(c Comparison) bool { return !c.holds(args) }) {
 			return w.action
@@ -166,31 +165,30 @@ func (r PolicyRule) alternatives() []alternative {
 	return out
 }
 
-// outcomes by name of the call, for calls that rules are made for.
-func (p *Policy) outcomes() (map[string]outcome, error) {
-	out := map[string]outcome{}
-	settled := map[string]bool{}
+// outcomes by the call's index in calls, nil for calls without a rule.
+func (p *Policy) outcomes() ([]*outcome, error) {
+	out := make([]*outcome, len(calls))
+	settled := make([]bool, len(calls))
 	for i, rule := range p.Rules {
 		for _, a := range rule.Args {
 			if a.Index > 5 || a.Op > MaskedEqual {
 				return nil, fmt.Errorf("compile system call filter: rule %d: argument %d, operator %d", i, a.Index, a.Op)
 			}
 		}
+		plain := &outcome{otherwise: rule.Action}
 		for _, name := range rule.Names {
-			o, ok := out[name]
-			if !ok {
-				o.otherwise = p.Default
-			}
+			n, known := find(name)
 			switch {
-			case settled[name]:
+			case !known || settled[n]:
 				continue
 			case len(rule.Args) == 0:
-				settled[name] = true
-				o = outcome{otherwise: rule.Action}
-			default:
-				o.when = append(o.when, rule.alternatives()...)
+				settled[n] = true
+				out[n] = plain
+				continue
+			case out[n] == nil:
+				out[n] = &outcome{otherwise: p.Default}
 			}
-			out[name] = o
+			out[n].when = append(out[n].when, rule.alternatives()...)
 		}
 	}
 	return out, nil
@@ -199,36 +197,27 @@ func (p *Policy) outcomes() (map[string]outcome, error) {
 // policySpan is a range of numbers, from first to the next one's first.
 type policySpan struct {
 	first uint32
-	outcome
+	*outcome
 }
 
 // spans lists what happens to every number of one convention, from its first.
-func (p *Policy) spans(c Convention, outcomes map[string]outcome) []policySpan {
-	type call struct {
-		number uint32
-		name   string
-	}
-	calls := make([]call, 0, len(outcomes))
-	for name := range outcomes {
-		if number, ok := c.number(name); ok {
-			calls = append(calls, call{number, name})
-		}
-	}
-	slices.SortFunc(calls, func(x, y call) int { return cmp.Compare(x.number, y.number) })
-	spans := []policySpan{{c.first(), outcome{otherwise: p.Default}}}
-	add := func(first uint32, o outcome) {
-		if last := &spans[len(spans)-1]; last.first == first {
-			last.outcome = o
-		} else {
+func (p *Policy) spans(c Convention, outcomes []*outcome) []policySpan {
+	unruled := &outcome{otherwise: p.Default}
+	var spans []policySpan
+	add := func(first uint32, o *outcome) {
+		if len(spans) == 0 || !o.equal(spans[len(spans)-1].outcome) {
 			spans = append(spans, policySpan{first, o})
 		}
 	}
-	for _, c := range calls {
-		add(c.number, outcomes[c.name])
-		add(c.number+1, outcome{otherwise: p.Default})
+	for n, i := range c.numbered() {
+		o := unruled
+		if i >= 0 && outcomes[i] != nil {
+			o = outcomes[i]
+		}
+		add(c.first()+uint32(n), o)
 	}
-	add(c.highest()+1, outcome{otherwise: p.Newer})
-	return slices.CompactFunc(spans, func(x, y policySpan) bool { return x.equal(y.outcome) })
+	add(c.highest()+1, &outcome{otherwise: p.Newer})
+	return spans
 }
 
 // CompilePolicy turns a policy into a filter for one architecture. The error
@@ -250,9 +239,9 @@ func CompilePolicy(p *Policy, arch Arch) ([]Instruction, error) {
 			if slices.Contains(p.Conventions, c) {
 				spans = append(spans, p.spans(c, outcomes)...)
 			} else if c == X32 && len(spans) > 0 {
-				spans = append(spans, policySpan{x32Bit, outcome{otherwise: p.Foreign}})
+				spans = append(spans, policySpan{x32Bit, &outcome{otherwise: p.Foreign}})
 			} else if c == X8664 && slices.Contains(p.Conventions, X32) {
-				spans = append(spans, policySpan{0, outcome{otherwise: p.Foreign}})
+				spans = append(spans, policySpan{0, &outcome{otherwise: p.Foreign}})
 			}
 		}
 		if len(spans) == 0 {
@@ -281,7 +270,7 @@ func (b *builder) policyTree(spans []policySpan) int {
 }
 
 // decide goes through the alternatives, made backwards.
-func (b *builder) decide(o outcome) int {
+func (b *builder) decide(o *outcome) int {
 	next := b.ret(o.otherwise)
 	for _, w := range slices.Backward(o.when) {
 		yes := b.ret(w.action)
@@ -345,8 +334,8 @@ func EvaluatePolicy(p *Policy, c Convention, number uint32, args [6]uint64) (Act
 	if err != nil {
 		return 0, err
 	}
-	for name, o := range outcomes {
-		if n, ok := c.number(name); ok && n == number {
+	for i, o := range outcomes {
+		if n, ok := c.number(calls[i].name); ok && n == number && o != nil {
 			return o.evaluate(args), nil
 		}
 	}

@@ -95,7 +95,7 @@ const (
 // abi is one calling convention of an architecture.
 type abi struct {
 	audit  uint32 // linux/audit.h
-	column int    // in syscalls.txt
+	column int    // in calls
 }
 
 func (a Arch) abis() ([]abi, error) {
@@ -119,11 +119,11 @@ func (p *Profile) Evaluate(audit uint32, number uint32, args [6]uint64) Action {
 			if abi.audit != audit {
 				continue
 			}
-			for name, numbers := range table() {
-				if numbers[abi.column] != int64(number) {
+			for i := range calls {
+				if int64(calls[i].numbers[abi.column]) != int64(number) {
 					continue
 				}
-				rule, ok := p.Calls[name]
+				rule, ok := p.Calls[calls[i].name]
 				switch {
 				case !ok:
 					return p.Default

@@ -231,6 +231,28 @@ func TestDefaultPolicy(t *testing.T) {
 	}
 }
 
+// table is calls, by name.
+func table() map[string][3]int64 {
+	t := map[string][3]int64{}
+	for _, c := range calls {
+		t[c.name] = [3]int64{int64(c.numbers[0]), int64(c.numbers[1]), int64(c.numbers[2])}
+	}
+	return t
+}
+
+func TestCallsAreInOrder(t *testing.T) {
+	for i := range calls[1:] {
+		if calls[i].name >= calls[i+1].name {
+			t.Errorf("%s is before %s", calls[i].name, calls[i+1].name)
+		}
+	}
+	for _, name := range x32Only() {
+		if _, ok := find(name); !ok {
+			t.Errorf("%s of x32 is no call", name)
+		}
+	}
+}
+
 // Every known call is named by the profile: a new line of the table needs a
 // decision.
 func TestEveryCallIsConsidered(t *testing.T) {

@@ -1,39 +1,15 @@
 package seccomp
 
 import (
-	_ "embed" // the tables
 	"fmt"
-	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 )
 
-//go:embed syscalls.txt
-var syscallsText string
-
-// table is syscalls.txt: name to number by column, -1 for none. The result is
-// shared and must not be changed. The text is our own and checked by a test.
-var table = sync.OnceValue(func() map[string][3]int64 {
-	t := map[string][3]int64{}
-	for line := range strings.Lines(syscallsText) {
-		f := strings.Fields(line)
-		if len(f) != 4 || f[0] == "#" {
-			continue
-		}
-		var numbers [3]int64
-		for i, s := range f[1:] {
-			n, err := strconv.ParseInt(s, 10, 32)
-			if err != nil {
-				n = -1
-			}
-			numbers[i] = n
-		}
-		t[f[0]] = numbers
-	}
-	return t
-})
+// find returns the index of a call in calls.
+func find(name string) (int, bool) {
+	return slices.BinarySearchFunc(calls[:], name, func(c call, name string) int { return strings.Compare(c.name, name) })
+}
 
 // sections reads a profile's text: lines of names below headings in brackets,
 // and comments.
@@ -61,4 +37,10 @@ func sections(text string) (map[string][]string, error) {
 
 // Names returns the names of all calls that the tables know, of any
 // convention, sorted.
-func Names() []string { return slices.Sorted(maps.Keys(table())) }
+func Names() []string {
+	names := make([]string, len(calls))
+	for i := range calls {
+		names[i] = calls[i].name
+	}
+	return names
+}
