@@ -184,6 +184,15 @@ func (w *watch) register(p *proc) error {
 	return nil
 }
 
+// unwatch ends the events of a terminal that is about to be closed. Where a guard
+// holds it too the kernel would go on, and one that has hung up is always ready:
+// until the guard was told to close it this goroutine would do nothing else.
+func (w *watch) unwatch(c *console) {
+	if c.master >= 0 {
+		_ = unix.EpollCtl(w.epfd, unix.EPOLL_CTL_DEL, c.master, nil)
+	}
+}
+
 // seat gives p the slot wanted if it is free, or else any. It needs mu.
 func (w *watch) seat(p *proc, wanted int) bool {
 	slot := -1
@@ -337,6 +346,7 @@ func (w *watch) exited(p *proc, e Exit) {
 // consoleEnded closes a console. It needs mu.
 func (w *watch) consoleEnded(p *proc) {
 	w.mover.end(p, w.fail(p))
+	w.unwatch(p.console)
 	p.console.close(io.EOF)
 	if p.exited {
 		w.complete(p)
@@ -370,6 +380,7 @@ func (w *watch) release(p *proc, reason error) {
 		w.firstFree = min(w.firstFree, p.slot)
 	}
 	if p.console != nil {
+		w.unwatch(p.console)
 		p.console.close(reason)
 	}
 	if p.log != nil {
