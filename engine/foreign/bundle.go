@@ -34,6 +34,8 @@ func refused(s *process.Spec) error {
 		"a processor affinity":               s.CPUAffinity != "" || s.FinalAffinity != "",
 		"a domain name":                      s.Domainname != "",
 		"a birth in a control group of v2":   s.CgroupDir != nil && len(s.CgroupFiles) == 0,
+		"a root that is mounted nowhere":     s.Root != nil,
+		"namespaces that are open files":     slices.ContainsFunc(s.Namespaces, func(n process.Namespace) bool { return n.File != nil }),
 		"id-mapped mounts":                   slices.ContainsFunc(s.Mounts, idMapped),
 		"namespaces without a mount one":     s.Join == "" && !has(s, process.MountNamespace),
 		"the joined mount namespace":         joined(s, process.MountNamespace),

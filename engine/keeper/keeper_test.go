@@ -150,6 +150,10 @@ func TestClientIsolation(t *testing.T) {
 	processtest.Isolation(t, func(t *testing.T) process.Runner { return start(t, options(t, 0)) })
 }
 
+func TestClientPlaces(t *testing.T) {
+	processtest.Places(t, func(t *testing.T) process.Runner { return start(t, options(t, 0)) })
+}
+
 // A client that is killed takes nothing with it: the process runs on, another
 // client gets its output, all of it, and its exit.
 func TestClientKilled(t *testing.T) {

@@ -31,6 +31,8 @@ type ServeOptions struct {
 	OwnsProcess bool
 	// Foreign, if any, starts processes by other runtimes.
 	Foreign process.Foreign
+	// Restore, if any, brings back processes from checkpoints.
+	Restore process.Restorer
 	// Build names the program, for Options.Build of Ensure.
 	Build string
 }
@@ -84,7 +86,7 @@ func serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	runner, err := process.New(process.Options{Log: o.Log, Guard: guard, Foreign: o.Foreign, Stage: true})
+	runner, err := process.New(process.Options{Log: o.Log, Guard: guard, Foreign: o.Foreign, Restore: o.Restore, Stage: true})
 	if err != nil {
 		return err
 	}

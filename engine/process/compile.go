@@ -115,7 +115,7 @@ func compile(spec *Spec, facts facts) (*Program, error) {
 	if c.staged = facts.stage != nil && spec.stageable(); c.staged {
 		c.stage = c.placeFile("stage", facts.stage)
 	}
-	c.rootFD = c.place("root directory", spec.Rootfs, unix.O_PATH|unix.O_DIRECTORY)
+	c.placeRoot()
 	if err := c.checkFacts(); err != nil {
 		return nil, err
 	}
@@ -155,12 +155,25 @@ func (c *compiler) hostSteps() {
 	// Nobody in the instance's user namespace may trace the set-up.
 	c.call("forbid tracing", unix.SYS_PRCTL, num(unix.PR_SET_DUMPABLE), num(0))
 	c.hostTrees()
-	if !c.staged {
+	switch { // what is mounted on in the new mount namespace
+	case c.staged:
+	case c.spec.Root != nil:
+		c.call("enter /", unix.SYS_CHDIR, c.str("/"))
+	default:
 		c.call("enter root", unix.SYS_FCHDIR, c.rootFD)
 	}
-	if c.spec.has(MountNamespace) {
+	if c.spec.Root == nil && c.spec.has(MountNamespace) {
 		c.close("close root", c.rootFD)
 	}
+}
+
+// placeRoot takes along the root, which is a mount already or a directory.
+func (c *compiler) placeRoot() {
+	if c.spec.Root != nil {
+		c.root = c.placeFile("root", c.spec.Root)
+		return
+	}
+	c.rootFD = c.place("root directory", c.spec.Rootfs, unix.O_PATH|unix.O_DIRECTORY)
 }
 
 // record makes a message for the status socket; its value is a slot too.

@@ -142,6 +142,7 @@ func (c *compiler) hostTrees() {
 	}
 	c.cloneDevices()
 	switch {
+	case c.spec.Root != nil: // a mount already
 	case c.staged:
 		c.cloneRoot("separate root from the host", c.rootPropagation())
 	case c.spec.joins(MountNamespace):
@@ -245,7 +246,7 @@ func (c *compiler) takeRoot() {
 	if !c.staged { // nothing is propagated in a stage
 		c.call("make mounts private", unix.SYS_MOUNT, num(0), c.str("/"), num(0), num(unix.MS_REC|c.rootPropagation()), num(0))
 	}
-	if !c.staged && !c.spec.joins(MountNamespace) {
+	if c.root == (value{}) {
 		c.root = c.slot("root")
 		c.call("clone root", unix.SYS_OPEN_TREE, atCwd(), c.str(""),
 			num(unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH|unix.AT_RECURSIVE)).to(c.root)

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -55,20 +56,22 @@ func (s *Spec) has(kind NamespaceKind) bool {
 	return ok
 }
 
-// joins reports whether a kind is listed with a path.
+// joins reports whether a kind is listed with a namespace that exists.
 func (s *Spec) joins(kind NamespaceKind) bool {
 	n, ok := s.namespace(kind)
-	return ok && n.Path != ""
+	return ok && n.exists()
 }
 
+func (n Namespace) exists() bool { return n.Path != "" || n.File != nil }
+
 // placeNamespaces asks for the namespaces that exist before the child starts:
-// those with a path, and the user namespace, which the runner makes.
+// those that are given, and the user namespace, which the runner makes.
 func (c *compiler) placeNamespaces() {
 	for _, n := range c.spec.Namespaces {
 		what := string(n.Kind) + " namespace"
 		switch {
-		case n.Path != "":
-			one := place{what: what, path: n.Path, flags: unix.O_RDONLY}
+		case n.exists():
+			one := place{what: what, path: n.Path, flags: unix.O_RDONLY, file: n.File}
 			if c.spec.hasSysctlOf(n.Kind) {
 				one.foreign = n.Kind
 			}
@@ -88,7 +91,7 @@ func (c *compiler) enterNamespaces() {
 	for _, n := range c.spec.Namespaces {
 		switch {
 		case n.Kind == UserNamespace:
-		case n.Path == "":
+		case !n.exists():
 			flags |= n.Kind.info().flag
 		default:
 			c.join(n)
@@ -113,7 +116,7 @@ func (c *compiler) join(n Namespace) {
 		if errno != unix.EINVAL {
 			return nil //nolint:nilerr // nothing to add to another errno
 		}
-		return fmt.Errorf("%s is not one that can be joined: %w: %w", n.Path, errno, errdefs.ErrInvalid)
+		return fmt.Errorf("%s is not one that can be joined: %w: %w", cmp.Or(n.Path, "the given one"), errno, errdefs.ErrInvalid)
 	})
 	c.close(what, fd)
 }

@@ -27,6 +27,9 @@ type Options struct {
 	// Without a guard the calling process then becomes the reaper of orphans
 	// (PR_SET_CHILD_SUBREAPER), which it stays.
 	Foreign Foreign
+	// Restore, if any, brings back what names a checkpoint (Spec.Restore), with
+	// the same effect on the calling process.
+	Restore Restorer
 	// Stage makes the set-up of processes independent of the number of mounts on
 	// the host. It costs a few milliseconds once, so it is not for a runner that
 	// starts one process.
@@ -50,6 +53,7 @@ type Local struct {
 	leave  bool // Options.LeaveEnded
 	// foreign is nil where there are no other runtimes.
 	foreign Foreign
+	restore Restorer // nil where nothing is restored
 	tasks   sync.WaitGroup
 	starts  sync.WaitGroup // those under way
 
@@ -106,7 +110,7 @@ func New(o Options) (*Local, error) {
 		null:   null,
 		procs:  map[string]*proc{},
 
-		foreign: o.Foreign, leave: o.LeaveEnded,
+		foreign: o.Foreign, restore: o.Restore, leave: o.LeaveEnded,
 	}
 	if o.Stage {
 		if l.facts.stage, err = newStage(null); err != nil {
@@ -116,7 +120,7 @@ func New(o Options) (*Local, error) {
 	if l.watch, err = newWatch(l, o.Guard); err == nil && o.Guard != nil {
 		err = l.watch.adopt()
 	}
-	if err == nil && o.Foreign != nil {
+	if err == nil && (o.Foreign != nil || o.Restore != nil) {
 		err = l.openForeign(o.Guard)
 	}
 	if err != nil {

@@ -65,6 +65,34 @@ func (n *Namespaces) Close() {
 	}
 }
 
+// Open gives the user namespace its maps, which must not hold the host's root
+// (errdefs.ErrInvalid), and returns both namespaces, which live as long as a
+// file or a process is in the way of their end. Once, and instead of Pin.
+func (n *Namespaces) Open(uidMap, gidMap []IDMap) (user, network *os.File, err error) {
+	uids, err := mapText(uidMap)
+	if err != nil {
+		return nil, nil, err
+	}
+	gids, err := mapText(gidMap)
+	if err != nil {
+		return nil, nil, err
+	}
+	<-n.made
+	if n.err != nil {
+		return nil, nil, fmt.Errorf("make namespaces: %w", n.err)
+	}
+	if err := n.held.mapIDs(uids, gids); err != nil {
+		return nil, nil, fmt.Errorf("make namespaces: %w", err)
+	}
+	if user, err = os.Open(filepath.Join(n.held.proc(), "ns", userPin)); err != nil {
+		return nil, nil, fmt.Errorf("make namespaces: %w", err)
+	}
+	if network, err = os.Open(filepath.Join(n.held.proc(), "ns", netPin)); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("make namespaces: %w", err), user.Close())
+	}
+	return user, network, nil
+}
+
 // Pin is the rest of CreateNamespaces, with its errors. Once.
 func (n *Namespaces) Pin(ctx context.Context, dir string, uidMap, gidMap []IDMap) (userPath, netPath string, err error) {
 	uids, err := mapText(uidMap)
@@ -106,6 +134,17 @@ func (n *Namespaces) pin(ctx context.Context, dir, uids, gids string) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// MakeUserNamespace makes a user namespace with the given maps, which must not
+// hold the host's root (errdefs.ErrInvalid). It lives as long as the file.
+func MakeUserNamespace(uidMap, gidMap []IDMap) (*os.File, error) {
+	for _, list := range [][]IDMap{uidMap, gidMap} {
+		if _, err := mapText(list); err != nil {
+			return nil, err
+		}
+	}
+	return makeUserNamespace(&idMaps{uidMap, gidMap})
 }
 
 // makeUserNamespace makes one that lives as long as the file.
@@ -233,6 +272,7 @@ func writeMap(path, text string) error {
 	return errors.Join(err, f.Close())
 }
 
+// pinNamespace mounts the namespace at from onto the file to, which it makes.
 func pinNamespace(from, to string) error {
 	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o600)
 	if err != nil {
@@ -258,19 +298,24 @@ func pinned(path string) bool {
 func RemoveNamespaces(dir string) error {
 	var errs []error
 	for _, pin := range []string{userPin, netPin} {
-		path := filepath.Join(dir, pin)
-		for pinned(path) {
-			if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-				errs = append(errs, fmt.Errorf("unpin %s: %w", path, err))
-				break
-			}
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, removePin(filepath.Join(dir, pin)))
 	}
 	err := os.Remove(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func removePin(path string) error {
+	var errs []error
+	for pinned(path) {
+		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			errs = append(errs, fmt.Errorf("unpin %s: %w", path, err))
+			break
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -300,4 +345,21 @@ func formatMap(maps []IDMap) (string, error) {
 		fmt.Fprintf(&b, "%d %d %d\n", m.ContainerID, m.HostID, m.Size)
 	}
 	return b.String(), nil
+}
+
+// PinNamespaces pins the user and the network namespace of a process in dir, in
+// the place of those that CreateNamespaces made. On error dir may hold none.
+func PinNamespaces(dir string, pid int) error {
+	if err := RemoveNamespaces(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, pin := range []string{userPin, netPin} {
+		if err := pinNamespace(fmt.Sprintf("/proc/%d/ns/%s", pid, pin), filepath.Join(dir, pin)); err != nil {
+			return errors.Join(fmt.Errorf("pin namespaces of process %d: %w", pid, err), RemoveNamespaces(dir))
+		}
+	}
+	return nil
 }

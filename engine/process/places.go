@@ -40,6 +40,8 @@ func openPlaces(places []place) (files, opened []*os.File, err error) {
 				return nil, opened, err
 			}
 			opened = append(opened, f)
+		} else if err = one.check(f); err != nil {
+			return nil, opened, err
 		}
 		files = append(files, f)
 	}

@@ -43,6 +43,18 @@ func goldenFacts() facts {
 	return facts{cgroups: []hierarchy{{}}, hardLimits: map[int]uint64{4: 1 << 40, 7: 20000}}
 }
 
+// detachedSpec is goldenSpec with nothing by path.
+func detachedSpec() *Spec {
+	s := goldenSpec()
+	s.Rootfs, s.Root = "", &os.File{}
+	for i := range s.Namespaces {
+		if n := &s.Namespaces[i]; n.Path != "" {
+			n.Path, n.File = "", &os.File{}
+		}
+	}
+	return s
+}
+
 // stagedFacts are those of a runner with a stage.
 func stagedFacts() facts {
 	f := goldenFacts()
@@ -63,6 +75,7 @@ func TestCompileGolden(t *testing.T) {
 		"places.golden":     {placesSpec(), hybridFacts()},
 		"host.golden":       {hostSpec(), goldenFacts()},
 		"staged.golden":     {goldenSpec(), stagedFacts()},
+		"detached.golden":   {detachedSpec(), stagedFacts()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := compile(tt.spec, tt.facts)
@@ -111,7 +124,7 @@ func TestCompileIsDeterministic(t *testing.T) {
 
 // Every result is set before it is used, every skip lands inside.
 func TestCompiledProgramIsSound(t *testing.T) {
-	for _, spec := range []*Spec{goldenSpec(), placesSpec(), hostSpec()} {
+	for _, spec := range []*Spec{goldenSpec(), placesSpec(), hostSpec(), detachedSpec()} {
 		for _, f := range []facts{goldenFacts(), hybridFacts(), stagedFacts()} {
 			p, err := compile(spec, f)
 			if err != nil {

@@ -45,6 +45,11 @@ type ForeignProcess struct {
 	Console *os.File
 }
 
+// A Restorer makes the processes of spec.Restore run again and returns the first,
+// which is no child of the calling process, with its terminal if it has one. On
+// error no process is left. The one implementation is checkpoint.Restore.
+type Restorer func(ctx context.Context, spec *Spec) (ForeignProcess, error)
+
 // becomeSubreaper makes orphans of the host's init ours: a foreign runtime
 // leaves its processes behind. With a guard they are the guard's, which keeps
 // how they end.
@@ -55,12 +60,16 @@ func becomeSubreaper() error {
 	return nil
 }
 
-// openForeign gets ready for other runtimes, and rid of what is left of them.
+// openForeign gets ready for processes that others make, and rid of what is left
+// of other runtimes.
 func (l *Local) openForeign(g *Guard) error {
 	if g == nil {
 		if err := becomeSubreaper(); err != nil {
 			return err
 		}
+	}
+	if l.foreign == nil {
+		return nil
 	}
 	var keep []string
 	for id, p := range l.procs { //nolint:gocritic // nobody else has the runner yet
@@ -76,8 +85,8 @@ func (l *Local) openForeign(g *Guard) error {
 
 // isForeign says who starts spec; errdefs.ErrNotFound when it joins nobody.
 func (l *Local) isForeign(spec *Spec) (bool, error) {
-	if spec.Join == "" || spec.Runtime != "" {
-		return spec.Runtime != "", nil
+	if spec.Join == "" || spec.Runtime != "" || spec.Restore != nil {
+		return spec.Runtime != "" || spec.Restore != nil, nil
 	}
 	p, err := l.find(spec.Join)
 	if err != nil {
@@ -88,7 +97,7 @@ func (l *Local) isForeign(spec *Spec) (bool, error) {
 
 // startForeign is start for a Spec of another program's.
 func (l *Local) startForeign(ctx context.Context, p *proc, spec *Spec) (err error) {
-	if l.foreign == nil {
+	if spec.Restore == nil && l.foreign == nil {
 		return fmt.Errorf("runtime %s: this runner has no other runtimes: %w", spec.Runtime, errdefs.ErrUnsupported)
 	}
 	if err := spec.validate(); err != nil {
@@ -103,6 +112,9 @@ func (l *Local) startForeign(ctx context.Context, p *proc, spec *Spec) (err erro
 	}
 	defer func() {
 		if err != nil {
+			if spec.Restore != nil {
+				_ = linux.PidfdSignal(p.pidfd, int(unix.SIGKILL))
+			}
 			linux.CloseAll([]*os.File{p.pidfd})
 			p.pidfd = nil
 			if p.foreign {
@@ -127,6 +139,12 @@ func (l *Local) startForeign(ctx context.Context, p *proc, spec *Spec) (err erro
 }
 
 func (l *Local) createForeign(ctx context.Context, p *proc, spec *Spec) (ForeignProcess, error) {
+	if spec.Restore != nil {
+		if l.restore == nil {
+			return ForeignProcess{}, fmt.Errorf("checkpoint: this runner restores none: %w", errdefs.ErrUnsupported)
+		}
+		return l.restore(ctx, spec)
+	}
 	if spec.Join == "" {
 		p.foreign = true
 		made, err := l.foreign.Create(ctx, p.id, spec)

@@ -17,6 +17,12 @@ type Spec struct {
 
 	// Rootfs is a mounted directory on the host that becomes "/".
 	Rootfs string
+	// Root, instead of Rootfs, is a mount that is attached nowhere (fsmount(2),
+	// open_tree(2)): it moves into the mount namespace, which must be a new one,
+	// so one file is for one Start. Without a mount namespace of the container's
+	// own, or for a Runtime, Rootfs is needed. What the mount does not allow a
+	// container may change if it has CAP_SYS_ADMIN; nodev is such a thing.
+	Root *os.File `json:"-"`
 	// RootReadonly makes it read-only, after everything is mounted in it.
 	RootReadonly bool
 	// RootPropagation is "", "private", "slave", "shared" or "unbindable"; ""
@@ -126,6 +132,10 @@ type Spec struct {
 	// RuntimeSeccomp is the system call filter for Runtime, linux.seccomp of
 	// config-linux.md, because nobody takes Seccomp; nil for none.
 	RuntimeSeccomp []byte
+	// Restore brings processes back from a checkpoint instead of starting a
+	// command. Of the other fields only Rootfs, CgroupFiles, CgroupDir,
+	// ConsoleLog and ConsoleLimit have a meaning then.
+	Restore *Restore `json:",omitempty"`
 	// Gate, a file from OpenGate, holds the child back before startContainer
 	// hooks and the command: Start returns when the child has come that far, with
 	// all its rights dropped, and ReleaseGate of any process lets it go on. With
@@ -134,6 +144,13 @@ type Spec struct {
 
 	// Passed is set between TakeFiles and SetFiles only.
 	Passed *PassedFiles `json:",omitempty"`
+}
+
+// Restore names a checkpoint.
+type Restore struct {
+	// Program is the absolute path of the program that brings it back, Images
+	// that of the directory.
+	Program, Images string
 }
 
 // NamespaceKind is a word of config-linux.md, Namespaces.
@@ -151,10 +168,12 @@ const (
 	TimeNamespace    NamespaceKind = "time"
 )
 
-// Namespace is a namespace to join by its path, or to make when Path is "".
+// Namespace is a namespace to join, by an open file or by its path, or to make
+// when it has neither.
 type Namespace struct {
 	Kind NamespaceKind
 	Path string
+	File *os.File `json:"-"`
 }
 
 // Mount is one mount. Type, Source and Options are those of config.md, Mounts,

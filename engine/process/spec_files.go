@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -19,6 +20,9 @@ type PassedFiles struct {
 	Gate            bool    `json:",omitempty"`
 	SeccompListener bool    `json:",omitempty"`
 	CgroupDir       bool    `json:",omitempty"`
+	Root            bool    `json:",omitempty"`
+	// Namespaces are the kinds of those that are given by a file.
+	Namespaces []NamespaceKind `json:",omitempty"`
 	// State is the object that Hooks.State makes, without status and pid.
 	State json.RawMessage `json:",omitempty"`
 }
@@ -41,16 +45,23 @@ func (s *Spec) TakeFiles() []*os.File {
 	for _, one := range []struct {
 		file *os.File
 		has  *bool
-	}{{s.ConsoleSocket, &p.ConsoleSocket}, {s.Gate, &p.Gate}, {s.SeccompListener, &p.SeccompListener}, {s.CgroupDir, &p.CgroupDir}} {
+	}{{s.ConsoleSocket, &p.ConsoleSocket}, {s.Gate, &p.Gate}, {s.SeccompListener, &p.SeccompListener}, {s.CgroupDir, &p.CgroupDir}, {s.Root, &p.Root}} {
 		if one.file != nil {
 			*one.has, files = true, append(files, one.file)
+		}
+	}
+	s.Namespaces = slices.Clone(s.Namespaces)
+	for i := range s.Namespaces {
+		if n := &s.Namespaces[i]; n.File != nil {
+			p.Namespaces, files = append(p.Namespaces, n.Kind), append(files, n.File)
+			n.File = nil
 		}
 	}
 	if s.Hooks.State != nil {
 		p.State = s.Hooks.State("", 0)
 	}
 	s.CgroupFiles, s.Stdio, s.Preserve = nil, [3]*os.File{}, nil
-	s.ConsoleSocket, s.Gate, s.SeccompListener, s.CgroupDir, s.Hooks.State = nil, nil, nil, nil, nil
+	s.ConsoleSocket, s.Gate, s.SeccompListener, s.CgroupDir, s.Root, s.Hooks.State = nil, nil, nil, nil, nil, nil
 	s.Passed = p
 	return files
 }
@@ -63,8 +74,8 @@ func (s *Spec) SetFiles(files []*os.File) error {
 	if p == nil {
 		p = &PassedFiles{}
 	}
-	count := 0
-	for _, one := range []bool{p.Stdio[0], p.Stdio[1], p.Stdio[2], p.ConsoleSocket, p.Gate, p.SeccompListener, p.CgroupDir} {
+	count := len(p.Namespaces)
+	for _, one := range []bool{p.Stdio[0], p.Stdio[1], p.Stdio[2], p.ConsoleSocket, p.Gate, p.SeccompListener, p.CgroupDir, p.Root} {
 		if one {
 			count++
 		}
@@ -72,6 +83,11 @@ func (s *Spec) SetFiles(files []*os.File) error {
 	// each by itself first: a sum may overflow
 	if p.Cgroup < 0 || p.Preserve < 0 || p.Cgroup > len(files) || p.Preserve > len(files) || count+p.Cgroup+p.Preserve != len(files) {
 		return fmt.Errorf("process spec: %d files do not fit %+v: %w", len(files), *p, errdefs.ErrInvalid)
+	}
+	for i, kind := range p.Namespaces {
+		if n, ok := s.namespace(kind); !ok || n.Path != "" || slices.Contains(p.Namespaces[:i], kind) {
+			return fmt.Errorf("process spec: a file for %.32q, which is no namespace to be joined by one: %w", kind, errdefs.ErrInvalid)
+		}
 	}
 	if len(p.State) > 0 {
 		state, err := stateFunc(p.State)
@@ -98,7 +114,11 @@ func (s *Spec) SetFiles(files []*os.File) error {
 	}
 	s.Preserve = next(p.Preserve)
 	s.ConsoleSocket, s.Gate, s.SeccompListener = one(p.ConsoleSocket), one(p.Gate), one(p.SeccompListener)
-	s.CgroupDir = one(p.CgroupDir)
+	s.CgroupDir, s.Root = one(p.CgroupDir), one(p.Root)
+	for _, kind := range p.Namespaces {
+		i := slices.IndexFunc(s.Namespaces, func(n Namespace) bool { return n.Kind == kind })
+		s.Namespaces[i].File = next(1)[0]
+	}
 	s.Passed = nil
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -21,7 +22,8 @@ func TestSpecFilesCrossASocket(t *testing.T) {
 	}
 	full := Spec{
 		CgroupFiles: []*os.File{file(), file()}, Stdio: [3]*os.File{nil, file(), file()}, Preserve: []*os.File{file()},
-		ConsoleSocket: file(), Gate: file(), SeccompListener: file(),
+		ConsoleSocket: file(), Gate: file(), SeccompListener: file(), Root: file(),
+		Namespaces: []Namespace{{Kind: PIDNamespace}, {Kind: UserNamespace, File: file()}, {Kind: IPCNamespace, Path: "/x"}, {Kind: NetworkNamespace, File: file()}},
 	}
 	full.Hooks.State = func(status string, pid int) []byte {
 		text, _ := json.Marshal(map[string]any{"id": "x", "status": status, "pid": pid})
@@ -34,9 +36,12 @@ func TestSpecFilesCrossASocket(t *testing.T) {
 		"gate":  {Gate: file()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sent := spec
+			sent, kept := spec, slices.Clone(spec.Namespaces)
 			files := sent.TakeFiles()
-			if sent.CgroupFiles != nil || sent.Gate != nil || sent.Stdio[1] != nil || sent.Hooks.State != nil {
+			if slices.ContainsFunc(sent.Namespaces, func(n Namespace) bool { return n.File != nil }) || !slices.Equal(spec.Namespaces, kept) {
+				t.Errorf("namespaces %+v of %+v", sent.Namespaces, spec.Namespaces)
+			}
+			if sent.CgroupFiles != nil || sent.Root != nil || sent.Gate != nil || sent.Stdio[1] != nil || sent.Hooks.State != nil {
 				t.Error("files are left in the Spec")
 			}
 			text, err := json.Marshal(&sent)
@@ -49,6 +54,9 @@ func TestSpecFilesCrossASocket(t *testing.T) {
 			}
 			if err := got.SetFiles(files); err != nil {
 				t.Fatal(err)
+			}
+			if got.Root != spec.Root || !slices.Equal(got.Namespaces, spec.Namespaces) {
+				t.Errorf("got %+v", got)
 			}
 			if got.Stdio != spec.Stdio || got.ConsoleSocket != spec.ConsoleSocket || got.Gate != spec.Gate ||
 				got.SeccompListener != spec.SeccompListener || len(got.CgroupFiles) != len(spec.CgroupFiles) || len(got.Preserve) != len(spec.Preserve) {
@@ -80,9 +88,16 @@ func TestSpecFilesRefused(t *testing.T) {
 		"state":          {Gate: true, State: json.RawMessage("7")},
 		"no state":       {Gate: true, State: json.RawMessage("null")},
 		"no description": nil,
+		"no namespace":   {Namespaces: []NamespaceKind{UserNamespace}},
+		"by path":        {Namespaces: []NamespaceKind{NetworkNamespace}},
+		"twice":          {Namespaces: []NamespaceKind{IPCNamespace, IPCNamespace}},
 	} {
-		spec := Spec{Passed: p}
-		if err := spec.SetFiles([]*os.File{null}); !errors.Is(err, errdefs.ErrInvalid) || spec.Gate != nil || spec.CgroupFiles != nil {
+		spec := Spec{Passed: p, Namespaces: []Namespace{{Kind: NetworkNamespace, Path: "/x"}, {Kind: IPCNamespace}}}
+		files := []*os.File{null}
+		if p != nil && len(p.Namespaces) == 2 {
+			files = append(files, null)
+		}
+		if err := spec.SetFiles(files); !errors.Is(err, errdefs.ErrInvalid) || spec.Gate != nil || spec.CgroupFiles != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -43,6 +43,11 @@ func LookupUser(rootfs, user string) (User, error) {
 	}
 	root := os.NewFile(uintptr(fd), rootfs)
 	defer func() { _ = root.Close() }()
+	return LookupUserIn(root, user)
+}
+
+// LookupUserIn is LookupUser below an open directory.
+func LookupUserIn(root *os.File, user string) (User, error) {
 	u, err := lookupUser(user, func(path string) (string, error) {
 		data, err := linux.ReadRegularInRoot(root, path, maxAccounts)
 		if errors.Is(err, os.ErrNotExist) {

@@ -56,7 +56,9 @@ func (s *Spec) validate() error {
 		s.checkPlaces, s.checkNamespaces, s.checkMounts, s.checkDevices,
 		s.checkCommand, s.checkRights, s.checkFiles, s.checkPaths, s.checkSettings, s.checkProcess,
 	}
-	if s.Join != "" {
+	if s.Restore != nil {
+		checks = []func() error{s.checkRestore, s.checkConsoleLog}
+	} else if s.Join != "" {
 		checks = []func() error{s.checkJoin, s.checkCommand, s.checkRights, s.checkProcess}
 	}
 	for _, check := range checks {
@@ -68,7 +70,7 @@ func (s *Spec) validate() error {
 }
 
 func (s *Spec) checkPlaces() error {
-	if !path.IsAbs(s.Rootfs) || hasNUL(s.Rootfs) {
+	if s.Root == nil && !path.IsAbs(s.Rootfs) || hasNUL(s.Rootfs) {
 		return invalid("root directory %q is not an absolute path", s.Rootfs)
 	}
 	for name, v := range map[string]string{"host name": s.Hostname, "domain name": s.Domainname} {
@@ -83,6 +85,18 @@ func (s *Spec) checkPlaces() error {
 		return invalid("runtime %q is not an absolute path", s.Runtime)
 	}
 	return s.checkConsoleLog()
+}
+
+func (s *Spec) checkRestore() error {
+	if s.Join != "" || s.Runtime != "" || s.Terminal {
+		return invalid("a checkpoint is no command")
+	}
+	for name, v := range map[string]string{"root directory": s.Rootfs, "checkpoint": s.Restore.Images, "program": s.Restore.Program} {
+		if !path.IsAbs(v) || hasNUL(v) {
+			return invalid("%s %q is not an absolute path", name, v)
+		}
+	}
+	return nil
 }
 
 func (s *Spec) checkCommand() error {

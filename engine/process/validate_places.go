@@ -20,13 +20,13 @@ func (s *Spec) checkNamespaces() error {
 		switch {
 		case n.Kind.info().flag == 0 || seen[n.Kind]:
 			return invalid("unknown or repeated namespace %q", n.Kind)
-		case n.Path != "" && !goodPath(n.Path):
+		case n.Path != "" && (!goodPath(n.Path) || n.File != nil):
 			return invalid("%s namespace %q is not an absolute path", n.Kind, n.Path)
 		}
 		seen[n.Kind] = true
 	}
 	user, has := s.namespace(UserNamespace)
-	makes := has && user.Path == ""
+	makes := has && !user.exists()
 	for name, maps := range map[string][]IDMap{"uid": s.UIDMap, "gid": s.GIDMap} {
 		if makes != (len(maps) > 0) && (s.Runtime == "" || !has) {
 			return invalid("%s map: a user namespace that is made needs one, no other has one", name)
@@ -49,7 +49,7 @@ func checkMaps(maps []IDMap) error {
 }
 
 func (s *Spec) checkTime() error {
-	if n, ok := s.namespace(TimeNamespace); len(s.TimeOffsets) > 0 && (!ok || n.Path != "") {
+	if n, ok := s.namespace(TimeNamespace); len(s.TimeOffsets) > 0 && (!ok || n.exists()) {
 		return invalid("time offsets without a time namespace that is made")
 	}
 	for clock, by := range s.TimeOffsets {
@@ -66,6 +66,9 @@ func (s *Spec) checkTime() error {
 func (s *Spec) checkMounts() error {
 	if !slices.Contains([]string{"", "private", "slave", "shared", "unbindable"}, s.RootPropagation) {
 		return invalid("propagation %q of the root", s.RootPropagation)
+	}
+	if s.Root != nil && (!s.has(MountNamespace) || s.joins(MountNamespace) || s.Rootfs != "" || s.Runtime != "") {
+		return invalid("a root that is mounted nowhere needs a new mount namespace, no path and no other runtime")
 	}
 	if !s.has(MountNamespace) {
 		if len(s.Mounts)+len(s.MaskedPaths)+len(s.ReadonlyPaths) > 0 || s.RootReadonly || s.RootPropagation != "" {

@@ -38,7 +38,7 @@ func (s *Spec) checkProcess() error {
 // checkJoin: a process that joins another has nothing of its own to set up.
 func (s *Spec) checkJoin() error {
 	for name, given := range map[string]bool{
-		"Rootfs": s.Rootfs != "", "RootReadonly": s.RootReadonly, "RootPropagation": s.RootPropagation != "",
+		"Rootfs": s.Rootfs != "", "Root": s.Root != nil, "RootReadonly": s.RootReadonly, "RootPropagation": s.RootPropagation != "",
 		"Namespaces": len(s.Namespaces) > 0, "UIDMap": len(s.UIDMap) > 0, "GIDMap": len(s.GIDMap) > 0,
 		"TimeOffsets": len(s.TimeOffsets) > 0, "Hostname": s.Hostname != "", "Domainname": s.Domainname != "",
 		"Mounts": len(s.Mounts) > 0, "Devices": len(s.Devices) > 0, "MaskedPaths": len(s.MaskedPaths) > 0,

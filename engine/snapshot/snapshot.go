@@ -12,14 +12,15 @@
 //
 //	Unpack(chain id, fill)            a layer that is not here yet
 //	Prepare(key, chain, limit)        a disk over the layers
-//	Mount(key, target, ids)           the disk as the container sees it
+//	Root(key, ids)                    the disk as the container sees it, or
+//	Mount(key, target, ids)           the same at a path of the host
 //	Changes(key)                      what the container has written
 //	Unmount(target)
 //	Commit(key, chain id)             the changes become a layer, or
 //	Remove(key)                       they are thrown away
 //	RemoveLayer(chain id)             a layer that nobody has any more
 //
-// Ids on disk are the container's own (0 to 65535): Mount shows them shifted
+// Ids on disk are the container's own (0 to 65535): both show them shifted
 // into the container's user namespace. Where the file system has id-mapped
 // mounts nothing is ever re-owned, and any number of containers with different
 // ids share a layer; Describe says where it has not.
@@ -38,7 +39,10 @@
 // belongs to one process at a time.
 package snapshot
 
-import "context"
+import (
+	"context"
+	"os"
+)
 
 // Snapshotter is the whole contract, in its four roles.
 type Snapshotter interface {
@@ -82,6 +86,13 @@ type DiskStore interface {
 	// layer errdefs.ErrNotFound, and a limit that Describe does not offer
 	// errdefs.ErrUnsupported. On error nothing is left.
 	Prepare(ctx context.Context, key string, chain []string, limit Limit) error
+	// Root makes a mount of the snapshot that is attached nowhere (fsmount(2)),
+	// with ids mapped by ids and the properties of Mount's. It is gone when the
+	// file is closed, unless it was attached. A snapshot is mounted once at a
+	// time, by Root or Mount: the caller sees to it that an earlier mount has
+	// gone. The last close waits until what was written is on the disk. On error
+	// nothing is mounted.
+	Root(ctx context.Context, key string, ids IDs) (*os.File, error)
 	// Mount shows the snapshot at target, an existing directory, with ids
 	// mapped by ids. The mount is nodev but not nosuid: set-user-ID files work
 	// inside, and lead to the container's own ids only. The host's root has no

@@ -32,6 +32,7 @@ func Places(t *testing.T, newRunner func(t *testing.T) process.Runner) {
 		{"RootReadonly", testRootReadonly},
 		{"RootPropagation", testRootPropagation},
 		{"RootReceives", testRootReceives},
+		{"DetachedRoot", testDetachedRoot},
 		{"BindMounts", testBindMounts},
 		{"BindOptions", testBindOptions},
 		{"RecursiveOptions", testRecursiveOptions},
@@ -121,6 +122,60 @@ func testMadeUserNamespace(t *testing.T, r real) {
 	r.refuse(t, "no root", errdefs.ErrInvalid, "become root", made, func(s *process.Spec) {
 		s.UIDMap = []process.IDMap{{ContainerID: 10, HostID: HostID, Size: 10}}
 	})
+}
+
+// testDetachedRoot: nothing of a container has to have a path on the host.
+func testDetachedRoot(t *testing.T, r real) {
+	detached := func() *os.File {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, r.fixture.Rootfs, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		must(t, err)
+		must(t, unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}))
+		f := os.NewFile(uintptr(fd), "root")
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	root := detached()
+	without := func(s *process.Spec) {
+		s.Rootfs, s.Root = "", root
+		for i := range s.Namespaces {
+			n := &s.Namespaces[i]
+			if n.Path == "" {
+				continue
+			}
+			f, err := os.Open(n.Path)
+			must(t, err)
+			t.Cleanup(func() { _ = f.Close() })
+			n.Path, n.File = "", f
+		}
+	}
+	netns := func() string {
+		var st unix.Stat_t
+		must(t, unix.Stat(r.fixture.NetNS, &st))
+		return fmt.Sprintf("net:[%d]", st.Ino)
+	}
+	out, e := r.sh(t, line("/")+"; readlink /proc/self/ns/net; touch /made && pwd", without)
+	if want := "rw,nodev,relatime\n" + netns() + "\n/\n"; out != want || e.Code != 0 {
+		t.Errorf("%q, want %q, %+v", out, want, e)
+	}
+	if _, err := os.Lstat(filepath.Join(r.fixture.Rootfs, "made")); err != nil {
+		t.Error(err)
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || strings.Contains(string(mounts), r.fixture.Rootfs) {
+		t.Errorf("mounts on the host: %v, %s", err, mounts)
+	}
+	// It has moved, and is gone with the container.
+	spec := r.Spec(t, "true")
+	without(&spec)
+	if _, err := r.Runner.Start(bounded(t), "again", spec); err == nil || !strings.Contains(err.Error(), "mount root") {
+		t.Errorf("a second start: %v", err)
+		Reap(t, r.Runner, "again")
+	}
+	root = detached()
+	both := func(s *process.Spec) { s.Rootfs = r.fixture.Rootfs }
+	r.refuse(t, "two roots", errdefs.ErrInvalid, "root", without, both)
+	r.refuse(t, "no new mount namespace", errdefs.ErrInvalid, "root", without, namespaces(process.PIDNamespace, process.UTSNamespace))
+	r.refuse(t, "no such command", errdefs.ErrInvalid, "no-such", without, func(s *process.Spec) { s.Args = []string{"no-such"} })
 }
 
 func testJoinedNamespaces(t *testing.T, r real) {

@@ -51,6 +51,7 @@ type Disks struct {
 
 // Public is what a back end passes on as it is.
 type Public interface {
+	Root(ctx context.Context, key string, ids snapshot.IDs) (*os.File, error)
 	Mount(ctx context.Context, key, target string, ids snapshot.IDs) error
 	Unmount(ctx context.Context, target string) error
 	Changes(ctx context.Context, key string) (string, error)
@@ -88,19 +89,40 @@ func (d *Disks) Mount(ctx context.Context, key, target string, ids snapshot.IDs)
 	if mounted {
 		return sameDirectory(key, tree, target)
 	}
+	fd, err := d.clone(ctx, key, disk, tree, ids)
+	if err == nil {
+		if err = mounts.Attach(fd, target); err != nil {
+			err = fmt.Errorf("mount snapshot %s: %w", key, shelf.Classify(err))
+		}
+	}
+	return err
+}
+
+// Root implements snapshot.DiskStore.
+func (d *Disks) Root(ctx context.Context, key string, ids snapshot.IDs) (*os.File, error) {
+	disk, tree, err := d.treeOf(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := d.clone(ctx, key, disk, tree, ids)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), tree), nil
+}
+
+// clone makes the mount of a disk, attached nowhere.
+func (d *Disks) clone(ctx context.Context, key, disk, tree string, ids snapshot.IDs) (int, error) {
 	ns, err := os.Open(ids.UserNS)
 	if err != nil {
-		return fmt.Errorf("mount snapshot %s: user namespace: %w", key, err)
+		return -1, fmt.Errorf("mount snapshot %s: user namespace: %w", key, err)
 	}
 	defer ns.Close()
 	fd, err := d.b.Clone(ctx, disk, tree, ids, int(ns.Fd()))
-	if err == nil {
-		err = mounts.Attach(fd, target)
-	}
 	if err != nil {
-		return fmt.Errorf("mount snapshot %s: %w", key, shelf.Classify(err))
+		return -1, fmt.Errorf("mount snapshot %s: %w", key, shelf.Classify(err))
 	}
-	return nil
+	return fd, nil
 }
 
 func sameDirectory(key, tree, target string) error {

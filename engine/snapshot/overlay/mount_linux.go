@@ -36,24 +36,48 @@ func (s *Snapshotter) Mount(ctx context.Context, key, target string, ids snapsho
 	if mounted {
 		return isMountOf(key, target)
 	}
+	// It is attached only when it is whole: an interrupted Mount leaves nothing.
+	fd, err := s.disk(ctx, key, chain, ids)
+	if err == nil {
+		if err = mounts.Attach(fd, target); err != nil {
+			err = fmt.Errorf("mount snapshot %s: %w", key, shelf.Classify(err))
+		}
+	}
+	return err
+}
+
+// Root implements snapshot.DiskStore.
+func (s *Snapshotter) Root(ctx context.Context, key string, ids snapshot.IDs) (*os.File, error) {
+	if _, err := shelf.KeyName(key); err != nil {
+		return nil, err
+	}
+	chain, err := s.store.Chain(key)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := s.disk(ctx, key, chain, ids)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), source(key)), nil
+}
+
+// disk makes the mount of a disk, attached nowhere.
+func (s *Snapshotter) disk(ctx context.Context, key string, chain []string, ids snapshot.IDs) (int, error) {
 	own, _, err := s.branchesOf(ctx, key)
 	if err != nil {
-		return err
+		return -1, err
 	}
 	ns, err := os.Open(ids.UserNS)
 	if err != nil {
-		return fmt.Errorf("mount snapshot %s: user namespace: %w", key, err)
+		return -1, fmt.Errorf("mount snapshot %s: user namespace: %w", key, err)
 	}
 	defer ns.Close()
-	// It is attached only when it is whole: an interrupted Mount leaves nothing.
 	fd, err := s.detached(ctx, key, own, chain, int(ns.Fd()), ids.Root)
-	if err == nil {
-		err = mounts.Attach(fd, target)
-	}
 	if err != nil {
-		return fmt.Errorf("mount snapshot %s over %d layers: %w", key, len(chain), shelf.Classify(err))
+		return -1, fmt.Errorf("mount snapshot %s over %d layers: %w", key, len(chain), shelf.Classify(err))
 	}
-	return nil
+	return fd, nil
 }
 
 // View implements snapshot.LayerStore: an overlay without an upper directory.

@@ -241,6 +241,40 @@ func idempotent(t *testing.T, e *env) {
 	}
 }
 
+func detachedRoots(t *testing.T, e *env) {
+	ctx := t.Context()
+	id := e.layer(t, "base", "a=1")
+	must(t, e.Prepare(ctx, "c", []string{id}, snapshot.Limit{}))
+	// ids are the container's, and each mount shows what the one before wrote
+	for round, base := range []int{baseA, baseA, baseA} {
+		root, err := e.Root(ctx, "c", IDs(t, base))
+		must(t, err)
+		place := fmt.Sprintf("/proc/self/fd/%d", root.Fd())
+		out, err := Inside(t, base, 0, place, fmt.Sprintf("cat a; ls -d a round* 2>/dev/null | wc -l; stat -c %%u:%%g a; echo x > round%d; stat -c %%u round%d", round, round))
+		if want := fmt.Sprintf("1%d\n0:0\n0", round+1); err != nil || !strings.HasSuffix(out, want) {
+			t.Errorf("round %d: %q, want %q, %v", round, out, want, err)
+		}
+		if left := MountsBelow(t, e.dir); len(left) != 0 {
+			t.Errorf("mounted at %v", left)
+		}
+		must(t, root.Close())
+	}
+	// the same with a path
+	target := e.target(t, "rootfs")
+	e.mount(t, "c", target, baseA)
+	wantFile(t, filepath.Join(target, "round1"), "x\n")
+	must(t, e.Unmount(ctx, target))
+
+	root, err := e.Root(ctx, "absent", IDs(t, baseA))
+	if root != nil {
+		t.Error("an absent snapshot has a root")
+	}
+	wantClass(t, err, errdefs.ErrNotFound)
+	if root, err := e.Root(ctx, "c", snapshot.IDs{UserNS: filepath.Join(e.dir, "no-namespace"), Root: baseA}); err == nil || root != nil {
+		t.Error("a root without a user namespace")
+	}
+}
+
 func layersInUse(t *testing.T, e *env) {
 	ctx := t.Context()
 	low, top := e.layer(t, "low", "a=1"), e.layer(t, "top", "b=1")

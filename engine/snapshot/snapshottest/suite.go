@@ -41,6 +41,7 @@ func RunIn(t *testing.T, dir string, f Factory) {
 		"ids on disk are the container's":  idsOnDisk,
 		"changes survive a remount":        remount,
 		"mount and unmount are idempotent": idempotent,
+		"roots that are attached nowhere":  detachedRoots,
 		"layers in use stay":               layersInUse,
 		"many layers":                      manyLayers,
 		"opaque root":                      opaqueRoot,
