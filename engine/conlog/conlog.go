@@ -12,6 +12,9 @@
 // written as well as it goes, and may be absent: logs of earlier versions have
 // none, and then the segment's time of change is all that is known.
 //
+// A log is made by its first byte: who says nothing has no file. Logs may share
+// a directory.
+//
 // Writers: one at a time for a path. Readers: any number, in any process. The
 // directory must be the engine's own; the files themselves are never followed
 // through symbolic links and are made with mode 0600. The package imports no
@@ -23,6 +26,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -46,16 +50,17 @@ type Writer struct {
 	half int64
 
 	mu     sync.Mutex
-	f      *os.File // guarded by mu; nil once closed or after a failed rotation
+	f      *os.File // guarded by mu; nil once closed, after a failed rotation or while unmade
+	unmade bool     // the segment was absent when the log was opened, and nothing was written since
 	inode  uint64   // of f
 	size   int64    // of f
 	times  stamps   // of f
 	closed bool
 }
 
-// NewWriter opens the log at path for appending, making it if absent, and
-// bounds it to limit bytes from now on. 0 means DefaultLimit; the smallest
-// limit is 2.
+// NewWriter opens the log at path for appending and bounds it to limit bytes
+// from now on. An absent one is made by the first Write; its directory must be
+// there. 0 means DefaultLimit; the smallest limit is 2.
 func NewWriter(path string, limit int64) (*Writer, error) {
 	if limit == 0 {
 		limit = DefaultLimit
@@ -64,15 +69,21 @@ func NewWriter(path string, limit int64) (*Writer, error) {
 		return nil, fmt.Errorf("open console log %s: limit %d too small", path, limit)
 	}
 	w := &Writer{path: path, half: limit / 2}
-	if err := w.reopen(); err != nil {
+	err := w.open(0)
+	if errors.Is(err, os.ErrNotExist) {
+		w.unmade = true
+		_, err = os.Stat(filepath.Dir(path))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open console log %s: %w", path, err)
 	}
 	return w, nil
 }
 
-// reopen opens the current segment. It needs w.mu, or a w nobody else has.
-func (w *Writer) reopen() error {
-	f, err := openSegment(w.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND)
+// open opens the current segment; with os.O_CREATE in more it makes an absent
+// one. It needs w.mu, or a w nobody else has.
+func (w *Writer) open(more int) error {
+	f, err := openSegment(w.path, os.O_WRONLY|os.O_APPEND|more)
 	if err != nil {
 		return err
 	}
@@ -84,7 +95,7 @@ func (w *Writer) reopen() error {
 		_ = f.Close()
 		return err
 	}
-	w.f, w.size, w.inode = f, info.Size(), inode(info)
+	w.f, w.unmade, w.size, w.inode = f, false, info.Size(), inode(info)
 	w.times = stamps{path: timesOf(w.path), segment: w.inode, limit: maxStamps(w.half)}
 	return nil
 }
@@ -100,7 +111,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	written := 0
 	for len(p) > 0 {
 		if w.f == nil {
-			if err := w.reopen(); err != nil {
+			if err := w.open(os.O_CREATE); err != nil {
 				return written, err
 			}
 		}
@@ -137,16 +148,23 @@ func (w *Writer) rotate() error {
 }
 
 // A Mark is a place in a log, to be told of after the writer is gone. The zero
-// Mark is no place.
+// Mark is no place; the one before the first byte of a segment that is not made
+// has the Size -1.
 type Mark struct {
 	Inode uint64
 	Size  int64
 }
 
+// unmade is where a segment begins that is absent.
+func unmade() Mark { return Mark{Size: -1} }
+
 // Mark returns where the next Write begins.
 func (w *Writer) Mark() Mark {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.unmade {
+		return unmade()
+	}
 	if w.f == nil {
 		return Mark{}
 	}
@@ -159,7 +177,10 @@ func (w *Writer) Mark() Mark {
 func (w *Writer) Since(m Mark) (int64, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.f == nil || m == (Mark{}) {
+	switch {
+	case m == unmade() && (w.unmade || w.f != nil):
+		return w.size, true
+	case w.f == nil || m == (Mark{}):
 		return 0, false
 	}
 	n, known := w.size-m.Size, m.Inode == w.inode

@@ -198,3 +198,34 @@ func TestReadersBesideTheWriter(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A log that nobody wrote to has no file, and a writer after a crash knows
+// whether the first bytes have come.
+func TestFirstByteMakesTheLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	w := open(t, path, 100)
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a silent log: %v", err)
+	}
+	before := w.Mark()
+	if n, known := open(t, path, 100).Since(before); n != 0 || !known {
+		t.Errorf("nothing written: %d, %v", n, known)
+	}
+	write(t, w, "first")
+	for name, w := range map[string]*Writer{"the same writer": w, "another": open(t, path, 100)} {
+		if n, known := w.Since(before); n != 5 || !known {
+			t.Errorf("%s: %d, %v", name, n, known)
+		}
+	}
+	after := w.Mark()
+	if after == before || after == (Mark{}) {
+		t.Errorf("mark %+v", after)
+	}
+	write(t, w, strings.Repeat("x", 50)) // fills the segment and begins another
+	if n, known := open(t, path, 100).Since(after); n != 50 || !known {
+		t.Errorf("over the end of a segment: %d, %v", n, known)
+	}
+	if _, err := NewWriter(filepath.Join(t.TempDir(), "absent", "log"), 0); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
+	}
+}

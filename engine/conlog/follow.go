@@ -11,13 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A watcher tells that something in the directory of a log has changed, by
-// inotify(7); where the host has no watches left it tells so now and then.
-// All methods but watch may be called on nil.
+// A watcher tells that a log has changed, by inotify(7); where the host has no
+// watches left it tells so now and then. The directory is watched for segments
+// that come and go, the segment itself for what is written to it: the other
+// logs of the directory wake nobody. All methods but watch may be called on nil.
 type watcher struct {
-	f      *os.File // nil without a watch
-	poke   chan struct{}
-	kicked atomic.Bool
+	path    string
+	f       *os.File // nil without a watch
+	segment int      // the watch of the segment that was looked at last
+	poke    chan struct{}
+	kicked  atomic.Bool
 }
 
 const (
@@ -29,10 +32,10 @@ const (
 )
 
 func watch(path string) (*watcher, error) {
-	w := &watcher{poke: make(chan struct{}, 1)}
+	w := &watcher{path: path, poke: make(chan struct{}, 1)}
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err == nil {
-		const what = unix.IN_MODIFY | unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE | unix.IN_ONLYDIR
+		const what = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_DELETE | unix.IN_ONLYDIR
 		if _, err = unix.InotifyAddWatch(fd, filepath.Dir(path), what); err != nil {
 			_ = unix.Close(fd)
 		} else {
@@ -43,6 +46,23 @@ func watch(path string) (*watcher, error) {
 		err = nil
 	}
 	return w, os.NewSyscallError("inotify", err)
+}
+
+// renew watches the segment that has the log's name now. It reports whether
+// that is another than before: then something may have been written to it that
+// nothing tells of.
+func (w *watcher) renew() (changed bool) {
+	raw, err := w.f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Control(func(fd uintptr) {
+		wd, err := unix.InotifyAddWatch(int(fd), w.path, unix.IN_MODIFY|unix.IN_DONT_FOLLOW)
+		if err == nil && wd != w.segment {
+			w.segment, changed = wd, true
+		}
+	})
+	return err == nil && changed
 }
 
 // wait returns when the log may have changed, or with ctx's cause.
@@ -61,7 +81,7 @@ func (w *watcher) wait(ctx context.Context) error {
 		}
 		return nil
 	}
-	if w.kicked.Swap(false) {
+	if w.kicked.Swap(false) || w.renew() {
 		return nil
 	}
 	_ = w.f.SetReadDeadline(time.Now().Add(lookAnyway))

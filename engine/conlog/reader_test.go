@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func read(t *testing.T, path string, o Options) string {
@@ -234,6 +236,44 @@ func TestFollowIsWoken(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Logs share a directory: what one says wakes no follower of another.
+func TestNeighboursWakeNobody(t *testing.T) {
+	dir := t.TempDir()
+	mine, other := open(t, filepath.Join(dir, "mine"), 0), open(t, filepath.Join(dir, "other"), 0)
+	write(t, mine, "a")
+	write(t, other, "a")
+	w, err := watch(filepath.Join(dir, "mine"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = w.close() }()
+	if !w.renew() || w.renew() {
+		t.Error("the segment is new once")
+	}
+	told := func() bool {
+		raw, err := w.f.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var n int
+		err = raw.Control(func(fd uintptr) {
+			n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n > 0
+	}
+	write(t, other, "b")
+	if told() {
+		t.Error("woken by another log")
+	}
+	write(t, mine, "b")
+	if !told() {
+		t.Error("not woken by its own")
 	}
 }
 
