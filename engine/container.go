@@ -40,14 +40,6 @@ func (e *Engine) rootfs(id ContainerID) string {
 	return filepath.Join(e.opts.Root, "rootfs", string(id))
 }
 
-func (e *Engine) conDir(id ContainerID) string {
-	return filepath.Join(e.opts.Root, "console", string(id))
-}
-
-func (e *Engine) conFile(id ContainerID) string {
-	return filepath.Join(e.conDir(id), "console.log")
-}
-
 // validID keeps ids usable as names of files, groups and sockets.
 func validID(id ContainerID) error {
 	if len(id) == 0 || len(id) > 64 || id[0] == '-' {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/gantry-project/gantry/engine/process"
@@ -79,10 +78,6 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	if err := failpoint.Hit("engine.create.disk"); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(e.conDir(req.ID), 0o700); err != nil {
-		return err
-	}
-	undone.Push("console", func(context.Context) error { return os.RemoveAll(e.conDir(req.ID)) })
 	undone.Push("namespaces", func(context.Context) error { return process.RemoveNamespaces(e.nsDir(req.ID)) })
 	if _, _, err := made.Pin(ctx, e.nsDir(req.ID), idMaps(rec), idMaps(rec)); err != nil && !errors.Is(err, errdefs.ErrAlreadyExists) {
 		return err
@@ -196,7 +191,7 @@ func (e *Engine) removeAll(ctx context.Context, id string) error {
 	if err := failpoint.Hit("engine.delete.unmounted"); err != nil {
 		return err
 	}
-	if err := errors.Join(e.opts.Snapshots.Remove(ctx, id), os.RemoveAll(e.conDir(cid))); err != nil {
+	if err := errors.Join(e.opts.Snapshots.Remove(ctx, id), e.removeConsole(cid)); err != nil {
 		return err
 	}
 	if err := failpoint.Hit("engine.delete.record"); err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -87,5 +89,31 @@ func TestKill(t *testing.T) {
 	check(t, e.Delete(t.Context(), "c"))
 	if err := e.Kill(t.Context(), "c", 9); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("absent: %v", err)
+	}
+}
+
+// TestConsoleOfAnEarlierVersion: it kept each log in a directory of its own.
+// The container goes on there, and its log is found and removed.
+func TestConsoleOfAnEarlierVersion(t *testing.T) {
+	h, e, done := fixture(t)
+	run(t, e, "c")
+	console(t, e, "c", "up as 1")
+	check(t, e.Stop(t.Context(), "c", engine.StopRequest{}))
+	done()
+	dir := filepath.Join(h.Root, "console")
+	old := filepath.Join(dir, "c", "console.log")
+	check(t, errors.Join(os.Mkdir(filepath.Dir(old), 0o700), os.Rename(filepath.Join(dir, "c.log"), old)))
+	e, done = h.Engine(t)
+	defer done()
+	console(t, e, "c", "up as 1")
+	check(t, os.Truncate(old, 0))
+	check(t, e.Start(t.Context(), "c", initRequest))
+	console(t, e, "c", "up as 1")
+	if info, err := os.Stat(old); err != nil || info.Size() == 0 {
+		t.Errorf("%v, %v", info, err)
+	}
+	check(t, e.Delete(t.Context(), "c"))
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
 	}
 }

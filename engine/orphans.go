@@ -64,6 +64,8 @@ func (d *StorageDoctor) orphanDirs(context.Context) (map[string]orphan, error) {
 				return os.RemoveAll(filepath.Join(d.Root, name))
 			}}
 			switch dir {
+			case "console":
+				x.id = consoleOf(entry.Name())
 			case "ns":
 				x.remove = func(context.Context) error { return process.RemoveNamespaces(filepath.Join(d.Root, name)) }
 			case "rootfs":

@@ -104,10 +104,9 @@ func (e *Engine) recover(ctx context.Context) error {
 	}
 	known := map[string]bool{}
 	for _, rec := range records {
-		id := ContainerID(rec.ID)
-		if !hasDisk[rec.ID] || rec.Started.IsZero() && !exists(e.conDir(id)) {
-			// the record is written first and removed last: this one is half
-			// made or half removed
+		if !hasDisk[rec.ID] {
+			// the record is written before the disk is made and removed after
+			// it: this one is half made or half removed
 			e.discard(ctx, rec.ID, "half-made container removed")
 			continue
 		}
@@ -208,7 +207,11 @@ func (e *Engine) sweep(ctx context.Context, known map[string]bool, disks []strin
 			return err
 		}
 		for _, entry := range entries {
-			found[entry.Name()] = true
+			name := entry.Name()
+			if dir == "console" {
+				name = consoleOf(name)
+			}
+			found[name] = true
 		}
 	}
 	processes, err := e.opts.Runner.List(ctx)
@@ -223,7 +226,7 @@ func (e *Engine) sweep(ctx context.Context, known map[string]bool, disks []strin
 		found[p.ID] = true
 	}
 	for id := range found {
-		if !known[id] {
+		if !known[id] && validID(ContainerID(id)) == nil {
 			e.discard(ctx, id, "left-over without a record removed")
 		}
 	}

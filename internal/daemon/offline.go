@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/api"
@@ -61,13 +62,14 @@ func stored(rec store.Container, boot string) api.Container {
 }
 
 // StoredLogs reads a container's console log from an engine's root, whether a
-// service has it or not. errdefs.ErrNotFound if there is none.
+// service has it or not. errdefs.ErrNotFound if there is none and the records,
+// as far as they can be read, do not know the container.
 func StoredLogs(ctx context.Context, root, id string, req api.LogsRequest) (io.ReadCloser, error) {
 	if id == "" || filepath.Base(id) != id || id == "." || id == ".." {
 		return nil, fmt.Errorf("container %.80q: %w", id, errdefs.ErrInvalid)
 	}
-	name := filepath.Join(root, "console", id, "console.log")
-	if _, err := os.Lstat(name); err != nil {
+	name := engine.ConsoleLog(root, engine.ContainerID(id))
+	if _, err := os.Lstat(name); err != nil && !silent(ctx, root, id) {
 		return nil, fmt.Errorf("logs of container %s: %w: %w", id, errdefs.ErrNotFound, err)
 	}
 	o := conlog.Options{Since: req.Since, Follow: req.Follow}
@@ -77,4 +79,11 @@ func StoredLogs(ctx context.Context, root, id string, req api.LogsRequest) (io.R
 		}
 	}
 	return conlog.Open(ctx, name, o)
+}
+
+// silent reports whether the container is recorded: without a log it has said
+// nothing.
+func silent(ctx context.Context, root, id string) bool {
+	list, err := StoredContainers(ctx, root)
+	return err == nil && slices.ContainsFunc(list, func(c api.Container) bool { return c.ID == id })
 }
