@@ -130,13 +130,16 @@ func TestSince(t *testing.T) {
 func TestTimesGoWithTheirSegment(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	w := open(t, path, 20)
-	write(t, w, "aaaaaaaaaabbb")
-	for _, p := range []string{path, older(path)} {
+	for _, part := range []string{"aaaaa", "aaaaabbb", "b"} {
+		w.times.last = time.Time{}
+		write(t, w, part)
+	}
+	for p, offset := range map[string]int64{older(path): 5, path: 3} {
 		info, err := os.Stat(p)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if list := readStamps(timesOf(p), inode(info)); len(list) != 1 || list[0].offset != 0 {
+		if list := readStamps(timesOf(p), inode(info)); len(list) != 1 || list[0].offset != offset {
 			t.Errorf("%s: %v", p, list)
 		}
 	}
@@ -165,8 +168,25 @@ func TestTimesAreBounded(t *testing.T) {
 			t.Errorf("entry %d: offset %d at second %d", i, e.offset, got)
 		}
 	}
-	if list[0].offset != 0 || list[len(list)-1].offset != n-1 {
+	if list[0].offset != 1 || list[len(list)-1].offset != n-1 {
 		t.Errorf("from %d to %d", list[0].offset, list[len(list)-1].offset)
+	}
+}
+
+// What is said at once is one file: the beginning of a segment needs no time.
+func TestFirstWordsHaveNoTimes(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	s := stamps{path: timesOf(path), segment: 7, limit: 20}
+	base := time.Unix(1000, 0)
+	s.add(0, base)
+	s.add(10, base.Add(stampInterval-1))
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+	s.add(20, base.Add(stampInterval))
+	if list := readStamps(s.path, 7); len(list) != 1 || list[0].offset != 20 {
+		t.Errorf("%v", list)
 	}
 }
 

@@ -51,6 +51,9 @@ func (s *stamps) add(offset int64, now time.Time) {
 		return
 	}
 	s.last = now
+	if offset == 0 {
+		return // readers begin there without being told
+	}
 	f, err := openSegment(s.path, os.O_RDWR|os.O_CREATE|os.O_APPEND)
 	if err != nil {
 		return
