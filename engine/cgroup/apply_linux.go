@@ -94,7 +94,9 @@ type change struct {
 // running group that were changed are put back.
 func (g *group) apply(ctx context.Context, limits Limits, fresh bool) (err error) {
 	var done []change
+	var out writer
 	defer func() {
+		out.close()
 		if err == nil || fresh {
 			return
 		}
@@ -110,7 +112,7 @@ func (g *group) apply(ctx context.Context, limits Limits, fresh bool) (err error
 		if !fresh {
 			old, _ = readFile(dir, w.File)
 		}
-		if err := writeFile(dir, w.File, w.Value); err != nil {
+		if err := out.write(dir, w.File, w.Value); err != nil {
 			return fmt.Errorf("limit %s: %w", w.Limit, classify(err))
 		}
 		if old != "" && !strings.Contains(old, "\n") && !strings.HasPrefix(w.File, "devices.") {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 func exists(dir, file string) bool {
@@ -16,30 +18,44 @@ func exists(dir, file string) bool {
 
 // readFile returns a file of a group without surrounding space.
 func readFile(dir, file string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(dir, file))
+	b, err := linux.ReadFile(filepath.Join(dir, file))
 	return strings.TrimSpace(string(b)), err
 }
 
 // writeFile writes a value in one system call, as these files demand.
 func writeFile(dir, file, value string) error {
+	var w writer
+	defer w.close()
+	return w.write(dir, file, value)
+}
+
+// writer writes values. It keeps a file open for the next value, as several in
+// a row may be for one: the rules of devices.allow.
+type writer struct {
+	path string // "" for none
+	fd   int
+}
+
+func (w *writer) write(dir, file, value string) error {
 	path := filepath.Join(dir, file)
-	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0) })
-	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
+	if path != w.path {
+		w.close()
+		fd, err := linux.OpenFd(path, unix.O_WRONLY)
+		if err != nil {
+			return err
+		}
+		w.path, w.fd = path, fd
 	}
-	defer unix.Close(fd)
-	if _, err := retry(func() (int, error) { return unix.Write(fd, []byte(value)) }); err != nil {
+	if _, err := linux.RetryEINTR(func() (int, error) { return unix.Write(w.fd, []byte(value)) }); err != nil {
 		return &os.PathError{Op: "write " + value + " to", Path: path, Err: err}
 	}
 	return nil
 }
 
-func retry(fn func() (int, error)) (int, error) {
-	for {
-		n, err := fn()
-		if err != unix.EINTR {
-			return n, err
-		}
+func (w *writer) close() {
+	if w.path != "" {
+		_ = unix.Close(w.fd)
+		w.path = ""
 	}
 }
 

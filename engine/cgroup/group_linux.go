@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 // group is a Group; it holds nothing open.
@@ -103,6 +104,11 @@ func (g *group) clear(ctx context.Context, n node) error {
 // make makes the group in a hierarchy, with the parents that are missing:
 // another group's Delete may take one away meanwhile, so it is tried again.
 func (g *group) make(n node) error {
+	if g.inside() {
+		if err := n.reach(); err != nil {
+			return err
+		}
+	}
 	dir := g.dir(n)
 	err := unix.Mkdir(dir, 0o755)
 	for try := 0; err == unix.ENOENT && try < 100; try++ {
@@ -289,7 +295,8 @@ func birthOrder(f *os.File) int {
 func (g *group) openAll(what func(n node) (file string, flags int)) (files []*os.File, err error) {
 	for _, n := range g.t.nodes {
 		file, flags := what(n)
-		f, err := os.OpenFile(filepath.Join(g.dir(n), file), flags, 0)
+		path := filepath.Join(g.dir(n), file)
+		fd, err := linux.OpenFd(path, flags) // for a child: not for the poller
 		if errors.Is(err, os.ErrNotExist) && n.optional {
 			continue
 		}
@@ -302,7 +309,7 @@ func (g *group) openAll(what func(n node) (file string, flags int)) (files []*os
 			}
 			return nil, g.wrap("join", err)
 		}
-		files = append(files, f)
+		files = append(files, os.NewFile(uintptr(fd), path))
 	}
 	return files, nil
 }

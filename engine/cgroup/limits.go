@@ -98,16 +98,23 @@ type write struct {
 type features struct {
 	// Controllers that limits can use.
 	Controllers map[string]bool
-	// Files of the table of means that exist.
-	Files map[string]bool
-	// HugePages are the page sizes of the host.
-	HugePages []string
+	// Has tells whether a file of the table of means exists.
+	Has func(file string) bool
+	// HugePages are the page sizes of the host; nil without the controller.
+	HugePages func() []string
+}
+
+func (f features) pages() []string {
+	if f.HugePages == nil {
+		return nil
+	}
+	return f.HugePages()
 }
 
 // first returns the first of the files that exists, or "".
 func (f features) first(files ...string) string {
 	for _, file := range files {
-		if f.Files[file] {
+		if f.Has(file) {
 			return file
 		}
 	}
@@ -195,7 +202,7 @@ func (l Limits) check(v1, v2 features) error {
 		}
 	}
 	for _, h := range l.HugePages {
-		if !slices.Contains(v1.HugePages, h.PageSize) && !slices.Contains(v2.HugePages, h.PageSize) {
+		if !slices.Contains(v1.pages(), h.PageSize) && !slices.Contains(v2.pages(), h.PageSize) {
 			return unsupported(LimitHugePages, "no pages of "+h.PageSize)
 		}
 	}

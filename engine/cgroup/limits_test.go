@@ -141,14 +141,14 @@ func TestWrites(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v1, err := writesV1(c.l, without(all(false), c.lacks...), reads(c.now1))
+			v1, err := writesV1(c.l, all(false, c.lacks...), reads(c.now1))
 			if c.v1Refuse != errors.Is(err, errdefs.ErrUnsupported) {
 				t.Fatalf("v1: %v", err)
 			}
 			if d := cmp.Diff(c.v1, render(v1)); d != "" {
 				t.Errorf("v1 -want +got:\n%s", d)
 			}
-			if d := cmp.Diff(c.v2, render(writesV2(c.l, without(all(true), c.lacks...), reads(c.now2)))); d != "" {
+			if d := cmp.Diff(c.v2, render(writesV2(c.l, all(true, c.lacks...), reads(c.now2)))); d != "" {
 				t.Errorf("v2 -want +got:\n%s", d)
 			}
 		})
@@ -174,8 +174,7 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range meansOf() {
-		v1, v2 := all(false), all(true)
-		v1, v2 = without(v1, m.v1Files...), without(v2, m.v2Files...)
+		v1, v2 := all(false, m.v1Files...), all(true, m.v2Files...)
 		if m.v1Files == nil {
 			delete(v1.Controllers, m.v1)
 		}
@@ -199,7 +198,7 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 	if err := (Limits{HugePages: []HugePageLimit{{"16GB", 1}}}).check(all(false), all(true)); !errors.Is(err, errdefs.ErrUnsupported) {
 		t.Errorf("page size: %v", err)
 	}
-	only := features{Controllers: map[string]bool{"memory": true}, Files: map[string]bool{"memory.limit_in_bytes": true}}
+	only := features{Controllers: map[string]bool{"memory": true}, Has: func(file string) bool { return file == "memory.limit_in_bytes" }}
 	if err := (Limits{MemoryBytes: 1, SwapBytes: -1}).check(only, none); err != nil {
 		t.Errorf("no swap where swap is not counted: %v", err)
 	}

@@ -53,7 +53,7 @@ func (out *list) memoryV1(l Limits) {
 		memsw = l.MemoryBytes + max(l.SwapBytes, 0)
 	}
 	swap := func() {
-		if out.f.Files[fileMemsw] {
+		if out.f.Has(fileMemsw) {
 			out.set("memory", LimitSwap, fileMemsw, memsw >= 0, memsw, -1)
 		}
 	}
@@ -65,7 +65,7 @@ func (out *list) memoryV1(l Limits) {
 		memory()
 	}
 	switch {
-	case l.SwapBytes == -1 && (memsw < 0 || !out.f.Files[fileMemsw]):
+	case l.SwapBytes == -1 && (memsw < 0 || !out.f.Has(fileMemsw)):
 		out.put("memory", LimitSwap, swappiness, 0)
 	case l.Swappiness != nil:
 		out.put("memory", LimitSwappiness, swappiness, *l.Swappiness)

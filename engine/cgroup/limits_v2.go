@@ -34,7 +34,7 @@ func writesV2(l Limits, f features, now current) []write {
 func (out *list) memoryV2(l Limits) {
 	out.set("memory", LimitMemoryHigh, "memory.high", l.MemoryHigh != 0, l.MemoryHigh, "max")
 	out.set("memory", LimitMemory, "memory.max", l.MemoryBytes != 0, l.MemoryBytes, "max")
-	if out.f.Files["memory.swap.max"] {
+	if out.f.Has("memory.swap.max") {
 		out.set("memory", LimitSwap, "memory.swap.max", l.SwapBytes != 0, max(l.SwapBytes, 0), "max")
 	}
 	out.set("memory", LimitMemoryReservation, "memory.low", l.MemoryReservation != 0, l.MemoryReservation, 0)
@@ -44,7 +44,7 @@ func (out *list) memoryV2(l Limits) {
 // cpuV2 has the order of cpuV1, for the same reasons.
 func (out *list) cpuV2(l Limits) {
 	out.set("cpu", LimitCPUBurst, "cpu.max.burst", false, 0, 0)
-	if out.f.Files["cpu.max"] {
+	if out.f.Has("cpu.max") {
 		out.set("cpu", LimitCPUQuota, "cpu.max", l.CPUQuota != 0, fmt.Sprintf("%d %d", l.CPUQuota, l.period()), "max")
 	}
 	if l.CPUBurst != 0 {
@@ -121,14 +121,17 @@ func (out *list) throttleV2(b *BlockIO) {
 // hugePages are the same on both versions but for names. Pages that were only
 // reserved count as well where the kernel can do so (Linux 5.7).
 func (out *list) hugePages(limits []HugePageLimit, suffix, none string) {
+	if len(limits) == 0 && out.now == nil {
+		return
+	}
 	want := map[string]string{}
 	for _, h := range limits {
 		want[h.PageSize] = fmt.Sprint(h.Bytes)
 	}
-	for _, size := range out.f.HugePages {
+	for _, size := range out.f.pages() {
 		value, ok := want[size]
 		out.set("hugetlb", LimitHugePages, "hugetlb."+size+suffix, ok, value, none)
-		if rsvd := "hugetlb." + size + ".rsvd" + suffix; out.f.Files[rsvd] {
+		if rsvd := "hugetlb." + size + ".rsvd" + suffix; out.f.Has(rsvd) {
 			out.set("hugetlb", LimitHugePages, rsvd, ok, value, none)
 		}
 	}

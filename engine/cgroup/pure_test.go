@@ -1,31 +1,31 @@
 package cgroup
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
 
-// all has every file of one version; the two are told apart by v2.
-func all(v2 bool) features {
-	f := features{Controllers: map[string]bool{}, Files: map[string]bool{}, HugePages: []string{"1GB", "2MB"}}
+// all has every file of one version but those that are lacking; the two are
+// told apart by v2.
+func all(v2 bool, lacking ...string) features {
+	files := map[string]bool{}
+	f := features{
+		Controllers: map[string]bool{},
+		Has:         func(file string) bool { return files[file] },
+		HugePages:   func() []string { return []string{"1GB", "2MB"} },
+	}
 	for _, m := range meansOf() {
-		c, files := m.v1, m.v1Files
+		c, here := m.v1, m.v1Files
 		if v2 {
-			c, files = m.v2, m.v2Files
+			c, here = m.v2, m.v2Files
 		}
 		if c != "" {
 			f.Controllers[c] = true
 		}
-		for _, file := range files {
-			f.Files[file] = true
+		for _, file := range here {
+			files[file] = !slices.Contains(lacking, file)
 		}
-	}
-	return f
-}
-
-func without(f features, files ...string) features {
-	for _, file := range files {
-		delete(f.Files, file)
 	}
 	return f
 }

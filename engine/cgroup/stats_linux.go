@@ -136,7 +136,7 @@ func (r *reader) io(s *Stats) {
 }
 
 func (r *reader) pages(s *Stats) {
-	for _, size := range r.g.t.v1.HugePages {
+	for _, size := range r.g.t.v1.pages() {
 		h := HugePageStats{PageSize: size}
 		text, ok := r.try("hugetlb", "hugetlb."+size+".usage_in_bytes")
 		if !ok {
@@ -149,7 +149,7 @@ func (r *reader) pages(s *Stats) {
 		h.Failures = max(number(text), 0)
 		s.HugePages = append(s.HugePages, h)
 	}
-	for _, size := range r.g.t.v2.HugePages {
+	for _, size := range r.g.t.v2.pages() {
 		h := HugePageStats{PageSize: size}
 		text, ok := r.try("", "hugetlb."+size+".current")
 		if !ok {

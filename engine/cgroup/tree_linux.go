@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 // Options of New.
@@ -41,6 +43,8 @@ type node struct {
 	dir string
 	// optional: a group needs it only for limits of its controllers.
 	optional bool
+	// reach makes the tree there, once.
+	reach func() error
 }
 
 // New finds the hierarchies, makes the tree in each and enables controllers.
@@ -60,7 +64,7 @@ func New(ctx context.Context, o Options) (Tree, error) {
 		if *text.to != "" {
 			continue
 		}
-		b, err := os.ReadFile(text.file)
+		b, err := linux.ReadFile(text.file)
 		if err != nil {
 			return nil, fmt.Errorf("find control groups: %w", err)
 		}
@@ -70,19 +74,24 @@ func New(ctx context.Context, o Options) (Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tree{name: o.Name, v1: features{Controllers: map[string]bool{}, Files: map[string]bool{}}}
+	t := &tree{name: o.Name, v1: features{Controllers: map[string]bool{}}}
 	member := parseMembership(o.Membership)
 	for _, h := range hierarchies {
 		// Who is not at the root would share its limits with the group.
 		optional := !h.V2 && member[h.Controllers[0]] == "/" &&
 			!slices.ContainsFunc(h.Controllers, func(c string) bool { return !slices.Contains(onDemand[:], c) })
-		t.nodes = append(t.nodes, node{h, filepath.Join(h.Path, o.Name), optional})
+		n := node{hierarchy: h, dir: filepath.Join(h.Path, o.Name), optional: optional}
+		n.reach = sync.OnceValue(func() error { return t.makeTree(n) })
+		t.nodes = append(t.nodes, n)
 	}
+	t.prepareV1()
 	for _, n := range t.nodes {
-		if err := t.makeTree(n); err != nil {
+		if n.optional {
+			continue // with the first limit
+		}
+		if err := n.reach(); err != nil {
 			return nil, fmt.Errorf("make control group tree %s: %w", n.dir, err)
 		}
-		t.prepareV1(n)
 	}
 	return t, t.prepareV2()
 }
@@ -157,21 +166,23 @@ func inherit(parent, dir, file string) error {
 	return writeFile(dir, file, want)
 }
 
-// prepareV1 notes what a v1 hierarchy can do.
-func (t *tree) prepareV1(n node) {
-	if n.V2 {
-		return
-	}
-	for _, c := range n.Controllers {
-		t.v1.Controllers[c] = true
-	}
-	for _, m := range meansOf() {
-		if slices.Contains(n.Controllers, m.v1) {
-			t.v1.note(n.dir, m.v1Files)
+// prepareV1 notes what the v1 hierarchies can do.
+func (t *tree) prepareV1() {
+	for _, n := range t.nodes {
+		if n.V2 {
+			continue
+		}
+		for _, c := range n.Controllers {
+			t.v1.Controllers[c] = true
 		}
 	}
-	if slices.Contains(n.Controllers, "hugetlb") {
-		t.v1.notePages(n.dir, ".limit_in_bytes")
+	t.v1.Has = func(file string) bool {
+		controller, _, _ := strings.Cut(file, ".")
+		n, ok := t.with(controller)
+		return ok && t.has(n, file)
+	}
+	if n, ok := t.with("hugetlb"); ok {
+		t.v1.HugePages = pageSizes(n, ".limit_in_bytes")
 	}
 }
 
@@ -185,43 +196,41 @@ func (t *tree) prepareV2() error {
 	if err != nil {
 		return err
 	}
-	t.v2 = features{Controllers: map[string]bool{"devices": !t.v1.Controllers["devices"]}, Files: map[string]bool{}} // devices: BPF
+	t.v2.Controllers = map[string]bool{"devices": !t.v1.Controllers["devices"]} // devices: BPF
 	for c := range strings.FieldsSeq(have) {
 		t.v2.Controllers[c] = !t.v1.Controllers[c]
 	}
-	for _, m := range meansOf() {
-		if t.v2.Controllers[m.v2] {
-			t.v2.note(n.dir, m.v2Files)
-		}
-	}
+	t.v2.Has = func(file string) bool { return t.has(n, file) }
 	if t.v2.Controllers["hugetlb"] {
-		t.v2.notePages(n.dir, ".max")
+		t.v2.HugePages = pageSizes(n, ".max")
 	}
 	return nil
 }
 
-func (f *features) note(dir string, files []string) {
-	for _, file := range files {
-		if exists(dir, file) {
-			f.Files[file] = true
-		}
+// has tells whether groups of a hierarchy have a file, by the tree's directory,
+// which somebody may have taken away.
+func (t *tree) has(n node, file string) bool {
+	if n.reach() == nil && exists(n.dir, file) {
+		return true
 	}
+	return !exists(n.dir, "") && t.makeTree(n) == nil && exists(n.dir, file)
 }
 
-// notePages finds the page sizes by their files, "hugetlb.2MB.max".
-func (f *features) notePages(dir, suffix string) {
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		rest, ok := strings.CutPrefix(e.Name(), "hugetlb.")
-		size, ok2 := strings.CutSuffix(rest, suffix)
-		switch plain, isRsvd := strings.CutSuffix(size, ".rsvd"); {
-		case !ok || !ok2:
-		case isRsvd:
-			f.Files["hugetlb."+plain+".rsvd"+suffix] = true
-		default:
-			f.HugePages = append(f.HugePages, size)
+// pageSizes finds the page sizes by their files, "hugetlb.2MB.max", when they
+// are asked for.
+func pageSizes(n node, suffix string) func() []string {
+	return sync.OnceValue(func() (sizes []string) {
+		_ = n.reach()
+		entries, _ := os.ReadDir(n.dir)
+		for _, e := range entries {
+			rest, ok := strings.CutPrefix(e.Name(), "hugetlb.")
+			size, ok2 := strings.CutSuffix(rest, suffix)
+			if ok && ok2 && !strings.HasSuffix(size, ".rsvd") {
+				sizes = append(sizes, size)
+			}
 		}
-	}
+		return sizes
+	})
 }
 
 // unified returns the v2 hierarchy.

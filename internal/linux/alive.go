@@ -2,17 +2,17 @@ package linux
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"strconv"
-	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Alive reports whether the process of this pid was started at start (see
 // StartTime) and has not ended. One that has ended and that nobody has waited
 // for counts as ended.
 func Alive(pid int, start uint64) bool {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	data, err := ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return false
 	}
@@ -27,14 +27,10 @@ func Alive(pid int, start uint64) bool {
 // Capabilities returns the calling thread's permitted set, a bit for each
 // number of linux/capability.h.
 func Capabilities() (uint64, error) {
-	data, err := os.ReadFile("/proc/thread-self/status")
-	if err != nil {
-		return 0, err
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&head, &data[0]); err != nil {
+		return 0, os.NewSyscallError("capget", err)
 	}
-	for line := range strings.Lines(string(data)) {
-		if v, ok := strings.CutPrefix(line, "CapPrm:"); ok {
-			return strconv.ParseUint(strings.TrimSpace(v), 16, 64)
-		}
-	}
-	return 0, fmt.Errorf("process status: no CapPrm")
+	return uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted), nil
 }

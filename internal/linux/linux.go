@@ -31,9 +31,13 @@ func RetryEINTR[T any](fn func() (T, error)) (T, error) {
 // kind of /proc/PID/fd are refused. flags are those of open(2); O_CLOEXEC is
 // added. The error is an *os.PathError.
 func OpenInRoot(root *os.File, path string, flags int) (*os.File, error) {
+	return openInRoot(root, path, flags, 0)
+}
+
+func openInRoot(root *os.File, path string, flags int, resolve uint64) (*os.File, error) {
 	how := unix.OpenHow{
 		Flags:   uint64(flags) | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS | resolve,
 	}
 	fd, err := RetryEINTR(func() (int, error) { return unix.Openat2(int(root.Fd()), path, &how) })
 	if err != nil {
@@ -49,10 +53,11 @@ var ErrTooLarge = errors.New("file too large")
 var ErrNotRegular = errors.New("not a regular file")
 
 // ReadRegularInRoot reads a regular file below root, opened as OpenInRoot
-// does, of at most limit bytes. It never blocks on a fifo or device.
+// does but on the mount of root only, of at most limit bytes. It never blocks on
+// a fifo or device.
 func ReadRegularInRoot(root *os.File, path string, limit int64) ([]byte, error) {
 	// Look first through a handle that has no side effect on a device.
-	handle, err := OpenInRoot(root, path, unix.O_PATH)
+	handle, err := openInRoot(root, path, unix.O_PATH, unix.RESOLVE_NO_XDEV)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +69,7 @@ func ReadRegularInRoot(root *os.File, path string, limit int64) ([]byte, error) 
 	if !info.Mode().IsRegular() {
 		return nil, &os.PathError{Op: "read", Path: path, Err: ErrNotRegular}
 	}
-	f, err := OpenInRoot(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	f, err := openInRoot(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, unix.RESOLVE_NO_XDEV)
 	if err != nil {
 		return nil, err
 	}
