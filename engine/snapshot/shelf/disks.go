@@ -108,8 +108,11 @@ func ChainRecord(chain []string) string {
 }
 
 // recordChain writes the chain, durably, unless an earlier snapshot has the
-// same, and returns the name of its record.
+// same, and returns the name of its record. A record is never written anew: what
+// names it names one file.
 func (s *Shelf) recordChain(chain []string) (string, error) {
+	s.recording.Lock()
+	defer s.recording.Unlock()
 	name := ChainRecord(chain)
 	if there, err := Exists(s.Path("chains", name)); err != nil || there {
 		return name, err

@@ -6,8 +6,9 @@
 // content in "fs" and its "manifest"; active/KEY holds a disk, whatever the
 // back end puts there, and "chain", one more name of a file in chains/ or a
 // symbolic link that names it: the chain ids of the layers below, one a line,
-// under the beginning of their digest. "empty" is an empty directory. Names that begin with ".new-"
-// or ".gone-" are half made or half removed and are swept at the start.
+// under the beginning of their digest. "empty" is an empty directory. Names that
+// begin with ".new-" or ".gone-" are half made or half removed and are swept at
+// the start.
 //
 // It imports errdefs, atomicfile and engine/snapshot of ours, and is for the
 // back ends below engine/snapshot only.
@@ -65,6 +66,8 @@ type Shelf struct {
 	// mu orders the making of disks (read) against the removal of layers
 	// (write).
 	mu sync.RWMutex
+	// recording keeps two from making one record of a chain.
+	recording sync.Mutex
 	// busy holds the paths of half made things that somebody works on.
 	busy sync.Map
 }

@@ -3,9 +3,11 @@ package shelf
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -177,6 +179,27 @@ func TestChainOfEarlierVersions(t *testing.T) {
 		there, err := Exists(again.Path("chains", record))
 		if want := gone == "new"; err != nil || there != want {
 			t.Errorf("without %s the record is there: %v, %v", gone, there, err)
+		}
+	}
+}
+
+// TestFirstDisksOfAChain are made at the same time, and have one record.
+func TestFirstDisksOfAChain(t *testing.T) {
+	s := newShelf(t)
+	must(t, s.PutLayer(t.Context(), id("a"), func(dir string) error { return os.Mkdir(dir, 0o755) }))
+	var all sync.WaitGroup
+	const n = 30
+	for i := range n {
+		all.Go(func() {
+			if err := s.Prepare(t.Context(), fmt.Sprint(i), []string{id("a")}, func(string) error { return nil }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for i := range n {
+		if chain, err := s.Chain(fmt.Sprint(i)); err != nil || len(chain) != 1 {
+			t.Errorf("%d: %v, %v", i, chain, err)
 		}
 	}
 }
