@@ -257,7 +257,7 @@ func createInventory(o operation) (*rest.Response, error) {
 	}
 	return &rest.Response{
 		Status: http.StatusCreated, Body: o.inventoryView(p, i),
-		Header: http.Header{"Location": {fmt.Sprintf("/resource_providers/%s/inventories/%s", p.uuid, *in.Class)}},
+		Header: http.Header{"Location": {fmt.Sprintf("%s/resource_providers/%s/inventories/%s", o.Prefix(), p.uuid, *in.Class)}},
 	}, nil
 }
 

@@ -115,7 +115,7 @@ func createTrait(o operation) (*rest.Response, error) {
 		return nil, badRequest(`The trait is invalid. A valid trait must be no longer than 255 characters, start with the prefix "CUSTOM_" and use following characters: "A"-"Z", "0"-"9" and "_"`)
 	}
 	n, err := o.exec("INSERT INTO traits VALUES (?) ON CONFLICT DO NOTHING", name)
-	return made(n, "/traits/"+name), err
+	return made(n, o.Prefix()+"/traits/"+name), err
 }
 
 // made is 201 for something new and 204 for what was there.
@@ -146,8 +146,8 @@ func deleteTrait(o operation) (*rest.Response, error) {
 	return rest.NoContent()
 }
 
-func classView(name string) any {
-	return map[string]any{"name": name, "links": []any{map[string]string{"rel": "self", "href": "/resource_classes/" + name}}}
+func (o operation) classView(name string) any {
+	return map[string]any{"name": name, "links": []any{map[string]string{"rel": "self", "href": o.Prefix() + "/resource_classes/" + name}}}
 }
 
 func listClasses(o operation) (*rest.Response, error) {
@@ -157,7 +157,7 @@ func listClasses(o operation) (*rest.Response, error) {
 	}
 	list := []any{}
 	for _, n := range append(standardClasses(), own...) {
-		list = append(list, classView(n))
+		list = append(list, o.classView(n))
 	}
 	return rest.OK(map[string]any{"resource_classes": list})
 }
@@ -196,7 +196,7 @@ func createClass(o operation) (*rest.Response, error) {
 	if err == nil && n == 0 {
 		err = conflict("", "Conflicting resource class already exists: %s", name)
 	}
-	return made(n, "/resource_classes/"+name), err
+	return made(n, o.Prefix()+"/resource_classes/"+name), err
 }
 
 func showClass(o operation) (*rest.Response, error) {
@@ -204,7 +204,7 @@ func showClass(o operation) (*rest.Response, error) {
 	if err := o.classExists(name); err != nil {
 		return nil, err
 	}
-	return rest.OK(classView(name))
+	return rest.OK(o.classView(name))
 }
 
 // updateClass renames up to 1.6, and makes sure of the name from 1.7 on.
@@ -215,7 +215,7 @@ func updateClass(o operation) (*rest.Response, error) {
 			return nil, badRequest("JSON does not validate: '%s' does not match '^CUSTOM_[A-Z0-9_]+$'", name)
 		}
 		n, err := o.exec("INSERT INTO classes VALUES (?) ON CONFLICT DO NOTHING", name)
-		return made(n, "/resource_classes/"+name), err
+		return made(n, o.Prefix()+"/resource_classes/"+name), err
 	}
 	next, err := o.className()
 	if err != nil {
@@ -239,7 +239,7 @@ func updateClass(o operation) (*rest.Response, error) {
 			return nil, err
 		}
 	}
-	return rest.OK(classView(next))
+	return rest.OK(o.classView(next))
 }
 
 func deleteClass(o operation) (*rest.Response, error) {

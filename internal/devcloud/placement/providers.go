@@ -52,8 +52,8 @@ func (o operation) touch(p *provider) error {
 	return err
 }
 
-func (p *provider) view(v rest.Version) map[string]any {
-	self := "/resource_providers/" + p.uuid
+func (o operation) view(p *provider) map[string]any {
+	v, self := o.Version, o.Prefix()+"/resource_providers/"+p.uuid
 	links := []any{map[string]string{"rel": "self", "href": self}}
 	for _, l := range []struct {
 		rel   string
@@ -146,9 +146,9 @@ func createProvider(o operation) (*rest.Response, error) {
 	if _, err := o.exec("INSERT INTO providers (uuid, name, parent, root, updated) VALUES (?, ?, ?, ?, ?)", p.uuid, p.name, p.parent, p.root, time.Now().Unix()); err != nil {
 		return nil, err
 	}
-	res := &rest.Response{Status: http.StatusCreated, Header: http.Header{"Location": {"/resource_providers/" + p.uuid}}}
+	res := &rest.Response{Status: http.StatusCreated, Header: http.Header{"Location": {o.Prefix() + "/resource_providers/" + p.uuid}}}
 	if o.Version.AtLeast(1, 20) {
-		res.Status, res.Body = http.StatusOK, p.view(o.Version)
+		res.Status, res.Body = http.StatusOK, o.view(p)
 		fresh(res)
 	}
 	return res, nil
@@ -186,7 +186,7 @@ func showProvider(o operation) (*rest.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rest.OK(p.view(o.Version))
+	return rest.OK(o.view(p))
 }
 
 func updateProvider(o operation) (*rest.Response, error) {
@@ -222,7 +222,7 @@ func updateProvider(o operation) (*rest.Response, error) {
 			}
 		}
 	}
-	return rest.OK(p.view(o.Version))
+	return rest.OK(o.view(p))
 }
 
 // reparent moves p; from 1.37 on anywhere outside of its own tree.
@@ -300,7 +300,7 @@ func listProviders(o operation) (*rest.Response, error) {
 			continue
 		}
 		if w.fits(p, g) {
-			list = append(list, p.view(o.Version))
+			list = append(list, o.view(p))
 		}
 	}
 	return rest.OK(map[string]any{"resource_providers": list})

@@ -48,11 +48,12 @@ func (r *Request) NextQuery(marker string) string {
 	return q.Encode()
 }
 
-// Base is the scheme and host under which the caller knows us.
+// Base is the URL under which the caller knows this API, without a slash at its
+// end.
 func (r *Request) Base() string {
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	return scheme + "://" + r.Host
+	return scheme + "://" + r.Host + mount(r.Context())
 }
