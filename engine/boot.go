@@ -63,5 +63,6 @@ func (e *Engine) takeOver(ctx context.Context, id ContainerID, c *container) {
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		e.opts.Log.Warn().Err(err).Str(logging.Container, string(id)).Msg("read control group")
 	}
+	e.holdRoot(ctx, c)
 	e.watch(id, c)
 }

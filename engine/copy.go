@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/engine/transfer"
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -17,7 +18,7 @@ import (
 )
 
 // errUnmounted ends copies whose container's disk is taken down.
-var errUnmounted = fmt.Errorf("the container was stopped or deleted: %w", errdefs.ErrAborted)
+var errUnmounted = fmt.Errorf("the container was started, stopped or deleted: %w", errdefs.ErrAborted)
 
 // copies are the transfers that use containers' mounts. The zero value is ready.
 type copies struct {
@@ -86,8 +87,8 @@ type CopyRequest struct {
 // CopyOut returns a tar stream of the file or directory, of a container that
 // runs or not. The first entry has the last component of the path as its name;
 // owners are the container's ids. The stream ends with an error where
-// transfer.Out would, with errdefs.ErrAborted when the container is stopped or
-// deleted meanwhile. Close it in every case.
+// transfer.Out would, with errdefs.ErrAborted when the container is started,
+// stopped or deleted meanwhile. Close it in every case.
 func (e *Engine) CopyOut(ctx context.Context, id ContainerID, req CopyRequest) (io.ReadCloser, error) {
 	ctx, use, err := e.useRoot(ctx, id)
 	if err != nil {
@@ -111,7 +112,7 @@ func (e *Engine) CopyOut(ctx context.Context, id ContainerID, req CopyRequest) (
 // CopyIn unpacks a tar stream into the directory at the path, of a container
 // that runs or not, and returns when it has been read to its end. See
 // transfer.In for what is refused; errdefs.ErrAborted says that the container
-// was stopped or deleted meanwhile. What was unpacked before an error stays.
+// was started, stopped or deleted meanwhile. What was unpacked before an error stays.
 func (e *Engine) CopyIn(ctx context.Context, id ContainerID, req CopyRequest, r io.Reader) (transfer.Result, error) {
 	ctx, use, err := e.useRoot(ctx, id)
 	if err != nil {
@@ -139,38 +140,29 @@ func (e *Engine) CopyIn(ctx context.Context, id ContainerID, req CopyRequest, r 
 	return res, nil
 }
 
-// rootUse is the use of a container's mounted root by one copy.
+// rootUse is the use of a container's root by one copy.
 type rootUse struct {
 	root    *os.File
 	ids     transfer.IDs
 	release func()
 }
 
-// useRoot opens the container's root, which it mounts if nothing runs. The
-// context ends when the mount is about to go; release must be called then.
+// useRoot opens the container's root: of one that runs a mount of its own,
+// without what is mounted in it. The context ends when the disk is about to be
+// unmounted or another start begins; release must be called then.
 func (e *Engine) useRoot(ctx context.Context, id ContainerID) (context.Context, *rootUse, error) {
 	c, unlock, err := e.existing(ctx, id)
 	if err != nil {
 		return ctx, nil, err
 	}
 	defer unlock()
-	if !c.running {
-		if err := e.namespaces(ctx, c.rec); err != nil {
-			return ctx, nil, err
-		}
-		if err := e.mount(ctx, c); err != nil {
-			return ctx, nil, err
-		}
-	}
-	fd, err := unix.Open(e.rootfs(id), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	root, err := e.rootToCopy(ctx, c)
 	if err != nil {
-		err = &os.PathError{Op: "open", Path: e.rootfs(id), Err: err}
 		return ctx, nil, errors.Join(err, e.unmountIdle(ctx, c))
 	}
 	copyCtx, stop := context.WithCancelCause(ctx)
 	use := &copying{stop: stop, done: make(chan struct{})}
 	e.copying.add(id, use)
-	root := os.NewFile(uintptr(fd), "/")
 	release := func() {
 		_ = root.Close() // the error of an O_PATH descriptor says nothing
 		last := e.copying.remove(id, use)
@@ -181,6 +173,31 @@ func (e *Engine) useRoot(ctx context.Context, id ContainerID) (context.Context, 
 		}
 	}
 	return copyCtx, &rootUse{root: root, ids: transfer.IDs{Base: c.rec.IDBase, Size: store.IDBlock}, release: sync.OnceFunc(release)}, nil
+}
+
+func (e *Engine) rootToCopy(ctx context.Context, c *container) (*os.File, error) {
+	switch {
+	case c.running && c.rec.Runtime == "":
+		return process.CloneRoot(c.process())
+	case c.running:
+		return e.openRootfs(c)
+	}
+	root := e.roots.get(ContainerID(c.rec.ID))
+	if root == nil {
+		user, err := process.MakeUserNamespace(idMaps(c.rec), idMaps(c.rec))
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = user.Close() }()
+		if root, err = e.takeRoot(ctx, c, user); err != nil {
+			return nil, err
+		}
+	}
+	fd, err := unix.Openat(int(root.Fd()), ".", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open root: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "/"), nil
 }
 
 // afterCopies unmounts what was mounted for copies only.

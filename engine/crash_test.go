@@ -58,7 +58,6 @@ func TestKilledAtEachPoint(t *testing.T) {
 		{"engine.create.begin", ""},
 		{"engine.create.record", ""},
 		{"engine.create.disk", ""},
-		{"engine.create.namespaces", ""},
 		{"engine.start.begin", engine.StatusCreated},
 		{"engine.start.record", engine.StatusCreated},
 		{"engine.start.noted", engine.StatusRunning},

@@ -4,18 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
+	"github.com/gantry-project/gantry/internal/linux"
 	"github.com/gantry-project/gantry/internal/logging"
 	"github.com/gantry-project/gantry/internal/undo"
 )
 
-// Create makes a container that does not run: its record, ids, disk,
-// namespaces and control group. On error nothing is left. A present id is
+// Create makes a container that does not run: its record, ids and disk. On error nothing is left. A present id is
 // errdefs.ErrAlreadyExists, an unknown image errdefs.ErrNotFound, a limit of
 // the disk that is too small to hold anything errdefs.ErrInvalid.
 func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
@@ -55,9 +56,6 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 		return err
 	}
 	disk := e.enforceable(req.Disk)
-	// made meanwhile, but held by nothing until they are pinned
-	made := process.NewNamespaces()
-	defer e.watching.Go(made.Close)
 	// the record comes first: whatever is made after it is found by it
 	rec, err := e.opts.Store.CreateContainer(ctx, store.Container{
 		ID: string(req.ID), Image: req.Image, Chain: img.Chain, Labels: req.Labels, Limits: req.Limits, Created: time.Now(),
@@ -78,13 +76,6 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	if err := failpoint.Hit("engine.create.disk"); err != nil {
 		return err
 	}
-	undone.Push("namespaces", func(context.Context) error { return process.RemoveNamespaces(e.nsDir(req.ID)) })
-	if _, _, err := made.Pin(ctx, e.nsDir(req.ID), idMaps(rec), idMaps(rec)); err != nil && !errors.Is(err, errdefs.ErrAlreadyExists) {
-		return err
-	}
-	if err := failpoint.Hit("engine.create.namespaces"); err != nil {
-		return err
-	}
 	undone.Release()
 	end()
 	e.remember(req.ID, &container{rec: rec})
@@ -93,7 +84,8 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 }
 
 // namespaces makes and pins the user and network namespaces, unless they are
-// there already: after a reboot of the host they are not.
+// there already, for who needs paths of both: after a reboot of the host they
+// are not.
 func (e *Engine) namespaces(ctx context.Context, rec store.Container) error {
 	_, _, err := process.CreateNamespaces(ctx, e.nsDir(ContainerID(rec.ID)), idMaps(rec), idMaps(rec))
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
@@ -107,19 +99,47 @@ func idMaps(rec store.Container) []process.IDMap {
 	return []process.IDMap{{ContainerID: 0, HostID: rec.IDBase, Size: store.IDBlock}}
 }
 
-// NetNS returns the path of the container's network namespace, which it makes
-// again when it is gone.
+// NetNS returns a path of the container's network namespace: the one that it
+// runs in, or else one that it makes for the next start. From then on it
+// outlives the container's process, until Delete or the end of this boot.
 func (e *Engine) NetNS(ctx context.Context, id ContainerID) (string, error) {
 	c, unlock, err := e.existing(ctx, id)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	if err := e.namespaces(ctx, c.rec); err != nil {
-		return "", fmt.Errorf("container %s: %w", id, err)
+	if err := e.pinNetwork(ctx, c); err != nil {
+		return "", fmt.Errorf("network namespace of container %s: %w", id, err)
 	}
 	_, net := process.NamespacePaths(e.nsDir(id))
 	return net, nil
+}
+
+func (e *Engine) pinNetwork(ctx context.Context, c *container) error {
+	if c.rec.Runtime != "" {
+		return e.namespaces(ctx, c.rec)
+	}
+	user, network, err := process.OpenPinned(e.nsDir(ContainerID(c.rec.ID)))
+	if errors.Is(err, errdefs.ErrNotFound) {
+		user, network, err = e.networkOf(c)
+		if err == nil {
+			_, err = process.PinNetwork(e.nsDir(ContainerID(c.rec.ID)), network)
+		}
+	}
+	linux.CloseAll([]*os.File{user, network})
+	return err
+}
+
+// networkOf opens the network namespace that a container runs in, or a new one
+// with its user namespace.
+func (e *Engine) networkOf(c *container) (user, network *os.File, err error) {
+	if c.running {
+		network, err = process.NetworkOf(c.process())
+		return nil, network, err
+	}
+	made := process.NewNamespaces()
+	defer e.watching.Go(made.Close)
+	return made.Open(idMaps(c.rec), idMaps(c.rec))
 }
 
 // Delete ends the container and removes all of it. An absent one is success;
@@ -143,11 +163,13 @@ func (e *Engine) Delete(ctx context.Context, id ContainerID) error {
 	if err := failpoint.Hit("engine.delete.begin"); err != nil {
 		return fmt.Errorf("delete container %s: %w", id, err)
 	}
+	remove := e.removeAll
 	if c != nil && c.running {
 		exit, err := e.end(ctx, string(id))
 		if err != nil {
 			return fmt.Errorf("delete container %s: %w", id, err)
 		}
+		remove = e.removeEnded
 		c.asked = true
 		// the record is about to go: how the process ended is for those who wait
 		c.recordExit(exit)
@@ -159,7 +181,7 @@ func (e *Engine) Delete(ctx context.Context, id ContainerID) error {
 	if c != nil {
 		c.awaitRecord()
 	}
-	if err := e.removeAll(ctx, string(id)); err != nil {
+	if err := remove(ctx, string(id)); err != nil {
 		return fmt.Errorf("delete container %s: %w", id, err)
 	}
 	e.remember(id, nil)
@@ -173,10 +195,15 @@ func (e *Engine) Delete(ctx context.Context, id ContainerID) error {
 // removeAll removes everything that carries the id, whatever of it exists. The
 // record goes last, so that an interrupted removal is found again.
 func (e *Engine) removeAll(ctx context.Context, id string) error {
-	cid := ContainerID(id)
 	if _, err := e.end(ctx, id); err != nil {
 		return err
 	}
+	return e.removeEnded(ctx, id)
+}
+
+// removeEnded is removeAll of what has no process left.
+func (e *Engine) removeEnded(ctx context.Context, id string) error {
+	cid := ContainerID(id)
 	if err := failpoint.Hit("engine.delete.ended"); err != nil {
 		return err
 	}

@@ -175,7 +175,9 @@ type Engine struct {
 	exec sessions
 	// copying are the uses of mounts that an unmount has to end.
 	copying copies
-	stop    context.CancelFunc
+	// roots are the mounts of disks that no path of the host leads to.
+	roots roots
+	stop  context.CancelFunc
 	// watching counts the goroutines that wait for containers.
 	watching sync.WaitGroup
 	life     context.Context //nolint:containedctx // ends the watchers when the engine closes

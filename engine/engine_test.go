@@ -208,7 +208,7 @@ func TestContainersOutliveTheEngine(t *testing.T) {
 func TestAFailedStepLeavesNothingAndTheNextTryWorks(t *testing.T) {
 	_, e, done := fixture(t)
 	defer done()
-	for _, point := range []string{"engine.create.record", "engine.create.disk", "engine.create.namespaces", "engine.start.record"} {
+	for _, point := range []string{"engine.create.record", "engine.create.disk", "engine.start.record"} {
 		if err := failpoint.Set(point, "error"); err != nil {
 			t.Fatal(err)
 		}

@@ -243,7 +243,11 @@ func (e *Engine) sessionSpec(c *container, req ExecRequest) (process.Spec, error
 	if req.Cwd != "" {
 		cwd = req.Cwd
 	}
-	u, err := process.LookupUser(e.rootfs(ContainerID(c.rec.ID)), user)
+	var u process.User
+	err := e.lookAt(c, func(root *os.File) (err error) {
+		u, err = process.LookupUser(root, user)
+		return err
+	})
 	if err != nil {
 		return process.Spec{}, err
 	}

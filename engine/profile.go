@@ -11,8 +11,8 @@ import (
 // The default profile: what every container gets. It is data for the runner,
 // which adds nothing of its own (process.Spec).
 //
-//	namespaces    user and net are pinned and outlive a start; pid, mount, uts,
-//	              ipc, cgroup and time are new at each start
+//	namespaces    new at each start; net, once NetNS was asked for, and the user
+//	              namespace that it belongs to outlive it
 //	root          the container's disk, nodev; everything private
 //	/proc         nosuid,nodev,noexec; masks and read-only paths below
 //	/sys          read-only, nosuid,nodev,noexec
@@ -111,13 +111,10 @@ func (e *Engine) limits(l cgroup.Limits) cgroup.Limits {
 	return l
 }
 
-// profile is the part of a Spec that is the same for every container but for
-// the paths.
-func (e *Engine) profile(id ContainerID, noNewPrivs bool) process.Spec {
-	user, network := process.NamespacePaths(e.nsDir(id))
+// profile is the part of a Spec that is the same for every container.
+func (e *Engine) profile(noNewPrivs bool) process.Spec {
 	return process.Spec{
-		Rootfs:     e.rootfs(id),
-		Namespaces: process.DefaultNamespaces(user, network), Mounts: process.DefaultMounts(),
+		Mounts:      process.DefaultMounts(),
 		MaskedPaths: maskedPaths(), ReadonlyPaths: readonlyPaths, Sysctls: sysctls(),
 		Capabilities: capabilities, NoNewPrivs: noNewPrivs, Seccomp: e.filter, Rlimits: rlimits(),
 	}

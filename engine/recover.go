@@ -75,6 +75,7 @@ func (e *Engine) Close() {
 	e.stop()
 	e.bus.Close()
 	e.watching.Wait()
+	e.roots.close()
 	e.strays.release()
 }
 

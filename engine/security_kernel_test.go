@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -210,7 +211,7 @@ func TestSecurityHostUsers(t *testing.T) {
 	}
 	names, err := filepath.Glob(filepath.Join(h.Root, "*"))
 	check(t, err)
-	for _, name := range append(names, h.Root, filepath.Join(h.Root, "rootfs/c/bin"), filepath.Join(h.Root, "snapshots/layers")) {
+	for _, name := range append(names, h.Root, filepath.Join(h.Root, "snapshots/active/c"), filepath.Join(h.Root, "snapshots/layers")) {
 		info, err := os.Stat(name)
 		check(t, err)
 		verb := "cat"
@@ -221,7 +222,14 @@ func TestSecurityHostUsers(t *testing.T) {
 			t.Errorf("a user of the host reads %s", name)
 		}
 	}
-	if err := asNobody(filepath.Join(h.Root, "rootfs/c/bin/busybox"), "true"); err == nil {
-		t.Error("a user of the host runs a program of the container")
+	// nor by what shows the mount of a container that runs
+	for _, name := range []string{"root", "cwd"} {
+		name = filepath.Join("/proc", strconv.Itoa(stateOf(t, e, "c").Process.Pid), name, "bin/busybox")
+		if _, err := os.Stat(name); err != nil {
+			t.Fatalf("the control: %v", err)
+		}
+		if err := asNobody(name, "true"); err == nil {
+			t.Errorf("a user of the host runs %s of the container", name)
+		}
 	}
 }

@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/snapshot"
+	"github.com/gantry-project/gantry/engine/snapshot/copydir"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
@@ -83,10 +86,13 @@ func TestSecurityMountPointsOfTheImage(t *testing.T) {
 // written are exchanged for links to the host.
 func TestSecuritySwappedMountPoints(t *testing.T) {
 	canary := hostCanary(t)
-	h, e, done := hostile(t)
+	// whose disks have a path and let directories of the image be renamed
+	h, e, done := hostileOn(t, func(ctx context.Context, root string) (snapshot.Snapshotter, error) {
+		return copydir.Open(ctx, root, copydir.Options{})
+	})
 	defer done()
 	script(t, e, forever, limits) // makes the places
-	root := filepath.Join(h.Root, "rootfs/c")
+	root := filepath.Join(h.Root, "snapshots/active/c/fs")
 	places := []string{"proc", "sys", "dev", "inject"}
 	if out, _ := execOutput(t, e, engine.ExecRequest{Args: sh("/bin/mkdir /inject && for n in proc sys dev inject; do /bin/ln -s " + canary + " /link-$n; done")}); out != "" {
 		t.Fatal(out)
@@ -111,7 +117,9 @@ func TestSecuritySwappedMountPoints(t *testing.T) {
 			_, err = e.Wait(t.Context(), "c")
 			check(t, errors.Join(err, e.Stop(t.Context(), "c", engine.StopRequest{})))
 		}
-		stop()
+		if stop() == 0 {
+			t.Errorf("%s was never exchanged", name)
+		}
 	}
 	out, err := e.Console(t.Context(), "c", -1)
 	check(t, err)
@@ -128,9 +136,10 @@ func TestSecuritySwappedMountPoints(t *testing.T) {
 	t.Logf("%d starts, %d refusals", started, failed)
 }
 
-// exchange swaps two names until stop is called; they need not be there always.
-func exchange(a, b string) (stop func()) {
-	end := make(chan struct{})
+// exchange swaps two names until stop is called, which tells how often; they need
+// not be there always.
+func exchange(a, b string) (stop func() int) {
+	end, n := make(chan struct{}), 0
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		tick := time.NewTicker(100 * time.Microsecond) // a start is some milliseconds
@@ -140,11 +149,17 @@ func exchange(a, b string) (stop func()) {
 			case <-end:
 				return
 			case <-tick.C:
-				_ = unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
+				if unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE) == nil {
+					n++
+				}
 			}
 		}
 	})
-	return func() { close(end); wg.Wait() }
+	return func() int {
+		close(end)
+		wg.Wait()
+		return n
+	}
 }
 
 // TestSecurityCopiesDuringASwap: RT-12, CVE-2018-15664. A process of the

@@ -23,6 +23,7 @@ import (
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/enginetest"
 	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/snapshot"
 )
 
 // These tests attack a whole engine from an image and from inside a container.
@@ -102,7 +103,14 @@ func hostileBase(t testing.TB, more ...entry) []byte {
 // what is left.
 func hostile(t *testing.T, more ...entry) (*enginetest.Host, *engine.Engine, func()) {
 	t.Helper()
+	return hostileOn(t, nil, more...)
+}
+
+// hostileOn is hostile with disks of the test's choice.
+func hostileOn(t *testing.T, disks func(context.Context, string) (snapshot.Snapshotter, error), more ...entry) (*enginetest.Host, *engine.Engine, func()) {
+	t.Helper()
 	h := enginetest.NewHost(t)
+	h.Snapshots = disks
 	e, done := h.Engine(t)
 	_, err := e.Import(t.Context(), engine.ImportRequest{Ref: "busybox", Content: bytes.NewReader(hostileBase(t, more...)), ContainerFormat: "bare", DiskFormat: "raw"})
 	check(t, err)

@@ -36,10 +36,28 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	if c.running {
 		return fmt.Errorf("start container %s: it runs: %w", id, errdefs.ErrConflict)
 	}
+	err = e.start(ctx, c, req.User, c.rec.Runtime != "", func(g *ground) (process.Spec, error) { return e.spec(c, g, req) })
+	if err != nil {
+		return fmt.Errorf("start container %s: %w", id, err)
+	}
+	return nil
+}
+
+// start runs what describe says, once there is ground for it, and records it
+// with the name of its user. With paths the ground has places on the host. The
+// caller holds the container's lock.
+func (e *Engine) start(ctx context.Context, c *container, user string, paths bool, describe func(*ground) (process.Spec, error)) (err error) {
+	id := ContainerID(c.rec.ID)
+	lay := e.layAt
+	if !paths {
+		made := process.NewNamespaces() // until they are wanted there is enough to do
+		defer e.watching.Go(made.Close)
+		lay = func(ctx context.Context, c *container) (ground, error) { return e.lay(ctx, c, made) }
+	}
 	var undone undo.Stack
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("start container %s: %w", id, err), undone.Unwind(ctx))
+			err = errors.Join(err, undone.Unwind(ctx))
 		}
 	}()
 	end, err := e.begin(ctx, opStart, string(id), nil)
@@ -48,9 +66,6 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	}
 	defer end()
 	if err := failpoint.Hit("engine.start.begin"); err != nil {
-		return err
-	}
-	if err := e.namespaces(ctx, c.rec); err != nil {
 		return err
 	}
 	if err := e.prepareRuntime(ctx, c.rec); err != nil {
@@ -68,12 +83,13 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	var both sync.WaitGroup
 	var grouped error
 	both.Go(func() { group, grouped = e.opts.Cgroups.Create(ctx, string(id), e.limits(c.rec.Limits)) })
-	err = e.mount(ctx, c)
+	on, err := lay(ctx, c)
 	both.Wait()
+	defer on.close()
 	if err := errors.Join(err, grouped); err != nil {
 		return err
 	}
-	spec, err := e.spec(c, req)
+	spec, err := describe(&on)
 	if err != nil {
 		return err
 	}
@@ -87,11 +103,16 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	undone.Push("process", func(ctx context.Context) error {
 		return errors.Join(group.Kill(ctx), e.reap(ctx, id))
 	})
+	if spec.Restore != nil {
+		if err := process.PinNamespaces(e.nsDir(id), proc.Pid); err != nil {
+			return err
+		}
+	}
 	c.awaitRecord()
 	before := c.rec
 	undone.Push("record", func(context.Context) error { c.rec = before; return nil })
 	c.rec.Args = spec.Args
-	c.rec.Session = store.Session{Env: spec.Env, Cwd: spec.Cwd, User: req.User, NoNewPrivs: req.NoNewPrivs}
+	c.rec.Session = store.Session{Env: spec.Env, Cwd: spec.Cwd, User: user, NoNewPrivs: spec.NoNewPrivs}
 	c.rec.Pid, c.rec.StartTime, c.rec.BootID, c.rec.Started = proc.Pid, proc.StartTime, proc.BootID, time.Now()
 	if err := failpoint.Hit("engine.start.record"); err != nil {
 		return err
@@ -146,6 +167,7 @@ func (e *Engine) reap(ctx context.Context, id ContainerID) error {
 	return e.opts.Runner.Forget(ctx, string(id))
 }
 
+// mount shows a container's disk at a path of the host, for who needs one.
 func (e *Engine) mount(ctx context.Context, c *container) error {
 	target := e.rootfs(ContainerID(c.rec.ID))
 	if err := os.MkdirAll(target, 0o700); err != nil {
@@ -155,9 +177,19 @@ func (e *Engine) mount(ctx context.Context, c *container) error {
 	return e.opts.Snapshots.Mount(ctx, c.rec.ID, target, snapshot.IDs{UserNS: user, Root: c.rec.IDBase})
 }
 
+// unmount lets go of a container's disk, wherever it is mounted, and ends what
+// uses it here.
 func (e *Engine) unmount(ctx context.Context, id ContainerID) error {
 	e.copying.end(id)
+	e.roots.drop(id, e.watching.Go)
+	return e.unmountPath(ctx, id)
+}
+
+func (e *Engine) unmountPath(ctx context.Context, id ContainerID) error {
 	target := e.rootfs(id)
+	if !exists(target) {
+		return nil
+	}
 	if err := e.opts.Snapshots.Unmount(ctx, target); err != nil {
 		return err
 	}
@@ -168,9 +200,10 @@ func (e *Engine) unmount(ctx context.Context, id ContainerID) error {
 }
 
 // spec turns a start request into what the runner runs.
-func (e *Engine) spec(c *container, req StartRequest) (process.Spec, error) {
+func (e *Engine) spec(c *container, on *ground, req StartRequest) (process.Spec, error) {
 	id := ContainerID(c.rec.ID)
-	spec := e.profile(id, req.NoNewPrivs)
+	spec := e.profile(req.NoNewPrivs)
+	on.under(&spec, e.nsDir(id))
 	spec.Hostname, spec.Files = cmp.Or(req.Hostname, string(id)), req.Files
 	spec.Args, spec.Env, spec.Cwd = req.Args, req.Env, req.Cwd
 	spec.Terminal, spec.ConsoleLog, spec.ConsoleLimit = true, e.conFile(id), req.ConsoleBytes
@@ -179,7 +212,7 @@ func (e *Engine) spec(c *container, req StartRequest) (process.Spec, error) {
 	}
 	if len(spec.Args) == 0 {
 		for _, candidate := range req.Candidates {
-			if executable(spec.Rootfs, candidate[0]) {
+			if executable(on.root, candidate[0]) {
 				spec.Args = candidate
 				break
 			}
@@ -189,7 +222,7 @@ func (e *Engine) spec(c *container, req StartRequest) (process.Spec, error) {
 		return spec, errdefs.WithPublic(fmt.Errorf("no command: %w", errdefs.ErrInvalid),
 			"The image has neither an init nor a shell, and names no command.")
 	}
-	u, err := process.LookupUser(spec.Rootfs, req.User)
+	u, err := process.LookupUser(on.root, req.User)
 	if err != nil {
 		return spec, err
 	}
@@ -202,12 +235,7 @@ func (e *Engine) spec(c *container, req StartRequest) (process.Spec, error) {
 
 // executable reports whether the file exists inside the root and may be
 // executed by somebody.
-func executable(rootfs, name string) bool {
-	root, err := os.Open(rootfs)
-	if err != nil {
-		return false
-	}
-	defer root.Close()
+func executable(root *os.File, name string) bool {
 	f, err := linux.OpenInRoot(root, strings.TrimPrefix(filepath.Clean(name), "/"), unix.O_PATH)
 	if err != nil {
 		return false

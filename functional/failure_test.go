@@ -258,7 +258,7 @@ func TestFunctionalInstancesOutliveTheService(t *testing.T) {
 
 func TestFunctionalCrashInTheMiddleOfABuild(t *testing.T) {
 	c := the
-	for _, point := range []string{"engine.create.record", "engine.create.disk", "engine.create.namespaces", "spawn.plugged", "engine.start.record", "spawn.start"} {
+	for _, point := range []string{"engine.create.record", "engine.create.disk", "spawn.plugged", "engine.start.record", "spawn.start"} {
 		t.Run(point, func(t *testing.T) {
 			c.restart(t, false, "gantry.failpoints="+point+"=kill")
 			id := c.boot(t, bootOpts{})

@@ -44,11 +44,16 @@ type Host struct {
 	group  string
 }
 
-// NewHost makes an empty host. At the end of the test nothing may be left of it.
-func NewHost(t testing.TB) *Host {
+// NewHost makes an empty host whose runner has the options. At the end of the test
+// nothing may be left of it.
+func NewHost(t testing.TB, options ...func(*process.Options)) *Host {
 	t.Helper()
 	log := zerolog.New(zerolog.NewTestWriter(t))
-	runner, err := process.New(process.Options{Log: log})
+	o := process.Options{Log: log, Stage: true}
+	for _, set := range options {
+		set(&o)
+	}
+	runner, err := process.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +78,7 @@ func (h *Host) Group() string { return h.group }
 // of its own. The maker looks after what is left.
 func HostAt(t testing.TB, root, group string) *Host {
 	t.Helper()
-	runner, err := process.New(process.Options{Log: zerolog.New(zerolog.NewTestWriter(t))})
+	runner, err := process.New(process.Options{Log: zerolog.New(zerolog.NewTestWriter(t)), Stage: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/linux"
-	"golang.org/x/sys/unix"
 )
 
 // User is an identity inside a container.
@@ -32,22 +31,11 @@ const maxAccounts = 1 << 20
 // never a name. Supplementary groups are those that list the user, unless a
 // group is given.
 //
-// rootfs is a mounted root directory on the host. It is not trusted: files are
-// opened below it, read to 1 MiB, lines that are malformed are skipped. An
+// root is the root directory. It is not trusted: files are opened below it and
+// on its mount, read to 1 MiB, lines that are malformed are skipped. An
 // unknown name, a number above 2^31-1, and an unreadable file that is needed
 // are errdefs.ErrInvalid with a text for the tenant.
-func LookupUser(rootfs, user string) (User, error) {
-	fd, err := unix.Open(rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return User{}, fmt.Errorf("look up user %q: open %s: %w", user, rootfs, err)
-	}
-	root := os.NewFile(uintptr(fd), rootfs)
-	defer func() { _ = root.Close() }()
-	return LookupUserIn(root, user)
-}
-
-// LookupUserIn is LookupUser below an open directory.
-func LookupUserIn(root *os.File, user string) (User, error) {
+func LookupUser(root *os.File, user string) (User, error) {
 	u, err := lookupUser(user, func(path string) (string, error) {
 		data, err := linux.ReadRegularInRoot(root, path, maxAccounts)
 		if errors.Is(err, os.ErrNotExist) {

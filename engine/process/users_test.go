@@ -19,6 +19,16 @@ const (
 	testGroup = "root:x:0:\nusers:x:100:\nwheel:x:10:app,other\nvideo:x:44:other,app\nagain:x:10:app\n1000:x:0:\nbad:x:-5:app\n"
 )
 
+func lookUp(t *testing.T, rootfs, user string) (User, error) {
+	t.Helper()
+	root, err := os.Open(rootfs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = root.Close() }()
+	return LookupUser(root, user)
+}
+
 func TestLookupUser(t *testing.T) {
 	root := t.TempDir()
 	if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
@@ -42,7 +52,7 @@ func TestLookupUser(t *testing.T) {
 		"2000":           {2000, 0, []uint32{0}, "/"},
 		"2147483647:100": {2147483647, 100, []uint32{100}, "/"},
 	} {
-		got, err := LookupUser(root, in)
+		got, err := lookUp(t, root, in)
 		if err != nil || got.UID != want.UID || got.GID != want.GID || got.Home != want.Home || !slices.Equal(got.Groups, want.Groups) {
 			t.Errorf("%q: %+v, %v; want %+v", in, got, err, want)
 		}
@@ -51,7 +61,7 @@ func TestLookupUser(t *testing.T) {
 		"2147483648:0", "-1", "4294967295", "0x0", " 0", "0 ", "a:b:c", ":0", "app:", ":", "00", "nobody", "app:nobody",
 		"bad", "big", "hex", "empty", "short", "long", "app:bad", "0:-1", "0:4294967296", "root\n", "99999999999999999999",
 	} {
-		got, err := LookupUser(root, in)
+		got, err := lookUp(t, root, in)
 		if !errors.Is(err, errdefs.ErrInvalid) || errdefs.PublicText(err, "") == "" {
 			t.Errorf("%q: %+v, %v", in, got, err)
 		}
@@ -80,11 +90,11 @@ func TestLookupUserHostileFiles(t *testing.T) {
 		if err := build(filepath.Join(root, "etc/passwd")); err != nil {
 			t.Fatal(err)
 		}
-		if u, err := LookupUser(root, "app"); !errors.Is(err, errdefs.ErrInvalid) {
+		if u, err := lookUp(t, root, "app"); !errors.Is(err, errdefs.ErrInvalid) {
 			t.Errorf("%s: %+v, %v", name, u, err)
 		}
 	}
-	if u, err := LookupUser(t.TempDir(), "33:33"); err != nil || u.UID != 33 || u.GID != 33 {
+	if u, err := lookUp(t, t.TempDir(), "33:33"); err != nil || u.UID != 33 || u.GID != 33 {
 		t.Errorf("numbers need no files: %+v, %v", u, err)
 	}
 }
