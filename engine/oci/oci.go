@@ -3,7 +3,7 @@
 // process.Spec, cgroup.Limits, a compiled system call filter and the hooks that
 // the caller has to run.
 //
-// It decides nothing and touches nothing: Parse reads bytes, Convert is a pure
+// It decides nothing and touches nothing: Parse takes bytes, Convert is a pure
 // function of the configuration and a few facts of the host. What is wrong is
 // an error that names the field, of class errdefs.ErrInvalid, or
 // errdefs.ErrUnsupported for what this engine or host does not have. What the
@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -69,62 +70,40 @@ type Container struct {
 	Warnings []string
 }
 
-// Parse reads a configuration.
-func Parse(r io.Reader) (*specs.Spec, error) {
+// Read reads a file that Parse takes; errdefs.ErrInvalid when it has more than
+// MaxSize bytes.
+func Read(r io.Reader) ([]byte, error) { return read(r, "configuration") }
+
+func read(r io.Reader, what string) ([]byte, error) {
+	var b bytes.Buffer
+	const usual = 16 << 10
+	b.Grow(usual)
+	if _, err := b.ReadFrom(io.LimitReader(r, MaxSize+1)); err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	if b.Len() > MaxSize {
+		return nil, fmt.Errorf("read %s: more than %d bytes: %w", what, MaxSize, errdefs.ErrInvalid)
+	}
+	return b.Bytes(), nil
+}
+
+// Parse takes the text of a configuration apart.
+func Parse(text []byte) (*specs.Spec, error) {
 	var w wire
-	if err := decode(r, "configuration", &w); err != nil {
+	if err := decode(text, "configuration", &w); err != nil {
 		return nil, err
 	}
 	return w.spec(), nil
 }
 
-// wire is specs.Spec without what is for other platforms: only that it is
-// there counts. (The decoder looks at every type that it can reach, a third of
-// its time for a usual configuration.)
-type wire struct {
-	Version     string            `json:"ociVersion"`
-	Process     *specs.Process    `json:"process"`
-	Root        *specs.Root       `json:"root"`
-	Hostname    string            `json:"hostname"`
-	Domainname  string            `json:"domainname"`
-	Mounts      []specs.Mount     `json:"mounts"`
-	Hooks       *specs.Hooks      `json:"hooks"`
-	Annotations map[string]string `json:"annotations"`
-	Linux       *specs.Linux      `json:"linux"`
-	Solaris     *struct{}         `json:"solaris"`
-	Windows     *struct{}         `json:"windows"`
-	VM          *struct{}         `json:"vm"`
-	ZOS         *struct{}         `json:"zos"`
-	FreeBSD     *struct{}         `json:"freebsd"`
-}
-
-func (w *wire) spec() *specs.Spec {
-	s := &specs.Spec{
-		Version: w.Version, Process: w.Process, Root: w.Root, Hostname: w.Hostname, Domainname: w.Domainname,
-		Mounts: w.Mounts, Hooks: w.Hooks, Annotations: w.Annotations, Linux: w.Linux,
-	}
-	if w.Solaris != nil {
-		s.Solaris = &specs.Solaris{}
-	}
-	if w.Windows != nil {
-		s.Windows = &specs.Windows{}
-	}
-	if w.VM != nil {
-		s.VM = &specs.VM{}
-	}
-	if w.ZOS != nil {
-		s.ZOS = &specs.ZOS{}
-	}
-	if w.FreeBSD != nil {
-		s.FreeBSD = &specs.FreeBSD{}
-	}
-	return s
-}
-
 // ParseProcess reads a process object, as exec takes it.
 func ParseProcess(r io.Reader) (*specs.Process, error) {
 	var p specs.Process
-	if err := decode(r, "process", &p); err != nil {
+	text, err := read(r, "process")
+	if err == nil {
+		err = decode(text, "process", &p)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &p, nil
@@ -133,35 +112,39 @@ func ParseProcess(r io.Reader) (*specs.Process, error) {
 // ParseResources reads a resources object, as update takes it.
 func ParseResources(r io.Reader) (*specs.LinuxResources, error) {
 	var res specs.LinuxResources
-	if err := decode(r, "resources", &res); err != nil {
+	text, err := read(r, "resources")
+	if err == nil {
+		err = decode(text, "resources", &res)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &res, nil
 }
 
-func decode(r io.Reader, what string, into any) error {
-	data, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
-	if err != nil {
-		return fmt.Errorf("read %s: %w", what, err)
-	}
-	if len(data) > MaxSize {
-		return fmt.Errorf("read %s: more than %d bytes: %w", what, MaxSize, errdefs.ErrInvalid)
-	}
+func decode(data []byte, what string, into any) error {
 	if err := checkDepth(data); err != nil {
 		return fmt.Errorf("read %s: %w", what, err)
 	}
 	if bytes.Equal(bytes.TrimSpace(data), []byte("null")) {
 		return fmt.Errorf("read %s: null: %w", what, errdefs.ErrInvalid)
 	}
-	err = json.Unmarshal(data, into)
+	err := json.Unmarshal(data, into)
 	var kind *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &kind) && kind.Field != "":
-		return fmt.Errorf("read %s: %s: a %s does not fit: %w", what, kind.Field, kind.Value, errdefs.ErrInvalid)
+		return fmt.Errorf("read %s: %s: a %s does not fit: %w", what, fieldOf(kind), kind.Value, errdefs.ErrInvalid)
 	case err != nil:
 		return fmt.Errorf("read %s: %w: %w", what, err, errdefs.ErrInvalid)
 	}
 	return nil
+}
+
+// fieldOf names the field without the types that wire embeds, whose names the
+// decoder puts between: "process.Process.args".
+func fieldOf(err *json.UnmarshalTypeError) string {
+	parts := strings.Split(err.Field, ".")
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p != "" && p[0] >= 'A' && p[0] <= 'Z' }), ".")
 }
 
 // checkDepth looks at brackets outside of strings; the decoder does the rest.

@@ -28,7 +28,11 @@ func config(t testing.TB) *specs.Spec {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	spec, err := oci.Parse(f)
+	text, err := oci.Read(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := oci.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,17 +222,23 @@ func TestParseRefuses(t *testing.T) {
 		"wrong type":  `{"process":{"args":"sh"}}`,
 		"negative id": `{"process":{"user":{"uid":-1}}}`,
 		"deep":        `{"annotations":` + strings.Repeat(`{"a":`, 100) + `1` + strings.Repeat("}", 101),
-		"large":       `{"ociVersion":"` + strings.Repeat("1", oci.MaxSize) + `"}`,
 	} {
-		if _, err := oci.Parse(strings.NewReader(text)); !errors.Is(err, errdefs.ErrInvalid) {
+		if _, err := oci.Parse([]byte(text)); !errors.Is(err, errdefs.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	_, err := oci.Parse(strings.NewReader(`{"process":{"args":"sh"}}`))
+	_, err := oci.Parse([]byte(`{"process":{"args":"sh"}}`))
 	if err == nil || !strings.Contains(err.Error(), "process.args") {
 		t.Errorf("%v does not name the field", err)
 	}
-	if _, err := oci.Parse(strings.NewReader(`{"ociVersion":"1.0.0","later":{"a":["]]]{{{\""]}}`)); err != nil {
+	_, err = oci.Parse([]byte(`{"linux":{"resources":{"blockIO":{"weight":"x"}}}}`))
+	if err == nil || !strings.Contains(err.Error(), "linux.resources.blockIO.weight") {
+		t.Errorf("%v does not name the field", err)
+	}
+	if _, err := oci.Read(strings.NewReader(strings.Repeat(" ", oci.MaxSize+1))); !errors.Is(err, errdefs.ErrInvalid) {
+		t.Errorf("large: %v", err)
+	}
+	if _, err := oci.Parse([]byte(`{"ociVersion":"1.0.0","later":{"a":["]]]{{{\""]}}`)); err != nil {
 		t.Errorf("unknown property: %v", err)
 	}
 }
@@ -260,7 +270,7 @@ func FuzzConvert(f *testing.F) {
 	f.Add(good)
 	f.Add([]byte(`{"ociVersion":"1.0.0","root":{"path":"r"},"process":{"args":["a"],"cwd":"/"},"linux":{"namespaces":[{"type":"mount"}]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		spec, err := oci.Parse(strings.NewReader(string(data)))
+		spec, err := oci.Parse(data)
 		if err != nil {
 			if !errors.Is(err, errdefs.ErrInvalid) {
 				t.Fatalf("class of %v", err)

@@ -178,10 +178,11 @@ func applyCapabilities(from *specs.LinuxCapabilities, out *process.Spec, host Ho
 	if from == nil {
 		return nil
 	}
+	known := Capabilities()
 	grant := func(set string, names []string) (keep []string) {
 		for _, n := range names {
 			switch {
-			case !slices.Contains(Capabilities(), n):
+			case !slices.Contains(known, n):
 				warnings = append(warnings, "process.capabilities."+set+": unknown "+clip(n))
 			case !userNS && !slices.Contains(host.Capabilities, n):
 				warnings = append(warnings, "process.capabilities."+set+": the caller lacks "+n)

@@ -1,11 +1,9 @@
 package runtime
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,6 +11,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/oci"
@@ -150,17 +149,22 @@ func hasUserNS(spec *specs.Spec) bool {
 
 // readConfig returns config.json as it is and parsed.
 func readConfig(bundle string) ([]byte, *specs.Spec, error) {
-	f, err := os.Open(filepath.Join(bundle, configFile))
+	path := filepath.Join(bundle, configFile)
+	fd, err := linux.OpenFd(path, unix.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalid)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
+	f := os.NewFile(uintptr(fd), path)
 	defer func() { _ = f.Close() }()
-	var raw bytes.Buffer
-	spec, err := oci.Parse(io.TeeReader(f, &raw))
-	return raw.Bytes(), spec, err
+	raw, err := oci.Read(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	spec, err := oci.Parse(raw)
+	return raw, spec, err
 }
 
 // bear makes the control group and the process, and completes the record.

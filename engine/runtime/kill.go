@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -178,6 +179,13 @@ func (r *Runtime) forget(id string) error {
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	// What is there as a rule; RemoveAll would have to look.
+	for _, file := range []string{recordFile, configFile} {
+		_ = unix.Unlink(filepath.Join(trash, file))
+	}
+	if unix.Rmdir(trash) == nil {
+		return nil
 	}
 	return os.RemoveAll(trash)
 }

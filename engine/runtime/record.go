@@ -74,7 +74,7 @@ func (r *Runtime) load(id string) (*record, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(r.path(id, recordFile))
+	data, err := linux.ReadFile(r.path(id, recordFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, serr := os.Lstat(r.dir(id)); errors.Is(serr, fs.ErrNotExist) {
 			return nil, absent(id)
@@ -96,12 +96,11 @@ func (r *Runtime) load(id string) (*record, error) {
 
 // config reads the configuration of a container.
 func (r *Runtime) config(id string) (*specs.Spec, error) {
-	f, err := os.Open(r.path(id, configFile))
+	text, err := linux.ReadFile(r.path(id, configFile))
 	if err != nil {
 		return nil, fmt.Errorf("read container %s: %w", id, err)
 	}
-	defer func() { _ = f.Close() }()
-	return oci.Parse(f)
+	return oci.Parse(text)
 }
 
 // lock keeps other processes from changing a container until the returned file
@@ -111,14 +110,15 @@ func (r *Runtime) lock(id string) (*os.File, error) {
 		return nil, err
 	}
 	for {
-		f, err := os.OpenFile(r.dir(id), unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		fd, err := linux.OpenFd(r.dir(id), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, absent(id)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("lock container %s: %w", id, err)
 		}
-		_, err = linux.RetryEINTR(func() (int, error) { return 0, unix.Flock(int(f.Fd()), unix.LOCK_EX) })
+		f := os.NewFile(uintptr(fd), r.dir(id))
+		_, err = linux.RetryEINTR(func() (int, error) { return 0, unix.Flock(fd, unix.LOCK_EX) })
 		if err != nil {
 			_ = f.Close()
 			return nil, fmt.Errorf("lock container %s: %w", id, err)
@@ -140,10 +140,13 @@ func (r *Runtime) reserve(id string) (*os.File, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(r.root, 0o700); err != nil {
-		return nil, fmt.Errorf("create container %s: %w", id, err)
+	err := os.Mkdir(r.dir(id), 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = os.MkdirAll(r.root, 0o700); err == nil {
+			err = os.Mkdir(r.dir(id), 0o700)
+		}
 	}
-	if err := os.Mkdir(r.dir(id), 0o700); err != nil {
+	if err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("create container %s: container with given ID already exists: %w", id, errdefs.ErrAlreadyExists)
 		}
