@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/gantry-project/gantry/engine/checkpoint"
 	"github.com/gantry-project/gantry/engine/foreign"
 	"github.com/gantry-project/gantry/engine/keeper"
 	"github.com/gantry-project/gantry/internal/atomicfile"
@@ -73,6 +74,6 @@ func Keeper(ctx context.Context, socket string) error {
 	}
 	return keeper.Serve(ctx, keeper.ServeOptions{
 		Socket: socket, Log: log, IdleExit: keeperIdle, OwnsProcess: true, Build: build,
-		Foreign: runtimes,
+		Foreign: runtimes, Restore: checkpoint.Restore,
 	})
 }

@@ -1,0 +1,212 @@
+package checkpoint
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
+)
+
+// A Mount is one that criu does not make: it shows something of the host, and
+// at a restore is bound from what takes its place. One of the other fields says
+// what it shows.
+type Mount struct {
+	// Path is where it is mounted, inside.
+	Path string `json:"path"`
+	// Device is the name of a default device (runtime-spec, config-linux.md).
+	Device string `json:"device,omitempty"`
+	// Empty is a directory that hides another.
+	Empty bool `json:"empty,omitempty"`
+	// Cgroup is the path of a control group on the host.
+	Cgroup string `json:"cgroup,omitempty"`
+}
+
+// devices are those that a container's mounts may show.
+var devices = map[string][2]uint32{
+	"null": {1, 3}, "zero": {1, 5}, "full": {1, 7}, "random": {1, 8}, "urandom": {1, 9}, "tty": {5, 0},
+}
+
+// check takes nothing that would show more of the host than a container has.
+func (m Mount) check() error {
+	what := 0
+	if m.Device != "" {
+		what++
+		if _, ok := devices[m.Device]; !ok {
+			return fmt.Errorf("mount %q: device %q: %w", m.Path, m.Device, errdefs.ErrCorrupt)
+		}
+	}
+	if m.Empty {
+		what++
+	}
+	if m.Cgroup != "" {
+		what++
+	}
+	if what != 1 || !clean(m.Path) || m.Cgroup != "" && !clean(m.Cgroup) {
+		return fmt.Errorf("mount %q: %w", m.Path, errdefs.ErrCorrupt)
+	}
+	return nil
+}
+
+// clean reports whether path may be part of criu's words for a mount.
+func clean(path string) bool {
+	return filepath.IsAbs(path) && path != "/" && filepath.Clean(path) == path && !strings.ContainsAny(path, "[]:\x00\n")
+}
+
+// key is what criu calls it.
+func (m Mount) key() string { return "mnt[" + m.Path + "]" }
+
+// foreignMounts are those of a process's mount namespace that show what is not
+// its own: control groups, and parts of a file system whose whole is not there.
+func foreignMounts(pid int) ([]Mount, error) {
+	inside, err := mountsOf(pid)
+	if err != nil {
+		return nil, err
+	}
+	host, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenFile(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	whole := map[[2]int]bool{}
+	for _, m := range inside {
+		whole[[2]int{m.Major, m.Minor}] = whole[[2]int{m.Major, m.Minor}] || m.Root == "/"
+	}
+	var list []Mount
+	for _, m := range inside {
+		if m.Mountpoint == "/" || whole[[2]int{m.Major, m.Minor}] && !isCgroup(m) {
+			continue
+		}
+		mount, err := describe(root, m, host)
+		if err == nil {
+			err = mount.check()
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, mount)
+	}
+	return list, nil
+}
+
+func isCgroup(m *mountinfo.Info) bool { return m.FSType == "cgroup" || m.FSType == "cgroup2" }
+
+func mountsOf(pid int) ([]*mountinfo.Info, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	return mountinfo.GetMountsFromReader(f, nil)
+}
+
+// describe finds out what a mount shows.
+func describe(root *os.File, m *mountinfo.Info, host []*mountinfo.Info) (Mount, error) {
+	out := Mount{Path: m.Mountpoint}
+	unknown := fmt.Errorf("mount %s of type %s shows something of the host: %w", m.Mountpoint, m.FSType, errdefs.ErrUnsupported)
+	if isCgroup(m) {
+		for _, h := range host {
+			if h.Major == m.Major && h.Minor == m.Minor && h.Root == "/" {
+				out.Cgroup = filepath.Join(h.Mountpoint, m.Root)
+				return out, nil
+			}
+		}
+		return out, unknown
+	}
+	f, err := linux.OpenInRoot(root, strings.TrimPrefix(m.Mountpoint, "/"), unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return out, fmt.Errorf("mount %s: %w", m.Mountpoint, err)
+	}
+	defer func() { _ = f.Close() }()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return out, os.NewSyscallError("fstat", err)
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFCHR:
+		for name, number := range devices {
+			if number == [2]uint32{unix.Major(st.Rdev), unix.Minor(st.Rdev)} {
+				out.Device = name
+				return out, nil
+			}
+		}
+	case unix.S_IFDIR:
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+		if err == nil && len(entries) == 0 && m.FSType == "tmpfs" {
+			out.Empty = true
+			return out, nil
+		}
+	}
+	return out, unknown
+}
+
+// The stage is what takes the place of the host at a restore: the devices, the
+// empty directory, and the root. It covers a directory that every host has (FHS,
+// /mnt) in a mount namespace of criu's: the processes, which have no rights on
+// the host, must come there by its path.
+const (
+	stageDir   = "/mnt"
+	stageDev   = stageDir + "/dev"
+	stageEmpty = stageDir + "/empty"
+	stageRoot  = stageDir + "/root"
+)
+
+// setStage makes the stage in the mount namespace of the calling thread, which
+// must be a new one: nobody else sees it, and it ends with that.
+func setStage(root string) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	rootfs, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: root, Err: err}
+	}
+	defer func() { _ = unix.Close(rootfs) }()
+	// without flags: what is bound from it may have none, and they cannot be cleared later
+	if err := unix.Mount("none", stageDir, "tmpfs", 0, "mode=711,size=64k"); err != nil {
+		return fmt.Errorf("mount stage: %w", err)
+	}
+	unix.Umask(0) // the thread's own: a new mount namespace is not shared
+	for name, mode := range map[string]uint32{stageDev: 0o711, stageEmpty: 0o555, stageRoot: 0o711} {
+		if err := unix.Mkdir(name, mode); err != nil {
+			return fmt.Errorf("make stage: %w", err)
+		}
+	}
+	for name, number := range devices {
+		if err := unix.Mknod(filepath.Join(stageDev, name), unix.S_IFCHR|0o666, int(unix.Mkdev(number[0], number[1]))); err != nil {
+			return fmt.Errorf("make device %s: %w", name, err)
+		}
+	}
+	// a mount of its own, by which criu takes it
+	if err := unix.Mount(fmt.Sprintf("/proc/thread-self/fd/%d", rootfs), stageRoot, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind root: %w", err)
+	}
+	return nil
+}
+
+// source is where criu finds what the mount shows.
+func (m Mount) source() (string, error) {
+	switch {
+	case m.Device != "":
+		return filepath.Join(stageDev, m.Device), nil
+	case m.Empty:
+		return stageEmpty, nil
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(m.Cgroup, &st); err != nil {
+		return "", fmt.Errorf("control group %s: %w: %w", m.Cgroup, err, errdefs.ErrConflict)
+	}
+	if st.Type != unix.CGROUP_SUPER_MAGIC && st.Type != unix.CGROUP2_SUPER_MAGIC {
+		return "", fmt.Errorf("%s is no control group: %w", m.Cgroup, errdefs.ErrCorrupt)
+	}
+	return m.Cgroup, nil
+}
