@@ -116,7 +116,9 @@ type DiskStore interface {
 	// already is success, and the snapshot goes. The caller has found the chain
 	// id from the stream of Changes (layer.Diff). On error the snapshot stays.
 	Commit(ctx context.Context, key, chainID string) error
-	// Remove removes an unmounted snapshot. Absent is nil.
+	// Remove removes an unmounted snapshot. Absent is nil. It is gone when Remove
+	// returns; the space of a large one, and what its limit has counted, may come
+	// back a little later. What a crash leaves of that the next opening removes.
 	Remove(ctx context.Context, key string) error
 	// List names the active snapshots.
 	List(ctx context.Context) ([]string, error)
@@ -143,7 +145,8 @@ type Maintainer interface {
 	// unused. The error is of the checking itself. Calls of the store may go on
 	// meanwhile.
 	Check(ctx context.Context, req CheckRequest) ([]Finding, error)
-	// Close waits for what goes on in the background. Mounts that exist stay.
+	// Close waits for what goes on in the background, but for removals that have
+	// not begun: the next opening does them. Mounts that exist stay.
 	Close()
 }
 

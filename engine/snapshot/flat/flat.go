@@ -162,7 +162,10 @@ func (d *Disks) View(ctx context.Context, tree, target string) error {
 }
 
 // Close waits for what goes on in the background.
-func (d *Disks) Close() { d.mounts.Close() }
+func (d *Disks) Close() {
+	d.mounts.Close()
+	d.b.Store.Close()
+}
 
 // Changes implements snapshot.DiskStore by a copy in the form of overlayfs.
 func (d *Disks) Changes(ctx context.Context, key string) (string, error) {

@@ -281,7 +281,10 @@ func (s *Snapshotter) Unmount(_ context.Context, target string) error {
 }
 
 // Close implements snapshot.Maintainer.
-func (s *Snapshotter) Close() { s.mounts.Close() }
+func (s *Snapshotter) Close() {
+	s.mounts.Close()
+	s.store.Close()
+}
 
 // copyUpper copies an upper directory in its form.
 func copyUpper(ctx context.Context, from, to string) error {

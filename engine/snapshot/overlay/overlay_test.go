@@ -1,6 +1,7 @@
 package overlay_test
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -188,9 +189,9 @@ func TestNewSweepsWhatACrashLeft(t *testing.T) {
 // TestCheckSeesMountsElsewhere: a disk that only another mount namespace shows,
 // here nobody but an open file, is not removed.
 func TestCheckSeesMountsElsewhere(t *testing.T) {
-	dir := t.TempDir()
+	dir, key := t.TempDir(), "elsewhere-"+rand.Text() // of no other test: mounts are found by key
 	s, target := open(t, filepath.Join(dir, "store")), filepath.Join(dir, "rootfs")
-	if err := errors.Join(os.Mkdir(target, 0o755), s.Prepare(t.Context(), "c", nil, snapshot.Limit{}), s.Mount(t.Context(), "c", target, snapshottest.IDs(t, 1_000_000))); err != nil {
+	if err := errors.Join(os.Mkdir(target, 0o755), s.Prepare(t.Context(), key, nil, snapshot.Limit{}), s.Mount(t.Context(), key, target, snapshottest.IDs(t, 1_000_000))); err != nil {
 		t.Fatal(err)
 	}
 	hold, err := os.Open(target)

@@ -225,13 +225,14 @@ func (s *Shelf) LikeTop(ctx context.Context, dir string, chain []string) error {
 	return os.Chtimes(dir, info.ModTime(), info.ModTime())
 }
 
-// Remove implements snapshot.DiskStore.
-func (s *Shelf) Remove(_ context.Context, key string) error {
+// Remove implements snapshot.DiskStore. The disk is gone when it returns; a large
+// one gives its space back in the background (trash.go).
+func (s *Shelf) Remove(ctx context.Context, key string) error {
 	name, err := KeyName(key)
 	if err != nil {
 		return err
 	}
-	if err := s.discard("active", name, s.opts.RemoveDisk); err != nil {
+	if err := s.discard(ctx, "active", name, s.opts.RemoveDisk, true); err != nil {
 		return fmt.Errorf("remove snapshot %s: %w", key, err)
 	}
 	return nil

@@ -137,7 +137,7 @@ func (s *Shelf) RemoveLayer(ctx context.Context, chainID string) error {
 	if key != "" {
 		return fmt.Errorf("remove layer %s: snapshot %s is over it: %w", chainID, key, errdefs.ErrConflict)
 	}
-	if err := s.discard("layers", name, os.RemoveAll); err != nil {
+	if err := s.discard(ctx, "layers", name, os.RemoveAll, false); err != nil {
 		return fmt.Errorf("remove layer %s: %w", chainID, err)
 	}
 	return nil

@@ -69,7 +69,8 @@ type Shelf struct {
 	// recording keeps two from making one record of a chain.
 	recording sync.Mutex
 	// busy holds the paths of half made things that somebody works on.
-	busy sync.Map
+	busy  sync.Map
+	trash trash
 }
 
 // Open opens or makes the shelf at root, and removes what an interrupted call
@@ -87,7 +88,13 @@ func Open(root string, opts Options) (*Shelf, error) {
 	for dir, remove := range s.removers() {
 		left, err := s.halves(dir)
 		for _, name := range left {
-			err = errors.Join(err, remove(s.Path(dir, name)))
+			path := s.Path(dir, name)
+			if dir == "active" && strings.HasPrefix(name, HalfGone) && !small(path) {
+				s.busy.Store(path, nil)
+				s.trash.put(path, remove, func() { s.busy.Delete(path) })
+				continue
+			}
+			err = errors.Join(err, remove(path))
 		}
 		if err != nil {
 			return nil, fmt.Errorf("open snapshots: %w", err)
@@ -214,22 +221,37 @@ func SyncTree(dir string) error {
 	return errors.Join(os.NewSyscallError("syncfs", unix.Syncfs(int(d.Fd()))), d.Close())
 }
 
-// discard renames first, so that an interrupted removal is recognised.
-func (s *Shelf) discard(dir, name string, remove func(string) error) error {
+// discard renames first, so that an interrupted removal is recognised. With
+// later a large tree goes in the background.
+func (s *Shelf) discard(ctx context.Context, dir, name string, remove func(string) error, later bool) error {
 	gone := s.Path(dir, HalfGone+name)
+	if err := s.trash.await(ctx, gone); err != nil {
+		return err
+	}
 	s.busy.Store(gone, nil)
-	defer s.busy.Delete(gone)
+	done := func() { s.busy.Delete(gone) }
 	if err := remove(gone); err != nil {
+		done()
 		return err
 	}
 	if err := os.Rename(s.Path(dir, name), gone); err != nil {
+		done()
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		return err
 	}
+	if later && !small(gone) {
+		s.trash.put(gone, remove, done)
+		return nil
+	}
+	defer done()
 	return remove(gone)
 }
+
+// Close waits for the removal that is under way. What waits for its turn is left
+// to the next Open.
+func (s *Shelf) Close() { s.trash.close() }
 
 func names(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
