@@ -1,0 +1,29 @@
+package identity
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/gantry-project/gantry/internal/devcloud/rest"
+)
+
+// version describes the one version there is (keystone.api.discovery).
+func version(r *rest.Request) record {
+	return record{
+		"id": "v3.14", "status": "stable", "updated": "2020-04-07T00:00:00Z",
+		"links":       []record{{"rel": "self", "href": base(r) + "/"}},
+		"media-types": []record{{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}},
+	}
+}
+
+func (s *Service) discoveryRoutes() {
+	s.api.HandleOpen("GET /{$}", func(_ context.Context, r *rest.Request) (*rest.Response, error) {
+		return &rest.Response{
+			Status: http.StatusMultipleChoices, Header: http.Header{"Location": {base(r) + "/"}},
+			Body: record{"versions": record{"values": []record{version(r)}}},
+		}, nil
+	})
+	s.api.HandleOpen("GET /v3", func(_ context.Context, r *rest.Request) (*rest.Response, error) {
+		return rest.OK(record{"version": version(r)})
+	})
+}
