@@ -97,11 +97,11 @@ func runtimeRun(f *runtimeFlags) *cobra.Command {
 // anybody sends: taking all 64 takes 2 ms, as much as a tenth of a start.
 const restAfter = 50 * time.Millisecond
 
-// allSignals are to be passed on. Those that would end this program, and the
-// usual ones, are so from the beginning.
+// allSignals are to be passed on; those that would end this program are so from
+// the beginning.
 func allSignals() <-chan os.Signal {
 	c := make(chan os.Signal, 64)
-	signal.Notify(c, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH)
+	signal.Notify(c, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 	time.AfterFunc(restAfter, func() { signal.Notify(c) })
 	return c
 }

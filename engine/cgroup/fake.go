@@ -124,7 +124,7 @@ func (f *Fake) List(ctx context.Context) ([]string, error) {
 
 // Supports implements Tree: all that any kernel can do.
 func (f *Fake) Supports(limit Limit) bool {
-	return limit == LimitUnified || slices.ContainsFunc(meansOf(), func(m means) bool { return m.limit == limit })
+	return limit == LimitUnified || slices.ContainsFunc(meansOf, func(m means) bool { return m.limit == limit })
 }
 
 // Describe implements Tree.

@@ -47,7 +47,7 @@ func (g *group) wanted(n node, limits Limits) bool {
 		return true
 	}
 	for _, limit := range limits.needs() {
-		for _, m := range meansOf() {
+		for _, m := range meansOf {
 			if m.limit == limit && slices.Contains(n.Controllers, m.v1) {
 				return true
 			}

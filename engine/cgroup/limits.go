@@ -52,35 +52,32 @@ type means struct {
 }
 
 // meansOf is the table of all limits; LimitUnified needs only v2 itself.
-func meansOf() []means {
-	one := func(s ...string) []string { return s }
-	return []means{
-		{LimitMemory, "memory", "memory", one("memory.limit_in_bytes"), one("memory.max")},
-		{LimitSwap, "memory", "memory", one(fileMemsw), one("memory.swap.max")},
-		{LimitMemoryReservation, "memory", "memory", one("memory.soft_limit_in_bytes"), one("memory.low")},
-		{LimitMemoryHigh, "", "memory", nil, one("memory.high")},
-		{LimitSwappiness, "memory", "", one("memory.swappiness"), nil},
-		{LimitDisableOOMKiller, "memory", "", one("memory.oom_control"), nil},
-		{LimitOOMGroup, "", "memory", nil, one("memory.oom.group")},
-		{LimitCPUQuota, "cpu", "cpu", one("cpu.cfs_quota_us"), one("cpu.max")},
-		{LimitCPUBurst, "cpu", "cpu", one("cpu.cfs_burst_us"), one("cpu.max.burst")},
-		{LimitCPUShares, "cpu", "cpu", one("cpu.shares"), one("cpu.weight")},
-		{LimitCPUIdle, "cpu", "cpu", one("cpu.idle"), one("cpu.idle")},
-		{LimitCPURealtime, "cpu", "", one("cpu.rt_runtime_us"), nil},
-		{LimitCPUSet, "cpuset", "cpuset", one("cpuset.cpus"), one("cpuset.cpus")},
-		{LimitMemoryNodes, "cpuset", "cpuset", one("cpuset.mems"), one("cpuset.mems")},
-		{LimitPids, "pids", "pids", one("pids.max"), one("pids.max")},
-		{LimitIOWeight, "blkio", "io", one("blkio.bfq.weight", "blkio.weight"), one("io.bfq.weight", "io.weight")},
-		{LimitIOLeafWeight, "blkio", "", one("blkio.leaf_weight"), nil},
-		{LimitIOWeightDevice, "blkio", "io", one("blkio.bfq.weight_device", "blkio.weight_device"), one("io.bfq.weight", "io.weight")},
-		{LimitIOLeafDevice, "blkio", "", one("blkio.leaf_weight_device"), nil},
-		{LimitIOThrottle, "blkio", "io", one("blkio.throttle.read_bps_device"), one("io.max")},
-		{LimitHugePages, "hugetlb", "hugetlb", nil, nil},
-		{LimitNetworkClass, "net_cls", "", one("net_cls.classid"), nil},
-		{LimitNetworkPriorities, "net_prio", "", one("net_prio.ifpriomap"), nil},
-		{LimitRDMA, "rdma", "rdma", one("rdma.max"), one("rdma.max")},
-		{LimitDevices, "devices", "devices", nil, nil},
-	}
+var meansOf = []means{
+	{LimitMemory, "memory", "memory", []string{"memory.limit_in_bytes"}, []string{"memory.max"}},
+	{LimitSwap, "memory", "memory", []string{fileMemsw}, []string{"memory.swap.max"}},
+	{LimitMemoryReservation, "memory", "memory", []string{"memory.soft_limit_in_bytes"}, []string{"memory.low"}},
+	{LimitMemoryHigh, "", "memory", nil, []string{"memory.high"}},
+	{LimitSwappiness, "memory", "", []string{"memory.swappiness"}, nil},
+	{LimitDisableOOMKiller, "memory", "", []string{"memory.oom_control"}, nil},
+	{LimitOOMGroup, "", "memory", nil, []string{"memory.oom.group"}},
+	{LimitCPUQuota, "cpu", "cpu", []string{"cpu.cfs_quota_us"}, []string{"cpu.max"}},
+	{LimitCPUBurst, "cpu", "cpu", []string{"cpu.cfs_burst_us"}, []string{"cpu.max.burst"}},
+	{LimitCPUShares, "cpu", "cpu", []string{"cpu.shares"}, []string{"cpu.weight"}},
+	{LimitCPUIdle, "cpu", "cpu", []string{"cpu.idle"}, []string{"cpu.idle"}},
+	{LimitCPURealtime, "cpu", "", []string{"cpu.rt_runtime_us"}, nil},
+	{LimitCPUSet, "cpuset", "cpuset", []string{"cpuset.cpus"}, []string{"cpuset.cpus"}},
+	{LimitMemoryNodes, "cpuset", "cpuset", []string{"cpuset.mems"}, []string{"cpuset.mems"}},
+	{LimitPids, "pids", "pids", []string{"pids.max"}, []string{"pids.max"}},
+	{LimitIOWeight, "blkio", "io", []string{"blkio.bfq.weight", "blkio.weight"}, []string{"io.bfq.weight", "io.weight"}},
+	{LimitIOLeafWeight, "blkio", "", []string{"blkio.leaf_weight"}, nil},
+	{LimitIOWeightDevice, "blkio", "io", []string{"blkio.bfq.weight_device", "blkio.weight_device"}, []string{"io.bfq.weight", "io.weight"}},
+	{LimitIOLeafDevice, "blkio", "", []string{"blkio.leaf_weight_device"}, nil},
+	{LimitIOThrottle, "blkio", "io", []string{"blkio.throttle.read_bps_device"}, []string{"io.max"}},
+	{LimitHugePages, "hugetlb", "hugetlb", nil, nil},
+	{LimitNetworkClass, "net_cls", "", []string{"net_cls.classid"}, nil},
+	{LimitNetworkPriorities, "net_prio", "", []string{"net_prio.ifpriomap"}, nil},
+	{LimitRDMA, "rdma", "rdma", []string{"rdma.max"}, []string{"rdma.max"}},
+	{LimitDevices, "devices", "devices", nil, nil},
 }
 
 const fileMemsw = "memory.memsw.limit_in_bytes"
@@ -123,7 +120,7 @@ func (f features) first(files ...string) string {
 
 // missing says why a limit cannot be enforced by either version, "" if it can.
 func missing(limit Limit, v1, v2 features) string {
-	for _, m := range meansOf() {
+	for _, m := range meansOf {
 		if m.limit != limit {
 			continue
 		}

@@ -173,7 +173,7 @@ func TestCheckNamesWhatIsMissing(t *testing.T) {
 	if err := l.check(all(false), all(true)); err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range meansOf() {
+	for _, m := range meansOf {
 		v1, v2 := all(false, m.v1Files...), all(true, m.v2Files...)
 		if m.v1Files == nil {
 			delete(v1.Controllers, m.v1)

@@ -15,7 +15,7 @@ func all(v2 bool, lacking ...string) features {
 		Has:         func(file string) bool { return files[file] },
 		HugePages:   func() []string { return []string{"1GB", "2MB"} },
 	}
-	for _, m := range meansOf() {
+	for _, m := range meansOf {
 		c, here := m.v1, m.v1Files
 		if v2 {
 			c, here = m.v2, m.v2Files

@@ -95,7 +95,7 @@ func (r *Runtime) conceive(ctx context.Context, req CreateRequest) (*birth, *os.
 	if err := checkID(req.ID); err != nil {
 		return nil, nil, err
 	}
-	r.warm()
+	warm(r.runner) // changes nothing on the host
 	raw, spec, err := readConfig(bundle)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)
@@ -107,6 +107,7 @@ func (r *Runtime) conceive(ctx context.Context, req CreateRequest) (*birth, *os.
 	for _, w := range conf.Warnings {
 		r.log.Warn().Str("container", req.ID).Msg(w)
 	}
+	warm(r.tree)
 	lock, err := r.reserve(req.ID)
 	if err != nil {
 		return nil, nil, err

@@ -93,10 +93,10 @@ func New(ctx context.Context, o Options) (*Runtime, error) {
 	}, nil
 }
 
-// warm readies the runner, which takes 1 ms and changes nothing, while the
-// caller reads its configuration. An error is told to who asks again.
-func (r *Runtime) warm() {
-	go func() { _, _ = r.runner() }()
+// warm readies what is made once for all callers while the caller does something
+// else. An error is told to who asks again.
+func warm[T any](once func() (T, error)) {
+	go func() { _, _ = once() }()
 }
 
 // hostFacts are what configurations are converted for.
