@@ -64,6 +64,7 @@ func verbs() map[string]func() *cobra.Command {
 		// over the engine's socket
 		"engine": engineCommand, "ps": psCommand, "run": runCommand, "start": startCommand, "stop": stopCommand,
 		"kill": killCommand, "rm": rmCommand, "wait": waitCommand, "pause": pauseCommand, "resume": resumeCommand,
+		"checkpoint": checkpointCommand, "restore": restoreCommand,
 		"update": updateCommand, "exec": execCommand, "attach": attachCommand, "logs": logsCommand, "top": topCommand,
 		"stats": statsCommand, "events": eventsCommand, "cp": cpCommand, "images": imagesCommand, "image": imageCommand,
 	}

@@ -114,6 +114,19 @@ type Stop struct {
 	Timeout float64 `json:"timeout"`
 }
 
+// Checkpoint says where to write a container's processes to: an absolute path of
+// the host, which is made. They are ended unless LeaveRunning.
+type Checkpoint struct {
+	Dir          string `json:"dir"`
+	LeaveRunning bool   `json:"leave_running,omitempty"`
+}
+
+// Restore says where from to bring them back.
+type Restore struct {
+	Dir          string `json:"dir"`
+	ConsoleBytes int64  `json:"console_bytes,omitempty"`
+}
+
 // Signal is a signal to send.
 type Signal struct {
 	Signal int `json:"signal"`

@@ -33,6 +33,8 @@ type Containers interface {
 	Kill(ctx context.Context, id engine.ContainerID, sig int) error
 	Delete(ctx context.Context, id engine.ContainerID) error
 	Wait(ctx context.Context, id engine.ContainerID) (engine.ExitState, error)
+	Checkpoint(ctx context.Context, id engine.ContainerID, req engine.CheckpointRequest) error
+	Restore(ctx context.Context, id engine.ContainerID, req engine.RestoreRequest) error
 }
 
 // Tuner changes what a container may do.

@@ -77,6 +77,16 @@ func (c *Client) Resume(ctx context.Context, id string, f Change) error {
 	return c.call(ctx, http.MethodPost, path("containers", id, "resume"), f.query(), nil, nil)
 }
 
+// Checkpoint writes a container's processes to a directory of the server's host.
+func (c *Client) Checkpoint(ctx context.Context, id string, req Checkpoint, f Change) error {
+	return c.call(ctx, http.MethodPost, path("containers", id, "checkpoint"), f.query(), req, nil)
+}
+
+// Restore brings them back.
+func (c *Client) Restore(ctx context.Context, id string, req Restore, f Change) (out Container, err error) {
+	return out, c.call(ctx, http.MethodPost, path("containers", id, "restore"), f.query(), req, &out)
+}
+
 // Update changes limits and returns all that are in force.
 func (c *Client) Update(ctx context.Context, id string, limits Limits, f Change) (out Limits, err error) {
 	return out, c.call(ctx, http.MethodPost, path("containers", id, "update"), f.query(), limits, &out)

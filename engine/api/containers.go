@@ -235,6 +235,33 @@ func (s *Server) resume(r *http.Request) (any, error) {
 	return nil, s.opts.Backend.Resume(r.Context(), st.ID)
 }
 
+func (s *Server) checkpoint(r *http.Request) (any, error) {
+	var req Checkpoint
+	if err := body(r, &req); err != nil {
+		return nil, err
+	}
+	st, err := s.mayChange(r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, s.opts.Backend.Checkpoint(r.Context(), st.ID, engine.CheckpointRequest{Dir: req.Dir, LeaveRunning: req.LeaveRunning})
+}
+
+func (s *Server) restore(r *http.Request) (any, error) {
+	var req Restore
+	if err := body(r, &req); err != nil {
+		return nil, err
+	}
+	st, err := s.mayChange(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.opts.Backend.Restore(r.Context(), st.ID, engine.RestoreRequest{Dir: req.Dir, ConsoleBytes: req.ConsoleBytes}); err != nil {
+		return nil, err
+	}
+	return s.container(r.Context(), st.ID)
+}
+
 func (s *Server) update(r *http.Request) (any, error) {
 	var req Limits
 	if err := body(r, &req); err != nil {

@@ -195,6 +195,28 @@ func (f *fake) Wait(ctx context.Context, id engine.ContainerID) (exit engine.Exi
 	}
 }
 
+func (f *fake) Checkpoint(_ context.Context, id engine.ContainerID, req engine.CheckpointRequest) error {
+	return f.with(id, func(c *fakeContainer) error {
+		if err := running(c); err != nil {
+			return err
+		}
+		if !req.LeaveRunning {
+			f.end(c, process.Exit{Code: 137, Signal: 9, Time: time.Now()})
+		}
+		return nil
+	})
+}
+
+func (f *fake) Restore(_ context.Context, id engine.ContainerID, _ engine.RestoreRequest) error {
+	return f.with(id, func(c *fakeContainer) error {
+		if c.runs() {
+			return fmt.Errorf("container %s runs: %w", id, errdefs.ErrConflict)
+		}
+		c.state.Status, c.done = engine.StatusRunning, make(chan struct{})
+		return nil
+	})
+}
+
 func (f *fake) freeze(id engine.ContainerID, status engine.Status, kind engine.EventKind) error {
 	return f.with(id, func(c *fakeContainer) error {
 		if err := running(c); err != nil {

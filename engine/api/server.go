@@ -103,6 +103,8 @@ func (s *Server) routes() http.Handler {
 		"POST /v1/containers/{id}/pause":             s.pause,
 		"POST /v1/containers/{id}/resume":            s.resume,
 		"POST /v1/containers/{id}/update":            s.update,
+		"POST /v1/containers/{id}/checkpoint":        s.checkpoint,
+		"POST /v1/containers/{id}/restore":           s.restore,
 		"GET /v1/containers/{id}/wait":               s.wait,
 		"POST /v1/containers/{id}/resize":            s.resize,
 		"GET /v1/containers/{id}/top":                s.top,

@@ -127,6 +127,8 @@ func TestLife(t *testing.T) {
 			t.Fatalf("started %+v %v", c, err)
 		}
 		f.run(t, "two")
+		dir := api.Restore{Dir: t.TempDir()}
+		want(t, "restore of a running one", second(f.Restore(ctx, "two", dir, api.Change{})), errdefs.ErrConflict)
 		list, err := f.Containers(ctx)
 		if err != nil || len(list) != 2 || list[0].ID != "one" || list[1].ID != "two" {
 			t.Errorf("list %+v %v", list, err)
@@ -184,6 +186,8 @@ func TestErrorsKeepTheirClass(t *testing.T) {
 			"state": second(f.Container(ctx, "absent")), "start": second(f.Start(ctx, "absent", api.Start{}, api.Change{})),
 			"stop": second(f.Stop(ctx, "absent", api.Stop{}, api.Change{})), "kill": f.Kill(ctx, "absent", 9, api.Change{}),
 			"rm": f.Remove(ctx, "absent", false, api.Change{}), "pause": f.Pause(ctx, "absent", api.Change{}),
+			"checkpoint": f.Checkpoint(ctx, "absent", api.Checkpoint{Dir: "/x"}, api.Change{}),
+			"restore":    second(f.Restore(ctx, "absent", api.Restore{Dir: "/x"}, api.Change{})),
 			"wait": second(f.Wait(ctx, "absent")), "logs": second(f.Logs(ctx, "absent", api.LogsRequest{})),
 			"top": second(f.Top(ctx, "absent")), "stats": second(f.Stats(ctx, "absent")),
 			"cp in":  second(f.CopyIn(ctx, "absent", "/", bytes.NewReader(nil))),
@@ -246,7 +250,9 @@ func TestOwned(t *testing.T) {
 			"start": second(f.Start(ctx, "c", api.Start{}, api.Change{})), "stop": second(f.Stop(ctx, "c", api.Stop{}, api.Change{})),
 			"kill": f.Kill(ctx, "c", 9, api.Change{}), "rm": f.Remove(ctx, "c", true, api.Change{}),
 			"pause": f.Pause(ctx, "c", api.Change{}), "resume": f.Resume(ctx, "c", api.Change{}),
-			"update": second(f.Update(ctx, "c", api.Limits{Pids: &pids}, api.Change{})),
+			"update":     second(f.Update(ctx, "c", api.Limits{Pids: &pids}, api.Change{})),
+			"checkpoint": f.Checkpoint(ctx, "c", api.Checkpoint{Dir: "/x"}, api.Change{}),
+			"restore":    second(f.Restore(ctx, "c", api.Restore{Dir: "/x"}, api.Change{})),
 		} {
 			want(t, what, err, errdefs.ErrForbidden)
 			if err != nil && !strings.Contains(err.Error(), "Nova") {
