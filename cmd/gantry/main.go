@@ -58,7 +58,7 @@ func root(args []string) *cobra.Command {
 // verbs are the commands by their names.
 func verbs() map[string]func() *cobra.Command {
 	return map[string]func() *cobra.Command{
-		"compute": computeCommand, "config": configCommand, "doctor": doctorCommand, "keeper": keeperCommand,
+		"cloud": cloudCommand, "compute": computeCommand, "config": configCommand, "doctor": doctorCommand, "keeper": keeperCommand,
 		"runtime": runtimeCommand, "unpack": unpackCommand, "version": versionCommand,
 
 		// over the engine's socket

@@ -44,6 +44,13 @@ func Compute(ctx context.Context, cfg *config.Config, version string) error {
 	if err := failpoint.Arm(cfg.Gantry.Failpoints); err != nil {
 		return err
 	}
+	return runCompute(ctx, cfg, version, log, openWire)
+}
+
+// runCompute runs the service with what open connects to.
+func runCompute(ctx context.Context, cfg *config.Config, version string, log zerolog.Logger,
+	open func(context.Context, *config.Config, zerolog.Logger) (*wire, error),
+) error {
 	log.Info().Str("version", version).Str(logging.Host, cfg.Default.Host).Msg("compute service starts")
 
 	cloud, err := newCloud(cfg, log)
@@ -56,7 +63,7 @@ func Compute(ctx context.Context, cfg *config.Config, version string) error {
 		return err
 	}
 	defer host.close()
-	wire, err := openWire(ctx, cfg, log)
+	wire, err := open(ctx, cfg, log)
 	if err != nil {
 		return err
 	}

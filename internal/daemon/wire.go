@@ -34,6 +34,11 @@ func openWire(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*wir
 	if err != nil {
 		return nil, fmt.Errorf("connect to the message broker: %w", err)
 	}
+	return newWire(transport, cfg, log)
+}
+
+// newWire speaks over a transport, which it closes in the end.
+func newWire(transport messaging.Transport, cfg *config.Config, log zerolog.Logger) (*wire, error) {
 	w := &wire{transport: transport}
 	w.client = messaging.NewClient(transport, messaging.ClientOptions{ResponseTimeout: cfg.Default.RPCResponseTimeout, Log: log})
 	w.conductor = conductor.New(w.client, cfg.Default.Host)

@@ -1,0 +1,145 @@
+//go:build functional
+
+package differential
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestAnswersAreThoseOfARealOpenStack needs two clouds in the environment:
+// REAL_AUTH_URL with the users and passwords of functional/controlplane, and
+// CLOUD_STATE, the state directory of a running gantry cloud.
+func TestAnswersAreThoseOfARealOpenStack(t *testing.T) {
+	ctx := t.Context()
+	real, err := open(ctx, "real", os.Getenv("REAL_AUTH_URL"), map[string]account{
+		"admin": {"admin", "admin", os.Getenv("REAL_PASSWORD")}, "demo": {"demo", "demo", os.Getenv("REAL_PASSWORD")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := openOurs(t, os.Getenv("CLOUD_STATE"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("testdata/*.calls")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no lists: %v", err)
+	}
+	accepted := readAccepted(t)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".calls"), func(t *testing.T) {
+			calls, err := parse(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			nr, no := newNormal(real), newNormal(ours)
+			for _, q := range calls {
+				a, err := real.do(ctx, q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b, err := ours.do(ctx, q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range differences(q, a, b, nr, no) {
+					if !accepted.has(q, d) {
+						t.Errorf("%s:%d: %s\n\t%s", filepath.Base(file), q.line, q.name(), d)
+					}
+				}
+			}
+		})
+	}
+	accepted.unused(t)
+}
+
+// openOurs logs in with the openrc files of gantry cloud.
+func openOurs(t *testing.T, state string) (*cloud, error) {
+	t.Helper()
+	accounts, url := map[string]account{}, ""
+	for _, who := range []string{"admin", "demo"} {
+		text, err := os.ReadFile(filepath.Join(state, "openrc-"+who))
+		if err != nil {
+			return nil, err
+		}
+		set := map[string]string{}
+		for line := range strings.Lines(string(text)) {
+			if name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "="); ok {
+				set[name] = value
+			}
+		}
+		url = set["OS_AUTH_URL"]
+		accounts[who] = account{set["OS_USERNAME"], set["OS_PROJECT_NAME"], set["OS_PASSWORD"]}
+	}
+	return open(t.Context(), "embedded", url, accounts)
+}
+
+// acceptance is the differences that are meant: each line of accepted.txt is
+// CALL | WHERE | reason, with "*" for any text in CALL and WHERE.
+type acceptance struct {
+	lines []string
+	used  map[string]bool
+}
+
+func readAccepted(t *testing.T) *acceptance {
+	t.Helper()
+	text, err := os.ReadFile("testdata/accepted.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &acceptance{used: map[string]bool{}}
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			if strings.Count(line, " | ") != 2 {
+				t.Fatalf("accepted.txt: %q", line)
+			}
+			a.lines = append(a.lines, line)
+		}
+	}
+	return a
+}
+
+func (a *acceptance) has(q *call, difference string) bool {
+	where, _, _ := strings.Cut(difference, ": ")
+	i := slices.IndexFunc(a.lines, func(line string) bool {
+		parts := strings.Split(line, " | ")
+		return globbed(parts[0], q.name()) && globbed(parts[1], where)
+	})
+	if i < 0 {
+		return false
+	}
+	a.used[a.lines[i]] = true
+	return true
+}
+
+func (a *acceptance) unused(t *testing.T) {
+	t.Helper()
+	for _, line := range a.lines {
+		if !a.used[line] {
+			t.Errorf("accepted.txt: there is no such difference (any more): %s", line)
+		}
+	}
+}
+
+// globbed matches a text with a pattern in which "*" is any text.
+func globbed(pattern, text string) bool {
+	first, rest, more := strings.Cut(pattern, "*")
+	if !strings.HasPrefix(text, first) {
+		return false
+	}
+	text = text[len(first):]
+	if !more {
+		return text == ""
+	}
+	for i := range len(text) + 1 {
+		if globbed(rest, text[i:]) {
+			return true
+		}
+	}
+	return false
+}
+

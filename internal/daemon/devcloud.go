@@ -1,0 +1,243 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/config"
+	"github.com/gantry-project/gantry/driver/messaging/inproc"
+	"github.com/gantry-project/gantry/internal/devcloud"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/failpoint"
+)
+
+// CloudOptions of Cloud.
+type CloudOptions struct {
+	// State is the directory of everything that must survive.
+	State string
+	// Listen is the address of all services: HOST:PORT.
+	Listen string
+	// CertFile and KeyFile are of the certificate; without, only addresses of
+	// the loopback are served.
+	CertFile, KeyFile string
+	LogFile           string
+	Debug             bool
+	Failpoints        string
+	Version           string
+	// Ready is told how to go on once an instance can be made.
+	Ready io.Writer
+}
+
+// Times of the server: a client that is slower than the first is let go. What a
+// body may take is not bounded, since images are sent.
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+)
+
+// Cloud runs the embedded cloud with a compute service until ctx ends;
+// instances go on.
+func Cloud(ctx context.Context, o CloudOptions) (err error) {
+	if o.State, err = filepath.Abs(o.State); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.State, 0o700); err != nil {
+		return fmt.Errorf("state of the cloud: %w", err)
+	}
+	log, closeLog, err := logger(&config.Config{Default: config.Default{LogFile: o.LogFile, Debug: o.Debug}})
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	if err := failpoint.Arm(o.Failpoints); err != nil {
+		return err
+	}
+	unlock, err := lockState(o.State)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	listener, url, err := o.listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }() // the server has closed it
+	broker := inproc.NewBroker()
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	c, err := devcloud.Open(ctx, devcloud.Options{
+		State: o.State, URL: url, Host: host, Transport: inproc.New(broker), Log: log,
+	})
+	if err != nil {
+		return fmt.Errorf("open the cloud: %w", err)
+	}
+	run := &embedded{o: o, cloud: c, broker: broker, url: url, host: host, log: log}
+	return errors.Join(run.serve(ctx, listener), c.Close())
+}
+
+// embedded is one run of Cloud.
+type embedded struct {
+	o         CloudOptions
+	cloud     *devcloud.Cloud
+	broker    *inproc.Broker
+	url, host string
+	log       zerolog.Logger
+}
+
+func (e *embedded) serve(ctx context.Context, l net.Listener) error {
+	group, ctx := errgroup.WithContext(ctx)
+	server := &http.Server{
+		Handler: e.cloud.Handler(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	group.Go(func() error {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		return server.Shutdown(ending)
+	})
+	group.Go(func() error { return e.cloud.Run(ctx) })
+	group.Go(func() error { return e.compute(ctx) })
+	group.Go(func() error { return e.greet(ctx) })
+	return group.Wait()
+}
+
+// compute is the compute service: the one that a real OpenStack gets, with this
+// cloud for its control plane.
+func (e *embedded) compute(ctx context.Context) error {
+	cfg, err := config.Load(config.Sources{Overrides: e.overrides()})
+	if err != nil {
+		return err
+	}
+	return runCompute(ctx, cfg, e.o.Version, e.log, func(_ context.Context, cfg *config.Config, log zerolog.Logger) (*wire, error) {
+		return newWire(inproc.New(e.broker), cfg, log)
+	})
+}
+
+// overrides is the configuration of the compute service.
+func (e *embedded) overrides() []string {
+	set := []string{
+		"DEFAULT.host=" + e.host, "DEFAULT.my_ip=127.0.0.1", "DEFAULT.transport_url=inproc://",
+		"DEFAULT.state_path=" + filepath.Join(e.o.State, "compute"), "DEFAULT.periodic_fuzzy_delay=0",
+		"gantry.cgroup=" + cgroupOf(e.o.State), "service_user.send_service_user_token=true",
+	}
+	for section, user := range map[string]string{
+		"keystone_authtoken": "nova", "service_user": "nova", "glance": "glance", "placement": "placement", "neutron": "neutron",
+	} {
+		for key, value := range map[string]string{
+			"auth_url": e.url + "/identity/v3", "username": user, "password": e.cloud.ServicePassword(), "project_name": "service",
+			"user_domain_id": "default", "project_domain_id": "default", "cafile": e.o.CertFile,
+		} {
+			set = append(set, section+"."+key+"="+value)
+		}
+	}
+	return set
+}
+
+// greet waits until the cloud can be used and says how.
+func (e *embedded) greet(ctx context.Context) error {
+	if err := e.cloud.AwaitHost(ctx, e.host); err != nil {
+		return nil //nolint:nilerr // the end came first; whoever ended it says why
+	}
+	e.log.Info().Str("url", e.url).Msg("cloud ready")
+	_, err := fmt.Fprintf(e.o.Ready, greeting, e.url, e.o.State, e.o.State, e.o.State)
+	return err
+}
+
+const greeting = `The cloud is up at %s. In another shell:
+
+  eval "$(gantry cloud env --state %s)"              # the administrator
+  eval "$(gantry cloud env --state %s --user demo)"  # a tenant
+  openstack server create --image busybox --flavor m1.tiny --network private --wait first
+  openstack console log show first
+
+or with %s/clouds.yaml: export OS_CLIENT_CONFIG_FILE of it, OS_CLOUD=gantry or gantry-demo.
+`
+
+// listen opens the address and returns the URL that clients use.
+func (o CloudOptions) listen(ctx context.Context) (net.Listener, string, error) {
+	host, _, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return nil, "", fmt.Errorf("listen on %q: %w: %w", o.Listen, err, errdefs.ErrInvalid)
+	}
+	if (o.CertFile == "") != (o.KeyFile == "") {
+		return nil, "", fmt.Errorf("a certificate needs its key, and a key its certificate: %w", errdefs.ErrInvalid)
+	}
+	if ip := net.ParseIP(host); o.CertFile == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return nil, "", fmt.Errorf("listen on %s: not the loopback: passwords and tokens would be readable on the way; "+
+			"give --tls-cert and --tls-key, or listen on 127.0.0.1: %w", o.Listen, errdefs.ErrInvalid)
+	}
+	var config *tls.Config
+	if o.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(o.CertFile, o.KeyFile)
+		if err != nil {
+			return nil, "", fmt.Errorf("certificate of the cloud: %w", err)
+		}
+		config = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Listen)
+	if err != nil {
+		return nil, "", fmt.Errorf("listen for the cloud: %w", err)
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String()) // asked for port 0: the one that we got
+	if err != nil {
+		return nil, "", err
+	}
+	url := "http://" + net.JoinHostPort(host, port)
+	if config != nil {
+		l, url = tls.NewListener(l, config), "https://"+net.JoinHostPort(host, port)
+	}
+	return l, url, nil
+}
+
+// CloudEnv returns the shell settings of a user, "admin" or "demo".
+func CloudEnv(state, user string) ([]byte, error) {
+	text, err := devcloud.Env(state, user)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("no cloud has been started with the state in %s", state)
+	}
+	return text, err
+}
+
+
+// lockState keeps a second cloud away from a state directory until done is
+// called, or the process ends.
+func lockState(dir string) (done func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state of the cloud: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("another cloud runs with the state in %s: %w", dir, errdefs.ErrConflict)
+	}
+	return func() { _ = f.Close() }, nil
+}
+
+// cgroupOf names the control group of a cloud's instances: several may run on
+// one host.
+func cgroupOf(state string) string {
+	sum := sha256.Sum256([]byte(state))
+	return fmt.Sprintf("gantry-cloud-%x", sum[:4])
+}
