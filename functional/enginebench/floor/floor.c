@@ -1,9 +1,10 @@
 /* floor: the system calls of one container start and nothing else.
  *
- * It starts N containers after each other the way the engine does it - pinned user and network namespaces, control groups with
- * limits, id-mapped overlay, mounts, masks, pivot_root, capabilities, system call filter, execve - from one resident process
- * without any record, console log or error text, and prints the medians in microseconds. Each container runs /bin/sleep and is
- * killed and removed outside of the timed part.
+ * It starts N containers after each other the way the engine does it - one write of a record that is synced, the directories of
+ * a disk, user and network namespace, control groups with limits, id-mapped overlay that is attached nowhere on the host, a stage
+ * instead of the host's mounts, mounts, masks, pivot_root, capabilities, system call filter, execve - from one resident process
+ * without console log or error text, and prints the medians in microseconds. Each container runs /bin/sleep and is killed and
+ * removed outside of the timed part.
  *
  * floor N WORK ROOTFS FILTER: WORK is an empty directory, ROOTFS a directory with busybox, FILTER the compiled filter as an
  * array of struct sock_filter. Root only; the hybrid layout of control groups or pure v2.
@@ -11,6 +12,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/mount.h>
@@ -30,6 +32,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -54,8 +58,8 @@ static uint64_t now(void)
 
 static const char *work, *rootfs;
 static struct sock_fprog filter;
-static const char *v1[] = {"memory", "cpu", "pids", "devices", "freezer", "cpuset", NULL};
-static int hybrid;
+static const char *v1[] = {"cpu", "cpuacct", "memory", "devices", "freezer", "pids", "systemd", NULL};
+static int hybrid, stage, record, terminal;
 
 static void put(const char *path, const char *text)
 {
@@ -71,7 +75,7 @@ static void group_path(char *out, const char *controller, int i, const char *fil
 	else sprintf(out, "/sys/fs/cgroup/gantry-floor-%d/%s", i, file);
 }
 
-/* groups makes the control groups with limits and returns their opened cgroup.procs files. */
+/* groups makes the control groups with limits and returns their opened files "tasks", and last a directory to be born in. */
 static int groups(int i, int *fds)
 {
 	char p[256];
@@ -82,33 +86,33 @@ static int groups(int i, int *fds)
 		group_path(p, "", i, "memory.max"); put(p, "268435456");
 		group_path(p, "", i, "pids.max"); put(p, "512");
 		group_path(p, "", i, "cpu.weight"); put(p, "50");
-		group_path(p, "", i, "cgroup.procs");
-		fds[n++] = CHECK(open(p, O_WRONLY | O_CLOEXEC));
+		group_path(p, "", i, "");
+		fds[n++] = CHECK(open(p, O_PATH | O_DIRECTORY | O_CLOEXEC));
 		return n;
 	}
 	for (int k = 0; v1[k]; k++) {
 		group_path(p, v1[k], i, "");
 		CHECK(mkdir(p, 0755));
-		if (!strcmp(v1[k], "memory")) { group_path(p, v1[k], i, "memory.limit_in_bytes"); put(p, "268435456"); }
-		if (!strcmp(v1[k], "cpu")) { group_path(p, v1[k], i, "cpu.shares"); put(p, "512"); }
-		if (!strcmp(v1[k], "pids")) { group_path(p, v1[k], i, "pids.max"); put(p, "512"); }
-		if (!strcmp(v1[k], "cpuset")) {
-			group_path(p, v1[k], i, "cpuset.cpus"); put(p, "0-1");
-			group_path(p, v1[k], i, "cpuset.mems"); put(p, "0");
-		}
-		if (!strcmp(v1[k], "devices")) {
-			static const char *allow[] = {"c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm", NULL};
-			group_path(p, v1[k], i, "devices.deny"); put(p, "a");
-			group_path(p, v1[k], i, "devices.allow");
-			for (int a = 0; allow[a]; a++) put(p, allow[a]);
-		}
-		group_path(p, v1[k], i, "cgroup.procs");
-		fds[n++] = CHECK(open(p, O_WRONLY | O_CLOEXEC));
 	}
 	group_path(p, "unified", i, "");
 	CHECK(mkdir(p, 0755));
-	group_path(p, "unified", i, "cgroup.procs");
-	fds[n++] = CHECK(open(p, O_WRONLY | O_CLOEXEC));
+	group_path(p, "memory", i, "memory.limit_in_bytes"); put(p, "268435456");
+	group_path(p, "memory", i, "memory.memsw.limit_in_bytes");
+	if (access(p, F_OK) == 0) put(p, "268435456");
+	group_path(p, "cpu", i, "cpu.shares"); put(p, "512");
+	group_path(p, "pids", i, "pids.max"); put(p, "512");
+	group_path(p, "devices", i, "devices.deny"); put(p, "a");
+	static const char *allow[] = {"c 136:* rwm", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", NULL};
+	group_path(p, "devices", i, "devices.allow");
+	int fd = CHECK(open(p, O_WRONLY | O_CLOEXEC));
+	for (int a = 0; allow[a]; a++) CHECK(write(fd, allow[a], strlen(allow[a])));
+	close(fd);
+	for (int k = 0; v1[k]; k++) {
+		group_path(p, v1[k], i, "tasks");
+		fds[n++] = CHECK(open(p, O_WRONLY | O_CLOEXEC));
+	}
+	group_path(p, "unified", i, "");
+	fds[n++] = CHECK(open(p, O_PATH | O_DIRECTORY | O_CLOEXEC));
 	return n;
 }
 
@@ -120,11 +124,11 @@ static void ungroup(int i)
 	group_path(p, "unified", i, ""); rmdir(p);
 }
 
-/* namespaces makes and pins the user and the network namespace. */
-static void namespaces(int i)
+/* namespaces makes the user and the network namespace. */
+static void namespaces(int i, int *user, int *net)
 {
 	int gate[2], ready[2];
-	char p[256], q[256], map[64], c;
+	char p[256], map[64], c;
 	CHECK(pipe2(gate, O_CLOEXEC));
 	CHECK(pipe2(ready, O_CLOEXEC));
 	pid_t pid = CHECK(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
@@ -138,36 +142,39 @@ static void namespaces(int i)
 	sprintf(map, "0 %u %u\n", FIRST + i * IDS, IDS);
 	sprintf(p, "/proc/%d/uid_map", pid); put(p, map);
 	sprintf(p, "/proc/%d/gid_map", pid); put(p, map);
-	for (int k = 0; k < 2; k++) {
-		sprintf(p, "/proc/%d/ns/%s", pid, k ? "net" : "user");
-		sprintf(q, "%s/%d/%s", work, i, k ? "net" : "user");
-		close(CHECK(open(q, O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, 0600)));
-		CHECK(mount(p, q, "", MS_BIND, ""));
-	}
+	sprintf(p, "/proc/%d/ns/user", pid); *user = CHECK(open(p, O_RDONLY | O_CLOEXEC));
+	sprintf(p, "/proc/%d/ns/net", pid); *net = CHECK(open(p, O_RDONLY | O_CLOEXEC));
 	SOFT(write(gate[1], "g", 1));
 	for (int k = 0; k < 2; k++) { close(gate[k]); close(ready[k]); }
 	waitpid(pid, NULL, 0);
 }
 
-/* overlay mounts the container's disk over an id-mapped layer. */
-static void overlay(int i)
+/* mapped clones a mount with the ids of a user namespace. */
+static int mapped(const char *path, int user)
 {
+	struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP | MOUNT_ATTR_NODEV, .attr_clr = MOUNT_ATTR_NOSUID, .propagation = MS_PRIVATE, .userns_fd = user};
+	int fd = CHECK(syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+	CHECK(syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof attr));
+	return fd;
+}
+
+/* overlay makes the mount of the container's disk over id-mapped layers, attached nowhere. */
+static int overlay(int i, int user)
+{
+	static const char *settings[] = {"source", "floor", "redirect_dir", "nofollow", "metacopy", "off", "index", "off", NULL};
 	char p[256];
-	sprintf(p, "%s/%d/user", work, i);
-	int user = CHECK(open(p, O_RDONLY | O_CLOEXEC));
-	struct mount_attr attr = {.attr_set = MOUNT_ATTR_IDMAP, .userns_fd = user};
-	int low = CHECK(syscall(SYS_open_tree, AT_FDCWD, rootfs, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
-	CHECK(syscall(SYS_mount_setattr, low, "", AT_EMPTY_PATH, &attr, sizeof attr));
-	sprintf(p, "%s/%d/disk", work, i);
-	int disk = CHECK(syscall(SYS_open_tree, AT_FDCWD, p, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
-	CHECK(syscall(SYS_mount_setattr, disk, "", AT_EMPTY_PATH, &attr, sizeof attr));
-	close(user);
+	sprintf(p, "%s/%d", work, i);
+	int disk = mapped(p, user), low = mapped(rootfs, user);
+	sprintf(p, "%s/skeleton", work);
+	int lowest = mapped(p, user);
 	int up = CHECK(openat(disk, "upper", O_PATH | O_DIRECTORY | O_CLOEXEC));
 	int wk = CHECK(openat(disk, "work", O_PATH | O_DIRECTORY | O_CLOEXEC));
 	int fs = CHECK(syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC));
 	CHECK(syscall(SYS_fsconfig, fs, FSCONFIG_SET_FD, "lowerdir+", NULL, low));
+	CHECK(syscall(SYS_fsconfig, fs, FSCONFIG_SET_FD, "lowerdir+", NULL, lowest));
 	CHECK(syscall(SYS_fsconfig, fs, FSCONFIG_SET_FD, "upperdir", NULL, up));
 	CHECK(syscall(SYS_fsconfig, fs, FSCONFIG_SET_FD, "workdir", NULL, wk));
+	for (int k = 0; settings[k]; k += 2) CHECK(syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, settings[k], settings[k + 1], 0));
 	struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
 	struct __user_cap_data_struct sets[2];
 	CHECK(syscall(SYS_capget, &head, sets));
@@ -179,9 +186,8 @@ static void overlay(int i)
 	setfsgid(0);
 	CHECK(syscall(SYS_capset, &head, sets));
 	int mnt = CHECK(syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV));
-	sprintf(p, "%s/%d/root", work, i);
-	CHECK(syscall(SYS_move_mount, mnt, "", AT_FDCWD, p, MOVE_MOUNT_F_EMPTY_PATH));
-	close(mnt); close(fs); close(up); close(wk); close(disk); close(low);
+	close(fs); close(up); close(wk); close(disk); close(low); close(lowest);
+	return mnt;
 }
 
 #define HIDE (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
@@ -218,12 +224,43 @@ static void bind_file(int dir, const char *path, int dev, const char *name)
 	close(fd);
 }
 
-static void mounts(int root)
+/* cgroup shows the container's own part of a hierarchy. */
+static void cgroup(int dir, const char *name)
+{
+	int fs = CHECK(syscall(SYS_fsopen, "cgroup", FSOPEN_CLOEXEC));
+	CHECK(syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, name, NULL, 0));
+	CHECK(syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+	int mnt = CHECK(syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, HIDE | MOUNT_ATTR_RDONLY));
+	close(fs);
+	CHECK(mkdirat(dir, name, 0755));
+	CHECK(syscall(SYS_move_mount, mnt, "", dir, name, MOVE_MOUNT_F_EMPTY_PATH));
+	close(mnt);
+}
+
+/* cgroups mounts what programs size themselves by. */
+static void cgroups(int sys)
+{
+	int at = CHECK(below(sys, "fs/cgroup", O_PATH)), mnt;
+	if (hybrid) {
+		static const char *options[] = {"mode", "755", "size", "64k", NULL};
+		mnt = filesystem("tmpfs", HIDE, options);
+	} else mnt = filesystem("cgroup2", HIDE | MOUNT_ATTR_RDONLY, NULL);
+	CHECK(syscall(SYS_move_mount, mnt, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
+	close(at);
+	if (hybrid) {
+		struct mount_attr ro = {.attr_set = MOUNT_ATTR_RDONLY};
+		cgroup(mnt, "cpu"); cgroup(mnt, "cpuacct"); cgroup(mnt, "memory"); cgroup(mnt, "pids");
+		CHECK(syscall(SYS_mount_setattr, mnt, "", AT_EMPTY_PATH, &ro, sizeof ro));
+	}
+}
+
+static void mounts(int root, int status)
 {
 	int proc = filesystem("proc", HIDE, NULL);
 	attach(proc, root, "proc");
 	int sys = filesystem("sysfs", HIDE | MOUNT_ATTR_RDONLY, NULL);
 	attach(sys, root, "sys");
+	cgroups(sys);
 	static const char *dev_options[] = {"mode", "755", "size", "65536k", NULL};
 	int dev = filesystem("tmpfs", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, dev_options);
 	attach(dev, root, "dev");
@@ -246,20 +283,25 @@ static void mounts(int root)
 	int master = CHECK(openat(pts, "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)), unlocked = 0;
 	CHECK(ioctl(master, TIOCSPTLCK, &unlocked));
 	int slave = CHECK(ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
-	CHECK(fchown(slave, 0, 5));
+	struct winsize size = {24, 80, 0, 0};
+	CHECK(ioctl(slave, TIOCSWINSZ, &size));
+	CHECK(fchown(slave, 0, -1));
+	struct iovec body = {"c", 1};
+	union { struct cmsghdr head; char room[CMSG_SPACE(sizeof(int))]; } rights = {.head = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
+	memcpy(CMSG_DATA(&rights.head), &master, sizeof master);
+	struct msghdr message = {.msg_iov = &body, .msg_iovlen = 1, .msg_control = rights.room, .msg_controllen = sizeof rights.room};
+	CHECK(sendmsg(status, &message, 0));
+	close(master);
 	bind_file(pts, "0", dev, "console");
 	/* sysctls */
 	int fd = CHECK(below(proc, "sys/net/ipv4/ping_group_range", O_WRONLY)); CHECK(write(fd, "0 65535", 7)); close(fd);
 	fd = CHECK(below(proc, "sys/net/ipv4/ip_unprivileged_port_start", O_WRONLY)); CHECK(write(fd, "0", 1)); close(fd);
 	CHECK(sethostname("floor", 5));
 	/* masks */
-	static const char *mask_options[] = {"mode", "555", "size", "4k", NULL};
-	int empty = filesystem("tmpfs", HIDE | MOUNT_ATTR_RDONLY, mask_options);
-	CHECK(syscall(SYS_move_mount, empty, "", AT_FDCWD, "/proc", MOVE_MOUNT_F_EMPTY_PATH));
 	static const char *masked[] = {"proc/acpi", "proc/asound", "proc/interrupts", "proc/kcore", "proc/keys", "proc/latency_stats", "proc/sched_debug", "proc/scsi", "proc/timer_list", "proc/timer_stats", "sys/firmware", "sys/devices/virtual/powercap", NULL};
 	for (int k = 0; masked[k]; k++) {
 		int target = below(root, masked[k], O_PATH | O_DIRECTORY), clone;
-		if (target >= 0) clone = CHECK(syscall(SYS_open_tree, empty, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH));
+		if (target >= 0) clone = CHECK(syscall(SYS_open_tree, AT_FDCWD, "/mask", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
 		else {
 			target = below(root, masked[k], O_PATH);
 			if (target < 0) continue;
@@ -286,16 +328,63 @@ static void mounts(int root)
 	for (int k = 0; k < 3; k++) CHECK(dup3(slave, k, 0));
 }
 
-static void child(int user, int net, int root_dir, int status, const int *procs, int n)
+/* set_stage makes a mount namespace with next to nothing in it, to copy instead of the host's. */
+static void set_stage(void)
 {
-	struct rlimit core = {0, 0};
-	CHECK(prlimit(0, RLIMIT_CORE, &core, NULL));
+	int gate[2], ready[2];
+	char p[64], c;
+	CHECK(pipe2(gate, O_CLOEXEC));
+	CHECK(pipe2(ready, O_CLOEXEC));
+	pid_t pid = CHECK(fork());
+	if (pid == 0) {
+		static const char *dirs[] = {"dev", "proc", "sys", "mask", NULL}, *options[] = {"mode", "555", "size", "4k", NULL};
+		static const struct { const char *name; int major, minor; } nodes[] = {{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
+		CHECK(unshare(CLONE_NEWNS));
+		CHECK(mount(0, "/", 0, MS_REC | MS_PRIVATE, 0));
+		int root = filesystem("tmpfs", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, options);
+		CHECK(syscall(SYS_move_mount, root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH));
+		umask(0);
+		for (int k = 0; dirs[k]; k++) CHECK(mkdirat(root, dirs[k], 0555));
+		for (int k = 0; k < 6; k++) {
+			sprintf(p, "dev/%s", nodes[k].name);
+			CHECK(mknodat(root, p, S_IFCHR | 0666, makedev(nodes[k].major, nodes[k].minor)));
+		}
+		struct mount_attr ro = {.attr_set = MOUNT_ATTR_RDONLY}, hide = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV};
+		for (int k = 0; k < 3; k++) {
+			sprintf(p, "/%s", dirs[k]);
+			int mnt = CHECK(syscall(SYS_open_tree, k ? AT_FDCWD : root, k ? p : "dev", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+			if (k == 0) CHECK(syscall(SYS_mount_setattr, mnt, "", AT_EMPTY_PATH, &ro, sizeof ro));
+			CHECK(syscall(SYS_move_mount, mnt, "", root, dirs[k], MOVE_MOUNT_F_EMPTY_PATH));
+		}
+		CHECK(syscall(SYS_mount_setattr, root, "", AT_EMPTY_PATH, &hide, sizeof hide));
+		CHECK(fchdir(root));
+		CHECK(syscall(SYS_pivot_root, ".", "."));
+		CHECK(umount2(".", MNT_DETACH));
+		SOFT(write(ready[1], "r", 1));
+		SOFT(read(gate[0], &c, 1));
+		_exit(0);
+	}
+	close(ready[1]);
+	if (read(ready[0], &c, 1) != 1) fail("stage", __LINE__);
+	sprintf(p, "/proc/%d/ns/mnt", pid);
+	stage = CHECK(open(p, O_RDONLY | O_CLOEXEC));
+	SOFT(write(gate[1], "g", 1));
+	waitpid(pid, NULL, 0);
+	close(gate[0]); close(gate[1]); close(ready[0]);
+}
+
+static void child(int user, int net, int root, int status, const int *tasks, int n)
+{
+	static const struct { int what; struct rlimit value; } limits[] = {
+		{RLIMIT_NOFILE, {1024, 4096}}, {RLIMIT_MEMLOCK, {8 << 20, 8 << 20}}, {RLIMIT_MSGQUEUE, {800 << 10, 800 << 10}}, {RLIMIT_CORE, {0, 0}}};
+	for (int k = 0; k < 4; k++) CHECK(prlimit(0, limits[k].what, &limits[k].value, NULL));
 	put("/proc/self/oom_score_adj", "0");
-	for (int k = 0; k < n; k++) { CHECK(write(procs[k], "0", 1)); close(procs[k]); }
-	CHECK(fchdir(root_dir));
+	for (int k = 0; k < n; k++) { CHECK(write(tasks[k], "0", 1)); close(tasks[k]); }
+	CHECK(prctl(PR_SET_DUMPABLE, 0));
+	CHECK(setns(stage, CLONE_NEWNS));
 	CHECK(setns(net, CLONE_NEWNET));
 	CHECK(setns(user, CLONE_NEWUSER));
-	CHECK(unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP | CLONE_NEWPID));
+	CHECK(unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP | CLONE_NEWPID | CLONE_NEWTIME));
 	CHECK(syscall(SYS_setgroups, 0, 0));
 	CHECK(syscall(SYS_setresgid, 0, 0, 0));
 	CHECK(syscall(SYS_setresuid, 0, 0, 0));
@@ -303,10 +392,8 @@ static void child(int user, int net, int root_dir, int status, const int *procs,
 	if (pid) { SOFT(write(status, &pid, sizeof pid)); _exit(0); }
 	CHECK(setsid());
 	SOFT(syscall(SYS_keyctl, 1, 0));
-	CHECK(mount(0, "/", 0, MS_REC | MS_PRIVATE, 0));
-	int root = CHECK(syscall(SYS_open_tree, AT_FDCWD, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE));
 	CHECK(syscall(SYS_move_mount, root, "", AT_FDCWD, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
-	mounts(root);
+	mounts(root, status);
 	CHECK(syscall(SYS_close_range, status + 1, ~0u, 0));
 	const uint64_t keep = 0x00000000a0c425fbull; /* the default profile's capabilities */
 	CHECK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0));
@@ -324,34 +411,43 @@ static void child(int user, int net, int root_dir, int status, const int *procs,
 /* start returns the pid of the container's first process, which runs. */
 static pid_t start(int i)
 {
-	char p[256];
-	static const char *dirs[] = {"", "/disk", "/disk/upper", "/disk/work", "/root", NULL};
+	char p[256], q[256];
+	static const char *dirs[] = {"", "/upper", "/work", NULL};
+	static const char page[4096];
+	CHECK(pwrite(record, page, sizeof page, (off_t)i * sizeof page));
+	CHECK(fdatasync(record));
 	for (int k = 0; dirs[k]; k++) {
-		sprintf(p, "%s/%d%s", work, i, dirs[k]);
+		sprintf(p, "%s/.%d%s", work, i, dirs[k]);
 		CHECK(mkdir(p, 0755));
 	}
-	namespaces(i);
-	overlay(i);
-	int procs[16], n = groups(i, procs), status[2];
-	sprintf(p, "%s/%d/user", work, i);
-	int user = CHECK(open(p, O_RDONLY | O_CLOEXEC));
-	sprintf(p, "%s/%d/net", work, i);
-	int net = CHECK(open(p, O_RDONLY | O_CLOEXEC));
-	sprintf(p, "%s/%d/root", work, i);
-	int root = CHECK(open(p, O_PATH | O_DIRECTORY | O_CLOEXEC));
+	sprintf(p, "%s/.%d", work, i);
+	sprintf(q, "%s/%d", work, i);
+	CHECK(rename(p, q));
+	int user, net, groups_of[16], n = groups(i, groups_of), status[2];
+	namespaces(i, &user, &net);
+	int root = overlay(i, user);
 	CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, status));
 	/* the engine's child is a program of its own (its memory is not the engine's), so this one is forked, not vforked */
-	pid_t forked = CHECK(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
-	if (forked == 0) child(user, net, root, status[1], procs, n);
+	struct clone_args how = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = groups_of[n - 1]};
+	pid_t forked = CHECK(syscall(SYS_clone3, &how, sizeof how));
+	if (forked == 0) child(user, net, root, status[1], groups_of, n - 1);
 	close(status[1]);
 	pid_t pid = 0;
-	if (read(status[0], &pid, sizeof pid) != sizeof pid) fail("read pid", __LINE__);
-	char c;
-	SOFT(read(status[0], &c, 1)); /* closed by the execve */
+	for (;;) { /* of two processes, in any order: the number and the console; closed by the execve */
+		char body[sizeof pid], room[CMSG_SPACE(sizeof(int))];
+		struct iovec iov = {body, sizeof body};
+		struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+		ssize_t got = recvmsg(status[0], &message, MSG_CMSG_CLOEXEC);
+		if (got <= 0) break;
+		if (got == sizeof pid) memcpy(&pid, body, sizeof pid);
+		else memcpy(&terminal, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof terminal);
+	}
+	if (pid == 0) fail("read pid", __LINE__);
+	int pidfd = CHECK(syscall(SYS_pidfd_open, pid, 0));
 	close(status[0]);
 	waitpid(forked, NULL, 0);
-	for (int k = 0; k < n; k++) close(procs[k]);
-	close(user); close(net); close(root);
+	for (int k = 0; k < n; k++) close(groups_of[k]);
+	close(user); close(net); close(root); close(pidfd);
 	return pid;
 }
 
@@ -362,13 +458,11 @@ static void stop(int i, pid_t pid)
 	int st;
 	waitpid(pid, &st, 0);
 	if (!WIFSIGNALED(st)) { fprintf(stderr, "floor: container %d ended by itself\n", i); exit(1); }
-	static const char *mounted[] = {"root", "user", "net", NULL};
-	for (int k = 0; mounted[k]; k++) { sprintf(p, "%s/%d/%s", work, i, mounted[k]); umount2(p, MNT_DETACH); }
+	close(terminal);
 	ungroup(i);
 	sprintf(p, "rm -rf '%s/%d'", work, i);
 	SOFT(system(p));
 }
-
 
 int main(int argc, char **argv)
 {
@@ -382,6 +476,13 @@ int main(int argc, char **argv)
 	filter.filter = code;
 	close(fd);
 	hybrid = access("/sys/fs/cgroup/cgroup.procs", F_OK) != 0;
+	char p[512];
+	sprintf(p, "%s/record", work);
+	record = CHECK(open(p, O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+	CHECK(posix_fallocate(record, 0, n * 4096l));
+	static const char *skeleton[] = {"", "/dev", "/proc", "/sys", NULL};
+	for (int k = 0; skeleton[k]; k++) { sprintf(p, "%s/skeleton%s", work, skeleton[k]); CHECK(mkdir(p, 0755)); }
+	set_stage();
 	uint64_t *took = calloc(n, sizeof *took);
 	for (int i = 0; i < n; i++) {
 		uint64_t began = now();
@@ -389,6 +490,8 @@ int main(int argc, char **argv)
 		took[i] = now() - began;
 		stop(i, pid);
 	}
+	sprintf(p, "rm -rf '%s/skeleton' '%s/record'", work, work);
+	SOFT(system(p));
 	for (int i = 0; i < n; i++) printf("%llu\n", (unsigned long long)took[i] / 1000);
 	return 0;
 }
