@@ -130,6 +130,11 @@ func (e *embedded) compute(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	select {
+	case <-e.cloud.Heard():
+	case <-ctx.Done():
+		return nil
+	}
 	return runCompute(ctx, cfg, e.o.Version, e.log, func(_ context.Context, cfg *config.Config, log zerolog.Logger) (*wire, error) {
 		return newWire(inproc.New(e.broker), cfg, log)
 	})

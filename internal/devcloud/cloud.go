@@ -3,11 +3,21 @@ package devcloud
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"path/filepath"
+	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/internal/devcloud/cell"
+	"github.com/gantry-project/gantry/internal/devcloud/conductor"
+	"github.com/gantry-project/gantry/internal/devcloud/identity"
+	"github.com/gantry-project/gantry/internal/devcloud/placement"
+	"github.com/gantry-project/gantry/internal/devcloud/rest"
+	"github.com/gantry-project/gantry/internal/devcloud/scheduler"
 )
 
 // Options of a Cloud.
@@ -18,6 +28,9 @@ type Options struct {
 	URL string
 	// Host is the name of the compute service that has this machine.
 	Host string
+	// Busybox is a static busybox, which becomes the image of that name in a new
+	// cloud.
+	Busybox string
 	// Transport reaches the compute service. Close closes it.
 	Transport messaging.Transport
 	Log       zerolog.Logger
@@ -27,19 +40,99 @@ type Options struct {
 type Cloud struct {
 	o         Options
 	passwords passwords
+	mux       *http.ServeMux
+	identity  *identity.Service
+	placement *placement.Service
+	cell      *cell.Store
+	conductor *conductor.Conductor
+	closes    []func() error
+	heard     chan struct{} // closed when compute services are heard
 }
 
-// Open opens the state, which is made when it is not there.
-func Open(_ context.Context, o Options) (*Cloud, error) {
-	p, err := loadPasswords(o.State)
-	if err != nil {
+// Open opens the state, which is made when it is not there, and joins the
+// services. Nothing is served before the caller serves Handler and calls Run.
+func Open(ctx context.Context, o Options) (_ *Cloud, err error) {
+	c := &Cloud{o: o, mux: http.NewServeMux(), closes: []func() error{o.Transport.Close}, heard: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}()
+	if c.passwords, err = loadPasswords(o.State); err != nil {
 		return nil, err
 	}
-	return &Cloud{o: o, passwords: p}, nil
+	if err := c.openIdentity(ctx); err != nil {
+		return nil, err
+	}
+	if c.placement, err = placement.New(ctx, placement.Options{Path: c.path("placement.db"), Auth: c.identity, Log: o.Log}); err != nil {
+		return nil, err
+	}
+	c.closes = append(c.closes, c.placement.Close)
+	c.mount("/placement", c.placement.Handler())
+	if err := c.openCompute(ctx); err != nil {
+		return nil, err
+	}
+	return c, c.writeEnv()
+}
+
+func (c *Cloud) path(name string) string { return filepath.Join(c.o.State, name) }
+
+func (c *Cloud) mount(prefix string, h http.Handler) {
+	h = rest.Mount(prefix, h)
+	c.mux.Handle(prefix, h)
+	c.mux.Handle(prefix+"/", h)
+}
+
+// openIdentity opens the identity service with the users that others need.
+func (c *Cloud) openIdentity(ctx context.Context) (err error) {
+	if c.identity, err = identity.New(ctx, identity.Options{Path: c.path("identity.db"), Log: c.o.Log}); err != nil {
+		return err
+	}
+	c.closes = append(c.closes, c.identity.Close)
+	c.mount("/identity", c.identity.Handler())
+	b := identity.BootstrapRequest{
+		Region: Region, Projects: []string{"admin", "demo", "service"},
+		Users: []identity.BootstrapUser{
+			{Name: "admin", Password: c.passwords.Admin, Project: "admin", Roles: map[string][]string{"admin": {"admin"}, "": {"admin"}}},
+			{Name: "demo", Password: c.passwords.Demo, Project: "demo", Roles: map[string][]string{"demo": {"member"}}},
+		},
+	}
+	for _, name := range []string{"nova", "neutron", "glance", "placement"} {
+		b.Users = append(b.Users, identity.BootstrapUser{
+			Name: name, Password: c.passwords.Service, Generated: true, Project: "service", Roles: map[string][]string{"service": {"admin", "service"}},
+		})
+	}
+	for _, s := range []struct{ kind, name, path string }{
+		{"identity", "keystone", "/identity/v3"}, {"image", "glance", "/image"}, {"compute", "nova", "/compute/v2.1"},
+		{"network", "neutron", "/network"}, {"placement", "placement", "/placement"},
+	} {
+		b.Services = append(b.Services, identity.BootstrapService{Type: s.kind, Name: s.name, URL: c.o.URL + s.path})
+	}
+	_, err = c.identity.Bootstrap(ctx, b)
+	return err
+}
+
+// openCompute opens what Nova is: the cell, scheduler, conductor and API.
+func (c *Cloud) openCompute(ctx context.Context) (err error) {
+	if c.cell, err = cell.Open(ctx, c.path("nova.db")); err != nil {
+		return err
+	}
+	c.closes = append(c.closes, c.cell.Close)
+	chooser := scheduler.New(scheduler.Options{Placement: c.placement, Nodes: c.cell, Log: c.o.Log})
+	c.conductor, err = conductor.New(conductor.Options{
+		Transport: c.o.Transport, Host: c.o.Host, Store: c.cell, Scheduler: chooser, Placement: c.placement, Log: c.o.Log,
+	})
+	return err
 }
 
 // Close closes the state, after Run has returned.
-func (c *Cloud) Close() error { return c.o.Transport.Close() }
+func (c *Cloud) Close() error {
+	var errs []error
+	for i := len(c.closes) - 1; i >= 0; i-- {
+		errs = append(errs, c.closes[i]())
+	}
+	return errors.Join(errs...)
+}
 
 // ServicePassword is the password of the service users nova, neutron, glance and
 // placement.
@@ -47,16 +140,48 @@ func (c *Cloud) ServicePassword() string { return c.passwords.Service }
 
 // Handler serves all APIs, each below its name: /identity, /image, /compute,
 // /network, /placement.
-func (c *Cloud) Handler() http.Handler { return http.NewServeMux() }
+func (c *Cloud) Handler() http.Handler { return c.mux }
 
-// Run works until ctx ends.
+// ending is what running tasks get when the cloud is asked to stop.
+const ending = 10 * time.Second
+
+// Heard is closed when Run hears compute services: what they call earlier is
+// lost, as with a broker that has no queue for it.
+func (c *Cloud) Heard() <-chan struct{} { return c.heard }
+
+// Run works until ctx ends. Once.
 func (c *Cloud) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.conductor.Serve(ctx, func() { close(c.heard) }) })
+	err := group.Wait()
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), ending)
+	defer cancel()
+	return errors.Join(err, c.conductor.Close(late))
 }
 
-// AwaitHost returns when a compute service of that host is up.
-func (c *Cloud) AwaitHost(ctx context.Context, _ string) error {
-	<-ctx.Done()
-	return errors.Join(ctx.Err())
+// AwaitHost returns when a compute service of that host is up and has room in
+// placement, so that an instance can be made there; or when ctx ends.
+func (c *Cloud) AwaitHost(ctx context.Context, host string) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		up, err := c.usable(ctx, host)
+		if err == nil && up {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("await host %s: %w", host, ctx.Err()), err)
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *Cloud) usable(ctx context.Context, host string) (bool, error) {
+	services, err := c.cell.Services(ctx, cell.ServiceQuery{Host: host, Binary: "nova-compute"})
+	if err != nil || len(services) == 0 || !cell.Up(services[0], time.Now()) {
+		return false, err
+	}
+	found, err := c.placement.Candidates(ctx, placement.Request{Resources: map[string]int64{"VCPU": 1}, Limit: 1})
+	return len(found) > 0, err
 }
