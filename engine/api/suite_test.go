@@ -188,7 +188,7 @@ func TestErrorsKeepTheirClass(t *testing.T) {
 			"rm": f.Remove(ctx, "absent", false, api.Change{}), "pause": f.Pause(ctx, "absent", api.Change{}),
 			"checkpoint": f.Checkpoint(ctx, "absent", api.Checkpoint{Dir: "/x"}, api.Change{}),
 			"restore":    second(f.Restore(ctx, "absent", api.Restore{Dir: "/x"}, api.Change{})),
-			"wait": second(f.Wait(ctx, "absent")), "logs": second(f.Logs(ctx, "absent", api.LogsRequest{})),
+			"wait":       second(f.Wait(ctx, "absent")), "logs": second(f.Logs(ctx, "absent", api.LogsRequest{})),
 			"top": second(f.Top(ctx, "absent")), "stats": second(f.Stats(ctx, "absent")),
 			"cp in":  second(f.CopyIn(ctx, "absent", "/", bytes.NewReader(nil))),
 			"commit": second(f.Commit(ctx, "absent")),

@@ -121,34 +121,28 @@ func (c *call) talk(ctx context.Context, sock, images *os.File) (answer, error) 
 	}
 }
 
-// reason is the last error in criu's log that says something, for an error
-// text: what comes behind it is only that it failed.
+// reason is what criu's log ends with, for an error text: its last errors, but for
+// that it failed. The first of them tends to be the cause.
 func reason(path string) string {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return ""
 	}
-	last := ""
+	const shown, most = 3, 200
+	var errs []string
 	for line := range strings.Lines(string(text)) {
 		_, said, isError := strings.Cut(line, "Error (")
-		if !isError {
+		if !isError || strings.HasSuffix(strings.TrimSpace(said), "FAILED.") {
 			continue
 		}
 		if _, after, ok := strings.Cut(said, "): "); ok {
 			said = after
 		}
 		said = strings.TrimSpace(said)
-		if strings.HasSuffix(said, "FAILED.") && last != "" {
-			continue
-		}
-		last = said
+		errs = append(errs, said[:min(len(said), most)])
 	}
-	if last == "" {
+	if len(errs) == 0 {
 		return ""
 	}
-	const most = 256
-	if len(last) > most {
-		last = last[:most]
-	}
-	return ": " + strconv.Quote(last)
+	return ": " + strconv.Quote(strings.Join(errs[max(0, len(errs)-shown):], "; "))
 }

@@ -125,7 +125,7 @@ func TestDump(t *testing.T) {
 		}
 	}
 	m, err := Read(dir)
-	if err != nil || string(m.Caller) != "{\n\t\t\"id\": \"c\"\n\t}" || len(m.Mounts) != 2 || m.Mounts[1] != (Mount{Path: "/proc/keys", Device: "null"}) {
+	if err != nil || string(m.Caller) != "{\n\t\t\"id\": \"c\"\n\t}" || len(m.Mounts) != 2 || m.Mounts[1].Path != "/proc/keys" || m.Mounts[1].Device != "null" {
 		t.Errorf("manifest %+v, %v", m, err)
 	}
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
@@ -212,7 +212,8 @@ func TestRestoreFails(t *testing.T) {
 	good := checkpointIn(t)
 	broken := func(data string) string {
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, manifestName), []byte(data), 0o600); err != nil {
+		err := os.WriteFile(filepath.Join(dir, manifestName), []byte(data), 0o600)
+		if err := errors.Join(err, os.Mkdir(filepath.Join(dir, imagesName), 0o711)); err != nil {
 			t.Fatal(err)
 		}
 		return dir
@@ -229,8 +230,8 @@ func TestRestoreFails(t *testing.T) {
 		"no checkpoint": {dir: t.TempDir(), is: errdefs.ErrNotFound},
 		"no JSON":       {dir: broken("{"), is: errdefs.ErrCorrupt},
 		"no root":       {root: "/nowhere", want: "/nowhere"},
-		"a host's file": {dir: broken(manifest(`{"path":"/etc/x","cgroup":"/etc"}`)), is: errdefs.ErrCorrupt, want: "no control group"},
-		"no such group": {dir: broken(manifest(`{"path":"/sys/x","cgroup":"/sys/fs/cgroup/nowhere"}`)), is: errdefs.ErrConflict},
+		"a host's file": {dir: broken(manifest(`{"path":"/etc/x","options":"ro","cgroup":"/etc"}`)), is: errdefs.ErrCorrupt, want: "no control group"},
+		"no such group": {dir: broken(manifest(`{"path":"/sys/x","options":"ro","cgroup":"/sys/fs/cgroup/nowhere"}`)), is: errdefs.ErrConflict},
 	} {
 		if tt.dir == "" {
 			tt.dir = good
@@ -286,8 +287,8 @@ func FuzzParseAnswer(f *testing.F) {
 }
 
 func FuzzParseManifest(f *testing.F) {
-	f.Add([]byte(manifest(`{"path":"/dev/null","device":"null"}`)))
-	f.Add([]byte(manifest(`{"path":"/a]b","empty":true}`)))
+	f.Add([]byte(manifest(`{"path":"/dev/null","options":"ro,nosuid","device":"null"}`)))
+	f.Add([]byte(manifest(`{"path":"/a]b","options":"rw","empty":true}`)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := parseManifest(data)
 		if err != nil && !errors.Is(err, errdefs.ErrCorrupt) && !errors.Is(err, errdefs.ErrUnsupported) {

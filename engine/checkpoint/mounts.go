@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
@@ -14,11 +15,13 @@ import (
 )
 
 // A Mount is one that criu does not make: it shows something of the host, and
-// at a restore is bound from what takes its place. One of the other fields says
-// what it shows.
+// at a restore is bound from what takes its place. One of Device, Empty and
+// Cgroup says what it shows.
 type Mount struct {
-	// Path is where it is mounted, inside.
-	Path string `json:"path"`
+	// Path is where it is mounted, inside, and Options are those of the mount, as
+	// in mountinfo (proc_pid_mountinfo(5), field 6).
+	Path    string `json:"path"`
+	Options string `json:"options"`
 	// Device is the name of a default device (runtime-spec, config-linux.md).
 	Device string `json:"device,omitempty"`
 	// Empty is a directory that hides another.
@@ -47,10 +50,29 @@ func (m Mount) check() error {
 	if m.Cgroup != "" {
 		what++
 	}
+	if _, err := m.flags(); err != nil {
+		return err
+	}
 	if what != 1 || !clean(m.Path) || m.Cgroup != "" && !clean(m.Cgroup) {
 		return fmt.Errorf("mount %q: %w", m.Path, errdefs.ErrCorrupt)
 	}
 	return nil
+}
+
+// flags are Options for mount(2).
+func (m Mount) flags() (flags uintptr, err error) {
+	known := map[string]uintptr{
+		"rw": 0, "ro": unix.MS_RDONLY, "nosuid": unix.MS_NOSUID, "nodev": unix.MS_NODEV, "noexec": unix.MS_NOEXEC,
+		"relatime": unix.MS_RELATIME, "noatime": unix.MS_NOATIME, "nodiratime": unix.MS_NODIRATIME, "nosymfollow": unix.MS_NOSYMFOLLOW,
+	}
+	for word := range strings.SplitSeq(m.Options, ",") {
+		flag, ok := known[word]
+		if !ok {
+			return 0, fmt.Errorf("mount %q: option %q: %w", m.Path, word, errdefs.ErrCorrupt)
+		}
+		flags |= flag
+	}
+	return flags, nil
 }
 
 // clean reports whether path may be part of criu's words for a mount.
@@ -111,7 +133,7 @@ func mountsOf(pid int) ([]*mountinfo.Info, error) {
 
 // describe finds out what a mount shows.
 func describe(root *os.File, m *mountinfo.Info, host []*mountinfo.Info) (Mount, error) {
-	out := Mount{Path: m.Mountpoint}
+	out := Mount{Path: m.Mountpoint, Options: m.Options}
 	unknown := fmt.Errorf("mount %s of type %s shows something of the host: %w", m.Mountpoint, m.FSType, errdefs.ErrUnsupported)
 	if isCgroup(m) {
 		for _, h := range host {
@@ -149,20 +171,25 @@ func describe(root *os.File, m *mountinfo.Info, host []*mountinfo.Info) (Mount, 
 	return out, unknown
 }
 
-// The stage is what takes the place of the host at a restore: the devices, the
-// empty directory, and the root. It covers a directory that every host has (FHS,
-// /mnt) in a mount namespace of criu's: the processes, which have no rights on
-// the host, must come there by its path.
+// The stage is what takes the place of the host at a restore: the mounts and the
+// root, each a mount with its options already, because criu does not give them to
+// a mount that shows the same as another. It covers a directory that every host
+// has (FHS, /mnt) in a mount namespace of criu's: the processes, which have no
+// rights on the host, must come there by its path.
 const (
-	stageDir   = "/mnt"
-	stageDev   = stageDir + "/dev"
-	stageEmpty = stageDir + "/empty"
-	stageRoot  = stageDir + "/root"
+	stageDir    = "/mnt"
+	stageRoot   = stageDir + "/root"
+	stageDev    = stageDir + "/dev"
+	stageEmpty  = stageDir + "/empty"
+	stageMounts = stageDir + "/mounts"
 )
+
+// stageOf is where criu finds the mount with a number.
+func stageOf(number int) string { return filepath.Join(stageMounts, strconv.Itoa(number)) }
 
 // setStage makes the stage in the mount namespace of the calling thread, which
 // must be a new one: nobody else sees it, and it ends with that.
-func setStage(root string) error {
+func setStage(root string, mounts []Mount) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -171,13 +198,12 @@ func setStage(root string) error {
 		return &os.PathError{Op: "open", Path: root, Err: err}
 	}
 	defer func() { _ = unix.Close(rootfs) }()
-	// without flags: what is bound from it may have none, and they cannot be cleared later
-	if err := unix.Mount("none", stageDir, "tmpfs", 0, "mode=711,size=64k"); err != nil {
+	if err := unix.Mount("none", stageDir, "tmpfs", 0, "mode=711,size=256k"); err != nil {
 		return fmt.Errorf("mount stage: %w", err)
 	}
 	unix.Umask(0) // the thread's own: a new mount namespace is not shared
-	for name, mode := range map[string]uint32{stageDev: 0o711, stageEmpty: 0o555, stageRoot: 0o711} {
-		if err := unix.Mkdir(name, mode); err != nil {
+	for _, name := range []string{stageRoot, stageDev, stageEmpty, stageMounts} {
+		if err := unix.Mkdir(name, 0o555); err != nil {
 			return fmt.Errorf("make stage: %w", err)
 		}
 	}
@@ -186,14 +212,45 @@ func setStage(root string) error {
 			return fmt.Errorf("make device %s: %w", name, err)
 		}
 	}
-	// a mount of its own, by which criu takes it
 	if err := unix.Mount(fmt.Sprintf("/proc/thread-self/fd/%d", rootfs), stageRoot, "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("bind root: %w", err)
+	}
+	for i, m := range mounts {
+		if err := m.stage(stageOf(i)); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Path, err)
+		}
 	}
 	return nil
 }
 
-// source is where criu finds what the mount shows.
+// stage binds what the mount shows to a file or directory that is made.
+func (m Mount) stage(at string) error {
+	source, err := m.source()
+	if err != nil {
+		return err
+	}
+	flags, err := m.flags()
+	if err != nil {
+		return err
+	}
+	if m.Device != "" {
+		err = unix.Mknod(at, unix.S_IFREG|0o400, 0)
+	} else {
+		err = unix.Mkdir(at, 0o500)
+	}
+	if err != nil {
+		return fmt.Errorf("make stage: %w", err)
+	}
+	if err := unix.Mount(source, at, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	if err := unix.Mount("", at, "", unix.MS_BIND|unix.MS_REMOUNT|flags, ""); err != nil {
+		return fmt.Errorf("set options: %w", err)
+	}
+	return nil
+}
+
+// source is what the mount shows.
 func (m Mount) source() (string, error) {
 	switch {
 	case m.Device != "":

@@ -47,8 +47,9 @@ func Restore(ctx context.Context, spec *process.Spec) (_ process.ForeignProcess,
 // restore is one that is under way.
 type restore struct {
 	spec *process.Spec
-	dir  string
-	made process.ForeignProcess
+	dir    string
+	mounts []Mount
+	made   process.ForeignProcess
 }
 
 func (r *restore) run(ctx context.Context) error {
@@ -59,13 +60,10 @@ func (r *restore) run(ctx context.Context) error {
 	opts := message{}.text(optRoot, stageRoot).flag(optFileLocks, true).flag(optOrphanPTY, true).
 		flag(optLinkRemap, true).number(optCgroups, cgroupsIgnore).number(optEmptyNS, unix.CLONE_NEWNET).
 		number(optNetworkLock, lockNothing)
-	for _, mount := range m.Mounts {
-		source, err := mount.source()
-		if err != nil {
-			return err
-		}
-		opts = opts.text(optExternal, mount.key()+":"+source)
+	for i, mount := range m.Mounts {
+		opts = opts.text(optExternal, mount.key()+":"+stageOf(i))
 	}
+	r.mounts = m.Mounts
 	c := call{
 		program: r.spec.Restore.Program, typ: typeRestore, opts: opts, dir: r.dir, logFile: "restore.log",
 		start: r.start, notified: r.notified,
@@ -97,9 +95,9 @@ func (r *restore) start(cmd *exec.Cmd) (images *os.File, err error) {
 		}
 		// before the stage covers anything, and of the new mount namespace
 		if images, err = os.Open(filepath.Join(r.dir, imagesName)); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", err, errdefs.ErrCorrupt)
 		}
-		if err := setStage(r.spec.Rootfs); err != nil {
+		if err := setStage(r.spec.Rootfs, r.mounts); err != nil {
 			return err
 		}
 		if err := joinTasks(r.spec.CgroupFiles); err != nil {
