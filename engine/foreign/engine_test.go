@@ -52,7 +52,7 @@ func check(t *testing.T, err error) {
 // A container of another runtime has the life of any: limits and filter of the
 // engine's, a console, sessions, a second start, an end that is known.
 func TestEngine(t *testing.T) {
-	each(t, func(t *testing.T, p program, runtime string) {
+	each(t, programs(), func(t *testing.T, p program, runtime string) {
 		if !p.group {
 			refuseGroup(t, engineOn(t, runtime))
 			return

@@ -30,7 +30,7 @@ func engineVerbs() []Feature {
 		{"use, processes and events of containers", []string{"engine/api:TestStreams", "engine:TestTop", "engine:TestEventsOfALife", "engine:TestBus"}, ""},
 		{"files in and out of containers, also of hostile ones", []string{"engine:TestCopy", "engine/transfer:TestInOut", "engine/transfer:TestInRefuses", "engine/transfer:TestLinksLeadNowhere", "engine/transfer:TestRace"}, ""},
 		{"limits of a running container change", []string{"engine:TestUpdate"}, ""},
-		{"another OCI runtime by `gantry:runtime` of the flavor", []string{"engine/foreign:TestSuite", "engine/foreign:TestIsolation", "engine/foreign:TestEngine", "driver/local:TestUnbootableRequests/unknown_runtime"}, "with runc 1.1.5 and cgroup v1; crun and runsc not tried"},
+		{"another OCI runtime by `gantry:runtime` of the flavor", []string{"engine/foreign:TestSuite", "engine/foreign:TestIsolation", "engine/foreign:TestEngine", "driver/local:TestUnbootableRequests/unknown_runtime"}, "with runc 1.1.5 and crun 1.8.1 (without the runner's whole suite) and cgroup v1; runsc not tried"},
 		{"checkpoint of a container with criu 4.2 or newer", nil, "unproven: the adapter was tested with a stand-in for criu only (`TestCheckpointIsProbed`); restore is refused"},
 	}
 }
