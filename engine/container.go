@@ -28,6 +28,9 @@ type container struct {
 	// done is closed when the present process has ended and been tidied up.
 	// nil when nothing was started since the engine was opened.
 	done chan struct{}
+	// made are namespaces that Create has begun to make for a start that follows
+	// at once; nil for none. Nothing refers to them but a process that holds them.
+	made *process.Namespaces
 	// written is closed when the record of the last start is; nil if it was
 	// when anybody asked.
 	written chan struct{}

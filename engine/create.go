@@ -56,6 +56,11 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 		return err
 	}
 	disk := e.enforceable(req.Disk)
+	var made *process.Namespaces
+	if req.Runtime == "" {
+		made = process.NewNamespaces() // while the record is written
+		undone.Push("namespaces", func(context.Context) error { made.Close(); return nil })
+	}
 	// the record comes first: whatever is made after it is found by it
 	rec, err := e.opts.Store.CreateContainer(ctx, store.Container{
 		ID: string(req.ID), Image: req.Image, Chain: img.Chain, Labels: req.Labels, Limits: req.Limits, Created: time.Now(),
@@ -78,7 +83,9 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	}
 	undone.Release()
 	end()
-	e.remember(req.ID, &container{rec: rec})
+	c = &container{rec: rec, made: made}
+	e.remember(req.ID, c)
+	e.dropUnused(c)
 	e.bus.Publish(Event{Kind: EventCreate, ID: req.ID})
 	return nil
 }
@@ -137,7 +144,7 @@ func (e *Engine) networkOf(c *container) (user, network *os.File, err error) {
 		network, err = process.NetworkOf(c.process())
 		return nil, network, err
 	}
-	made := process.NewNamespaces()
+	made := c.takeNamespaces()
 	defer e.watching.Go(made.Close)
 	return made.Open(idMaps(c.rec), idMaps(c.rec))
 }

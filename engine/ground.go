@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -67,6 +68,47 @@ func (e *Engine) lay(ctx context.Context, c *container, made *process.Namespaces
 	}
 	g.root, err = e.takeRoot(ctx, c, g.user)
 	return g, err
+}
+
+// takeNamespaces returns namespaces on their way, which the caller closes. The
+// caller holds the container's lock.
+func (c *container) takeNamespaces() *process.Namespaces {
+	made := c.made
+	c.made = nil
+	if made == nil {
+		made = process.NewNamespaces()
+	}
+	return made
+}
+
+// startSoon is for how long Create's namespaces wait for a start.
+const startSoon = time.Second
+
+// dropUnused lets go of the namespaces that Create has made, if nobody takes them
+// soon: a network namespace is some 100 KiB of the kernel's memory.
+func (e *Engine) dropUnused(c *container) {
+	if c.made == nil {
+		return
+	}
+	id := ContainerID(c.rec.ID)
+	e.watching.Go(func() {
+		soon := time.NewTimer(startSoon)
+		defer soon.Stop()
+		select {
+		case <-soon.C:
+		case <-e.life.Done():
+		}
+		unlock, err := e.locks.Lock(context.WithoutCancel(e.life), id)
+		if err != nil {
+			return
+		}
+		unused := c.made
+		c.made = nil
+		unlock()
+		if unused != nil {
+			unused.Close()
+		}
+	})
 }
 
 // layAt makes the ground of a start that needs paths.

@@ -50,7 +50,7 @@ func (e *Engine) start(ctx context.Context, c *container, user string, paths boo
 	id := ContainerID(c.rec.ID)
 	lay := e.layAt
 	if !paths {
-		made := process.NewNamespaces() // until they are wanted there is enough to do
+		made := c.takeNamespaces() // until they are wanted there is enough to do
 		defer e.watching.Go(made.Close)
 		lay = func(ctx context.Context, c *container) (ground, error) { return e.lay(ctx, c, made) }
 	}

@@ -111,6 +111,7 @@ func compile(spec *Spec, facts facts) (*Program, error) {
 		nodes: map[int]value{}, cgroupClones: map[cgroupKey]value{}, hostNodes: map[string]value{},
 		namespaces: map[NamespaceKind]value{},
 	}
+	c.grow()
 	c.placeNamespaces()
 	if c.staged = facts.stage != nil && spec.stageable(); c.staged {
 		c.stage = c.placeFile("stage", facts.stage)

@@ -1,7 +1,6 @@
 package process
 
 import (
-	"encoding/binary"
 	"fmt"
 	"path"
 	"strings"
@@ -12,11 +11,8 @@ import (
 
 // how is a struct open_how (openat2(2)).
 func (c *compiler) how(flags, resolve uint64) value {
-	var b []byte
-	for _, v := range []uint64{flags | unix.O_CLOEXEC, 0, resolve} {
-		b = binary.LittleEndian.AppendUint64(b, v)
-	}
-	return c.buf(b, fmt.Sprintf("{%#x %#x}", flags, resolve))
+	text := func() string { return fmt.Sprintf("{%#x %#x}", flags, resolve) }
+	return c.constant(text, flags|unix.O_CLOEXEC, 0, resolve)
 }
 
 const (
@@ -119,12 +115,9 @@ func (c *compiler) setattrMap(name string, mnt value, recursive bool, set, clear
 		set |= unix.MOUNT_ATTR_IDMAP
 		userns = users.num
 	}
-	var b []byte
-	for _, v := range []uint64{set, clear, propagation, userns} {
-		b = binary.LittleEndian.AppendUint64(b, v)
-	}
-	text := fmt.Sprintf("{%#x %#x %#x}", set, clear, propagation)
-	return c.call(name, unix.SYS_MOUNT_SETATTR, mnt, c.str(""), num(flags), c.buf(b, text), num(sizeofMountAttr))
+	text := func() string { return fmt.Sprintf("{%#x %#x %#x}", set, clear, propagation) }
+	attr := c.constant(text, set, clear, propagation, userns)
+	return c.call(name, unix.SYS_MOUNT_SETATTR, mnt, c.str(""), num(flags), attr, num(sizeofMountAttr))
 }
 
 // hostTrees clones on the host what the new root shows: the sources of bind

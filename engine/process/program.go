@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ type Program struct {
 	relocs []reloc
 	// starts are the offsets in data of strings, to share equal ones.
 	strings map[string]int
+	// constants are those of constant, by their bytes.
+	constants map[string]value
 	// slots names the result slots, for String.
 	slots map[int]string
 	// report holds the number of the socket that a failing step is reported on:
@@ -74,6 +77,8 @@ type value struct {
 	num  uint64 // kindNumber
 	off  int    // kindAddress, kindResult: offset in data
 	text string // as shown by String
+	// quoted: text is the string itself.
+	quoted bool
 }
 
 type valueKind uint8
@@ -95,9 +100,14 @@ func atCwd() value {
 }
 
 func newProgram() *Program {
-	p := &Program{strings: map[string]int{}, slots: map[int]string{}}
+	p := &Program{strings: map[string]int{}, constants: map[string]value{}, slots: map[int]string{}}
 	p.report = p.alloc(binary.LittleEndian.AppendUint64(nil, statusFD))
 	return p
+}
+
+// grow makes room for a program of usual size.
+func (p *Program) grow() {
+	p.steps, p.data = slices.Grow(p.steps, 512), slices.Grow(p.data, 16<<10)
 }
 
 // alloc reserves an aligned place in data holding b.
@@ -117,7 +127,22 @@ func (p *Program) str(s string) value {
 		at = p.alloc(append([]byte(s), 0))
 		p.strings[s] = at
 	}
-	return value{kind: kindAddress, off: at, text: fmt.Sprintf("%q", s)}
+	return value{kind: kindAddress, off: at, text: s, quoted: true}
+}
+
+// constant is the address of words that nothing writes to; equal ones are one.
+// text describes them.
+func (p *Program) constant(text func() string, words ...uint64) value {
+	b := make([]byte, 0, 8*len(words))
+	for _, w := range words {
+		b = binary.LittleEndian.AppendUint64(b, w)
+	}
+	v, ok := p.constants[string(b)]
+	if !ok {
+		v = p.buf(b, text())
+		p.constants[string(b)] = v
+	}
+	return v
 }
 
 // buf is the address of a structure or of bytes; text describes them.

@@ -66,6 +66,8 @@ func (p *Program) line(out *strings.Builder, i, listArg int, numbers []uint64) {
 		switch {
 		case k == listArg && len(numbers) > 1:
 			out.WriteString("{" + ranges(numbers) + "}")
+		case a.quoted:
+			fmt.Fprintf(out, "%q", a.text)
 		case a.text != "":
 			out.WriteString(a.text)
 		case a.num > 255:
