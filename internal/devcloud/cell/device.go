@@ -13,7 +13,7 @@ import (
 
 var (
 	blockDevices = table{name: "block_devices", object: "BlockDeviceMapping", columns: []string{"uuid", "instance_uuid", "volume_id"}, without: []string{"instance"}}
-	interfaces   = table{name: "virtual_interfaces", object: "VirtualInterface", columns: []string{"uuid", "address", "instance_uuid"}}
+	interfaces   = table{name: "virtual_interfaces", object: "VirtualInterface", columns: []string{"uuid", "address", "instance_uuid"}, without: []string{"network_id"}}
 )
 
 // BlockDevices returns the BlockDeviceMapping objects of instances, by

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gantry-project/gantry/driver/messaging"
@@ -205,6 +206,15 @@ func (c *Conductor) destroyBlockDevice(ctx context.Context, in call) (*objects.O
 	return nil, nil, c.o.Store.DestroyBlockDevice(ctx, in.obj.Int("id"))
 }
 
+// shown is an interface as Nova's object has it: without the port's id that
+// makes the address unique in the table.
+func shown(row *objects.Object) *objects.Object {
+	out := row.Clone()
+	mac, _, _ := strings.Cut(row.String("address"), "/")
+	out.SetClean("address", mac)
+	return out
+}
+
 func (c *Conductor) createInterface(ctx context.Context, in call) (*objects.Object, any, error) {
 	if in.obj.Has("id") {
 		return nil, nil, actionFailed("create", "already created")
@@ -213,12 +223,18 @@ func (c *Conductor) createInterface(ctx context.Context, in call) (*objects.Obje
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		return nil, nil, messaging.NovaError("VirtualInterfaceCreateException", 500, "Virtual Interface creation failed")
 	}
-	return o, nil, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return shown(o), nil, nil
 }
 
 func (c *Conductor) saveInterface(ctx context.Context, in call) (*objects.Object, any, error) {
 	o, err := c.o.Store.SaveInterface(ctx, in.obj.Int("id"), in.saved())
-	return o, nil, err
+	if err != nil {
+		return nil, nil, or(err, messaging.NovaError("VirtualInterfaceNotFound", 404, "Virtual interface %d could not be found.", in.obj.Int("id")))
+	}
+	return shown(o), nil, nil
 }
 
 func (c *Conductor) destroyInterface(ctx context.Context, in call) (*objects.Object, any, error) {
@@ -230,13 +246,19 @@ func (c *Conductor) getInterface(ctx context.Context, in call) (any, error) {
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return nil, nil //nolint:nilnil // Nova answers so
 	}
-	return o, err
+	if err != nil {
+		return nil, err
+	}
+	return shown(o), nil
 }
 
 func (c *Conductor) getInterfaces(ctx context.Context, in call) (any, error) {
 	rows, err := c.o.Store.Interfaces(ctx, in.text(0, "instance_uuid"))
 	if err != nil {
 		return nil, err
+	}
+	for i := range rows {
+		rows[i] = shown(rows[i])
 	}
 	return list("VirtualInterfaceList", rows), nil
 }
