@@ -21,7 +21,8 @@ const lockWait = 3 * time.Second
 
 // Bolt is a Store in one bbolt file.
 type Bolt struct {
-	db *bolt.DB
+	db      *bolt.DB
+	changes committer
 	// decode reads a stored record; it differs between schemas.
 	decode func(stored []byte, v any) error
 }
@@ -126,9 +127,12 @@ func (b *Bolt) look(fn func(*bolt.Tx) error) error {
 	return guard(func() error { return b.db.View(fn) })
 }
 
-// transact runs a transaction that writes; a full disk gets its class.
+// transact runs a transaction that writes, which others may share (committer); a
+// full disk gets its class.
 func (b *Bolt) transact(fn func(*bolt.Tx) error) error {
-	return diskError(guard(func() error { return b.db.Update(fn) }))
+	return b.changes.do(fn, func(fn func(*bolt.Tx) error) error {
+		return diskError(guard(func() error { return b.db.Update(fn) }))
+	})
 }
 
 // guard turns what bbolt does with a page that is torn or beyond the end of
