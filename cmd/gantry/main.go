@@ -30,9 +30,7 @@ func main() {
 	}
 }
 
-// root makes the command for these arguments: with the verb that they name, or
-// with all verbs if they name none. Making all takes longer than many a verb
-// runs.
+// root makes the command for these arguments.
 func root(args []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "gantry",
@@ -41,25 +39,35 @@ func root(args []string) *cobra.Command {
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
 	}
-	all := verbs()
-	if len(args) > 0 {
-		if v, ok := all[args[0]]; ok {
-			cmd.CompletionOptions.DisableDefaultCmd = true
-			cmd.AddCommand(v())
-			return cmd
-		}
-	}
-	for _, v := range all {
-		cmd.AddCommand(v()) // sorted by cobra
-	}
+	add(cmd, args[:min(len(args), 1)], verbs(args))
 	return cmd
 }
 
-// verbs are the commands by their names.
-func verbs() map[string]func() *cobra.Command {
+// add adds the verbs whose names are among the words, or all if none is. Making
+// all takes as long as many a verb.
+func add(cmd *cobra.Command, words []string, verbs map[string]func() *cobra.Command) {
+	found := false
+	for _, word := range words {
+		if v, ok := verbs[word]; ok {
+			found = true
+			cmd.AddCommand(v())
+			delete(verbs, word)
+		}
+	}
+	if found {
+		cmd.CompletionOptions.DisableDefaultCmd = true
+		return
+	}
+	for _, v := range verbs {
+		cmd.AddCommand(v()) // sorted by cobra
+	}
+}
+
+// verbs are the commands by their names, for these arguments.
+func verbs(args []string) map[string]func() *cobra.Command {
 	return map[string]func() *cobra.Command{
 		"cloud": cloudCommand, "compute": computeCommand, "config": configCommand, "doctor": doctorCommand, "keeper": keeperCommand,
-		"runtime": runtimeCommand, "unpack": unpackCommand, "version": versionCommand,
+		"runtime": func() *cobra.Command { return runtimeCommand(args) }, "unpack": unpackCommand, "version": versionCommand,
 
 		// over the engine's socket
 		"engine": engineCommand, "ps": psCommand, "run": runCommand, "start": startCommand, "stop": stopCommand,

@@ -27,7 +27,8 @@ type runtimeFlags struct {
 // verb is what a verb of gantry runtime does.
 type verb func(ctx context.Context, r *runtime.Runtime, args []string) error
 
-func runtimeCommand() *cobra.Command {
+// runtimeCommand makes the command for these arguments, or for any.
+func runtimeCommand(args []string) *cobra.Command {
 	var f runtimeFlags
 	cmd := &cobra.Command{
 		Use:   "runtime",
@@ -43,12 +44,20 @@ func runtimeCommand() *cobra.Command {
 	flags.BoolVar(&f.debug, "debug", false, "log at debug level")
 	flags.BoolVar(&f.systemd, "systemd-cgroup", false, "refused: control groups are made without systemd")
 	flags.StringVar(&f.rootless, "rootless", "auto", `"auto" or "false"; "true" is refused`)
-	cmd.AddCommand(
-		runtimeCreate(&f), runtimeStart(&f), runtimeRun(&f), runtimeState(&f), runtimeKill(&f), runtimeDelete(&f),
-		runtimeExec(&f), runtimeList(&f), runtimePs(&f), runtimePause(&f), runtimeResume(&f), runtimeUpdate(&f),
-		runtimeEvents(&f), runtimeSpec(&f), runtimeFeatures(),
-	)
+	verbs := map[string]func() *cobra.Command{}
+	for name, v := range runtimeVerbs() {
+		verbs[name] = func() *cobra.Command { return v(&f) }
+	}
+	add(cmd, args, verbs)
 	return cmd
+}
+
+func runtimeVerbs() map[string]func(*runtimeFlags) *cobra.Command {
+	return map[string]func(*runtimeFlags) *cobra.Command{
+		"create": runtimeCreate, "start": runtimeStart, "run": runtimeRun, "state": runtimeState, "kill": runtimeKill,
+		"delete": runtimeDelete, "exec": runtimeExec, "list": runtimeList, "ps": runtimePs, "pause": runtimePause,
+		"resume": runtimeResume, "update": runtimeUpdate, "events": runtimeEvents, "spec": runtimeSpec, "features": runtimeFeatures,
+	}
 }
 
 // do makes a cobra function of a verb: it opens the runtime and the log, which

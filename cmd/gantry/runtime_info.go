@@ -151,7 +151,7 @@ func runtimeSpec(f *runtimeFlags) *cobra.Command {
 	return cmd
 }
 
-func runtimeFeatures() *cobra.Command {
+func runtimeFeatures(*runtimeFlags) *cobra.Command {
 	return &cobra.Command{
 		Use: "features", Short: "print what configurations may ask for", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return printJSON(runtime.Features()) },

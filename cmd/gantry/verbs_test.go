@@ -4,19 +4,26 @@ import (
 	"maps"
 	"slices"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 func TestVerbs(t *testing.T) {
-	for name, v := range verbs() {
+	for name, v := range verbs(nil) {
 		if got := v().Name(); got != name {
 			t.Errorf("the verb %q makes the command %q", name, got)
+		}
+	}
+	for name, v := range runtimeVerbs() {
+		if got := v(&runtimeFlags{}).Name(); got != name {
+			t.Errorf("the verb %q of runtime makes the command %q", name, got)
 		}
 	}
 }
 
 // The verb that is asked for is the only one that is made; without one all are.
 func TestRootMakesWhatIsAskedFor(t *testing.T) {
-	all := slices.Sorted(maps.Keys(verbs()))
+	all := slices.Sorted(maps.Keys(verbs(nil)))
 	for _, c := range []struct {
 		args []string
 		want []string
@@ -26,13 +33,30 @@ func TestRootMakesWhatIsAskedFor(t *testing.T) {
 		{[]string{"--help"}, all},
 		{[]string{"nonsense"}, all},
 	} {
-		var got []string
-		for _, cmd := range root(c.args).Commands() {
-			got = append(got, cmd.Name())
-		}
-		slices.Sort(got)
-		if !slices.Equal(got, c.want) {
+		if got := names(root(c.args)); !slices.Equal(got, c.want) {
 			t.Errorf("root(%q) has the verbs %q, want %q", c.args, got, c.want)
 		}
 	}
+	runtime := slices.Sorted(maps.Keys(runtimeVerbs()))
+	for _, c := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"runtime", "--root", "/r", "state", "x"}, []string{"state"}},
+		{[]string{"runtime", "--root", "run", "delete", "x"}, []string{"delete", "run"}},
+		{[]string{"runtime"}, runtime},
+		{[]string{"runtime", "--help"}, runtime},
+	} {
+		if got := names(root(c.args).Commands()[0]); !slices.Equal(got, c.want) {
+			t.Errorf("root(%q) has the verbs of runtime %q, want %q", c.args, got, c.want)
+		}
+	}
+}
+
+func names(cmd *cobra.Command) (names []string) {
+	for _, c := range cmd.Commands() {
+		names = append(names, c.Name())
+	}
+	slices.Sort(names)
+	return names
 }
