@@ -290,7 +290,7 @@ type rig struct {
 	client    *client.Client
 }
 
-func newRig(t *testing.T, path string) *rig {
+func newRig(t testing.TB, path string) *rig {
 	t.Helper()
 	store, err := cell.Open(t.Context(), path)
 	if err != nil {
@@ -308,7 +308,7 @@ func newRig(t *testing.T, path string) *rig {
 }
 
 // serve starts the conductor; it ends with the test.
-func (r *rig) serve(t *testing.T) {
+func (r *rig) serve(t testing.TB) {
 	t.Helper()
 	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
 	var err error
@@ -336,7 +336,7 @@ func (r *rig) serve(t *testing.T) {
 	}
 }
 
-func newServed(t *testing.T) *rig {
+func newServed(t testing.TB) *rig {
 	t.Helper()
 	r := newRig(t, filepath.Join(t.TempDir(), "cell.db"))
 	r.serve(t)
