@@ -36,7 +36,6 @@ func TestAnswersAreThoseOfARealOpenStack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			nr, no := newNormal(real), newNormal(ours)
 			for _, q := range calls {
 				a, err := real.do(ctx, q)
 				if err != nil {
@@ -46,7 +45,7 @@ func TestAnswersAreThoseOfARealOpenStack(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, d := range differences(q, a, b, nr, no) {
+				for _, d := range differences(q, a, b, newNormal(real), newNormal(ours)) {
 					if !accepted.has(q, d) {
 						t.Errorf("%s:%d: %s\n\t%s", filepath.Base(file), q.line, q.name(), d)
 					}

@@ -2,8 +2,8 @@
 // questions and compares what they answer.
 //
 // testdata holds lists of calls, one file for each noun (see parse.go for their
-// form). Answers are made comparable (ids by the order of their appearance,
-// times, hosts, links) and then must be equal in status, headers that clients
+// form). Answers are made comparable (ids, times, hosts,
+// links, what is quoted of a schema) and then must be equal in status, headers that clients
 // look at, and body. A difference that is meant stands with its reason in
 // testdata/accepted.txt; one that is there no more fails too.
 package differential

@@ -85,7 +85,7 @@ func (c *Cloud) mount(prefix string, h http.Handler) {
 
 // openIdentity opens the identity service with the users that others need.
 func (c *Cloud) openIdentity(ctx context.Context) (err error) {
-	if c.identity, err = identity.New(ctx, identity.Options{Path: c.path("identity.db"), Log: c.o.Log}); err != nil {
+	if c.identity, err = identity.New(ctx, identity.Options{Path: c.path("identity.db"), URL: c.o.URL + "/identity/v3", Log: c.o.Log}); err != nil {
 		return err
 	}
 	c.closes = append(c.closes, c.identity.Close)

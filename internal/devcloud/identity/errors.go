@@ -13,13 +13,16 @@ import (
 type style struct{}
 
 // Render implements rest.Style.
-func (style) Render(e *rest.Error, _ *http.Request, _ string) (contentType string, body []byte) {
+func (style) Render(e *rest.Error, r *http.Request, _ string) (contentType string, body []byte) {
 	title, message := http.StatusText(e.Status), e.Message
 	if message == "" {
 		switch e.Status {
 		case http.StatusNotFound:
 			return page(title, "The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.")
 		case http.StatusMethodNotAllowed:
+			if r.URL.Path != "/" && r.URL.Path != "/v3" {
+				return "application/json", []byte(`{"message":"The method is not allowed for the requested URL."}`)
+			}
 			return page(title, "The method is not allowed for the requested URL.")
 		case http.StatusBadRequest:
 			message = malformed
@@ -77,9 +80,7 @@ func denied(action string) error {
 
 // unauthorized tells nobody why.
 func unauthorized(cause error) error {
-	e := rest.Errorf(http.StatusUnauthorized, "The request you have made requires authentication.").Because(cause)
-	e.Header = http.Header{"Www-Authenticate": {`Keystone uri="identity"`}}
-	return e
+	return rest.Errorf(http.StatusUnauthorized, "The request you have made requires authentication.").Because(cause)
 }
 
 func conflict(kind, details string) error {

@@ -24,6 +24,8 @@ const DefaultDomain = "default"
 type Options struct {
 	// Path of the database file.
 	Path string
+	// URL of the API as callers know it, "http://127.0.0.1:5000/v3".
+	URL string
 	// TokenLife is how long a token is good; 0 is a day.
 	TokenLife time.Duration
 	// Cost of password hashes (bcrypt's, 4 to 31); 0 is 10, some 50 ms.
@@ -42,7 +44,10 @@ type Service struct {
 	secrets *secrets
 }
 
-var _ rest.Authenticator = (*Service)(nil)
+var (
+	_ rest.Authenticator = (*Service)(nil)
+	_ rest.Locator       = (*Service)(nil)
+)
 
 // New opens the database. It has nothing in it before Bootstrap.
 func New(ctx context.Context, o Options) (*Service, error) {
@@ -62,6 +67,9 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	return s, nil
 }
 
+// Location implements rest.Locator.
+func (s *Service) Location() string { return s.o.URL }
+
 // Close closes the database, after the last request.
 func (s *Service) Close() error { return s.db.Close() }
 
@@ -75,6 +83,7 @@ func (s *Service) Handler() http.Handler {
 
 func (s *Service) routes() {
 	s.discoveryRoutes()
+	s.emptyRoutes()
 	s.tokenRoutes()
 	for _, n := range nouns {
 		s.nounRoutes(n)

@@ -291,8 +291,15 @@ func listCandidates(o operation) (*rest.Response, error) {
 }
 
 func (o operation) candidateQuery() (r request, err error) {
+	since := map[string]int{
+		"resources": 10, "limit": 16, "required": 17, "member_of": 21, "group_policy": 25, "in_tree": 31, "root_required": 35, "same_subtree": 36,
+	}
 	for k := range o.Params() {
-		if !slices.Contains([]string{"limit", "group_policy", "root_required", "same_subtree"}, k) && !suffixed.MatchString(k) {
+		first, plain := since[k]
+		if m := suffixed.FindStringSubmatch(k); !plain && m != nil {
+			first, plain = max(25, since[m[1]]), true
+		}
+		if !plain || !o.Version.AtLeast(1, first) {
 			return r, badRequest("Invalid query string parameters: Additional properties are not allowed ('%s' was unexpected)", k)
 		}
 	}

@@ -18,24 +18,36 @@ const (
 	codeParent       = "placement.resource_provider.cannot_delete_parent"
 )
 
+// explanations are what webob says of a status.
+var explanations = map[int]string{
+	http.StatusBadRequest:          "The server could not comply with the request since it is either malformed or otherwise incorrect.",
+	http.StatusForbidden:           "Access was denied to this resource.",
+	http.StatusNotFound:            "The resource could not be found.",
+	http.StatusMethodNotAllowed:    "The method specified is not allowed for this resource.",
+	http.StatusNotAcceptable:       "The resource could not be generated that was acceptable to your browser (content\nof type application/json).",
+	http.StatusConflict:            "There was a conflict when trying to complete your request.",
+	http.StatusInternalServerError: "The server has either erred or is incapable of performing the requested operation.",
+}
+
 // style is the JSON of placement/util.py json_error_formatter.
 type style struct{}
 
 // Render implements rest.Style.
 func (style) Render(e *rest.Error, r *http.Request, requestID string) (string, []byte) {
-	message := e.Message
-	if message == "" {
-		switch e.Status {
-		case http.StatusNotFound:
-			message = "The resource could not be found."
-		case http.StatusMethodNotAllowed:
-			message = "The method specified is not allowed for this resource."
-		case http.StatusInternalServerError:
-			message = "The server has either erred or is incapable of performing the requested operation."
-		}
+	detail := explanations[e.Status]
+	if detail == "" {
+		detail = http.StatusText(e.Status)
+	}
+	detail += "\n\n "
+	if e.Message != "" {
+		detail += e.Message
+	}
+	detail += "  "
+	if e.Status == http.StatusMethodNotAllowed {
+		detail = "The method " + r.Method + " is not allowed for this resource. \n\n " + explanations[e.Status]
 	}
 	fault := map[string]any{
-		"status": e.Status, "title": http.StatusText(e.Status), "detail": message + "\n\n  ", "request_id": requestID,
+		"status": e.Status, "title": http.StatusText(e.Status), "detail": detail, "request_id": requestID,
 	}
 	if e.Status != http.StatusNotAcceptable {
 		code := e.Type
@@ -48,7 +60,7 @@ func (style) Render(e *rest.Error, r *http.Request, requestID string) (string, [
 	}
 	body, err := json.Marshal(map[string]any{"errors": []any{fault}})
 	if err != nil { // strings and numbers only
-		return "text/plain", []byte(message)
+		return "text/plain", []byte(detail)
 	}
 	return "application/json", body
 }

@@ -257,7 +257,7 @@ func createInventory(o operation) (*rest.Response, error) {
 	}
 	return &rest.Response{
 		Status: http.StatusCreated, Body: o.inventoryView(p, i),
-		Header: http.Header{"Location": {fmt.Sprintf("%s/resource_providers/%s/inventories/%s", o.Prefix(), p.uuid, *in.Class)}},
+		Header: http.Header{"Location": {fmt.Sprintf("%s/resource_providers/%s/inventories/%s", o.Base(), p.uuid, *in.Class)}},
 	}, nil
 }
 
@@ -303,7 +303,7 @@ func deleteInventory(o operation) (*rest.Response, error) {
 		return nil, err
 	}
 	if _, there := have[class]; !there {
-		return nil, notFound("No inventory of class %s found for delete: No inventory of class %s found.", class, class)
+		return nil, notFound("No inventory of class %s found for delete: No inventory of class %s found for delete", class, class)
 	}
 	if err := errors.Join(o.dropInventory(p, class), o.touch(p)); err != nil {
 		return nil, err

@@ -115,7 +115,7 @@ func createTrait(o operation) (*rest.Response, error) {
 		return nil, badRequest(`The trait is invalid. A valid trait must be no longer than 255 characters, start with the prefix "CUSTOM_" and use following characters: "A"-"Z", "0"-"9" and "_"`)
 	}
 	n, err := o.exec("INSERT INTO traits VALUES (?) ON CONFLICT DO NOTHING", name)
-	return made(n, o.Prefix()+"/traits/"+name), err
+	return made(n, o.Base()+"/traits/"+name), err
 }
 
 // made is 201 for something new and 204 for what was there.
@@ -196,7 +196,7 @@ func createClass(o operation) (*rest.Response, error) {
 	if err == nil && n == 0 {
 		err = conflict("", "Conflicting resource class already exists: %s", name)
 	}
-	return made(n, o.Prefix()+"/resource_classes/"+name), err
+	return made(n, o.Base()+"/resource_classes/"+name), err
 }
 
 func showClass(o operation) (*rest.Response, error) {
@@ -215,7 +215,7 @@ func updateClass(o operation) (*rest.Response, error) {
 			return nil, badRequest("JSON does not validate: '%s' does not match '^CUSTOM_[A-Z0-9_]+$'", name)
 		}
 		n, err := o.exec("INSERT INTO classes VALUES (?) ON CONFLICT DO NOTHING", name)
-		return made(n, o.Prefix()+"/resource_classes/"+name), err
+		return made(n, o.Base()+"/resource_classes/"+name), err
 	}
 	next, err := o.className()
 	if err != nil {

@@ -146,7 +146,7 @@ func createProvider(o operation) (*rest.Response, error) {
 	if _, err := o.exec("INSERT INTO providers (uuid, name, parent, root, updated) VALUES (?, ?, ?, ?, ?)", p.uuid, p.name, p.parent, p.root, time.Now().Unix()); err != nil {
 		return nil, err
 	}
-	res := &rest.Response{Status: http.StatusCreated, Header: http.Header{"Location": {o.Prefix() + "/resource_providers/" + p.uuid}}}
+	res := &rest.Response{Status: http.StatusCreated, Header: http.Header{"Location": {o.Base() + "/resource_providers/" + p.uuid}}}
 	if o.Version.AtLeast(1, 20) {
 		res.Status, res.Body = http.StatusOK, o.view(p)
 		fresh(res)

@@ -54,7 +54,7 @@ func (o operation) wanted(text string) (resources, error) {
 		class, amount, _ := strings.Cut(part, ":")
 		n, err := strconv.ParseInt(amount, 10, 32)
 		if err != nil {
-			return nil, badRequest("Badly formed resources parameter. Expected resources query string in form: ?resources=VCPU:2,MEMORY_MB:1024. Got: %s.", text)
+			return nil, badRequest("Badly formed resources parameter. Expected resources query string parameter in form: ?resources=VCPU:2,MEMORY_MB:1024. Got: %s.", text)
 		}
 		if n < 1 {
 			return nil, badRequest("Requested resource %s requires a positive amount; got %d.", class, n)

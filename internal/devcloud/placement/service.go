@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	_ "embed" // the schema and the standard names
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -135,7 +136,23 @@ func allowed(r *rest.Request) error {
 	if c.Admin() || c.Has("service") || r.URL.Path == "/usages" && c.Has("reader") && c.ProjectID != "" && c.ProjectID == r.Params().Get("project_id") {
 		return nil
 	}
-	return rest.Errorf(http.StatusForbidden, "Access was denied to this resource.")
+	return rest.Errorf(http.StatusForbidden, "Policy does not allow %s to be performed.", rule(r))
+}
+
+// rule is what Placement's policy calls a request.
+func rule(r *rest.Request) string {
+	verb := map[string]string{http.MethodPost: "create", http.MethodPut: "update", http.MethodDelete: "delete"}[r.Method]
+	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
+	if verb == "" {
+		if verb = "list"; len(parts)%2 == 0 {
+			verb = "show"
+		}
+	}
+	noun := parts[0]
+	if len(parts) > 2 {
+		noun += ":" + parts[2]
+	}
+	return "placement:" + noun + ":" + verb
 }
 
 // fresh marks an answer as not to be kept.

@@ -99,6 +99,9 @@ func (t route) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // missing answers paths and methods without a route.
 func (a *API) missing(_ context.Context, r *Request) (*Response, error) {
+	if err := a.negotiate(r); err != nil {
+		return nil, err
+	}
 	var allowed []string
 	for _, m := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
 		other := r.Clone(r.Context())
@@ -120,32 +123,37 @@ func (a *API) admit(ctx context.Context, r *Request, open bool) error {
 	if !open {
 		token := r.Header.Get("X-Auth-Token")
 		if token == "" {
-			return unauthorized()
+			return unauthorized(errNoToken)
 		}
 		c, err := a.o.Auth.Caller(ctx, token)
 		if errors.Is(err, errdefs.ErrNotFound) {
-			return unauthorized().Because(err)
+			return unauthorized(fmt.Errorf("%w: %w", errNoToken, err))
 		}
 		if err != nil {
 			return err
 		}
 		r.Caller = c
 	}
-	if a.o.Microversions != nil {
-		v, err := a.o.Microversions.choose(r.Request)
-		if err != nil {
-			return err
-		}
-		r.Version = v
-	}
-	return nil
+	return a.negotiate(r)
 }
 
-func unauthorized() *Error {
-	e := Errorf(http.StatusUnauthorized, "The request you have made requires authentication.")
-	e.Header = http.Header{"Www-Authenticate": {`Keystone uri="identity"`}}
-	return e
+// negotiate finds the version of a request.
+func (a *API) negotiate(r *Request) (err error) {
+	if a.o.Microversions != nil {
+		r.Version, err = a.o.Microversions.choose(r.Request)
+	}
+	return err
 }
+
+// errNoToken marks what the middleware before all services refuses, in words of
+// its own (keystonemiddleware/auth_token).
+var errNoToken = errors.New("no good token")
+
+func unauthorized(cause error) *Error {
+	return Errorf(http.StatusUnauthorized, "The request you have made requires authentication.").Because(cause)
+}
+
+const noTokenBody = `{"error": {"code": 401, "title": "Unauthorized", "message": "The request you have made requires authentication."}}`
 
 // answer runs h and writes what it says.
 func (a *API) answer(w http.ResponseWriter, hr *http.Request, h Handler) {
@@ -155,8 +163,8 @@ func (a *API) answer(w http.ResponseWriter, hr *http.Request, h Handler) {
 	}
 	log := a.o.Log.With().Str(logging.Request, r.ID).Str(logging.Method, hr.Method).Str("path", hr.URL.Path).Logger()
 	res, err := a.run(hr.Context(), r, h, &log)
-	if a.o.Microversions != nil {
-		a.o.Microversions.tell(w.Header(), max2(r.Version, a.o.Microversions.Min))
+	if r.Version != (Version{}) {
+		a.o.Microversions.tell(w.Header(), r.Version)
 	}
 	if err != nil {
 		a.refuse(w, r, err, &log)
@@ -165,13 +173,6 @@ func (a *API) answer(w http.ResponseWriter, hr *http.Request, h Handler) {
 	if err := write(w, res); err != nil {
 		log.Debug().Err(err).Msg("answer was not taken")
 	}
-}
-
-func max2(v, least Version) Version {
-	if v == (Version{}) {
-		return least
-	}
-	return v
 }
 
 // run is h with panics made errors.
@@ -198,7 +199,13 @@ func (a *API) refuse(w http.ResponseWriter, r *Request, err error, log *zerolog.
 	for k, vs := range e.Header {
 		w.Header()[k] = vs
 	}
-	kind, body := a.o.Style.Render(e, r.Request, r.ID)
+	if l, ok := a.o.Auth.(Locator); ok && e.Status == http.StatusUnauthorized {
+		w.Header().Set("Www-Authenticate", `Keystone uri="`+l.Location()+`"`)
+	}
+	kind, body := "application/json", []byte(noTokenBody)
+	if !errors.Is(err, errNoToken) {
+		kind, body = a.o.Style.Render(e, r.Request, r.ID)
+	}
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(e.Status)

@@ -27,6 +27,9 @@ func (plain) Render(e *Error, _ *http.Request, _ string) (string, []byte) {
 // people are the callers by token; "broken" is an identity service that fails.
 type people map[string]*Caller
 
+// Location implements Locator.
+func (people) Location() string { return "http://cloud/v3" }
+
 func (p people) Caller(_ context.Context, token string) (*Caller, error) {
 	if token == "broken" {
 		return nil, fmt.Errorf("ask: %w", errdefs.ErrUnavailable)

@@ -40,3 +40,9 @@ func (c *Caller) Owns(project string) bool {
 type Authenticator interface {
 	Caller(ctx context.Context, token string) (*Caller, error)
 }
+
+// Locator is an Authenticator that says where callers get a token.
+type Locator interface {
+	// Location is the URL of the identity API.
+	Location() string
+}

@@ -35,7 +35,8 @@ type Microversions struct {
 	// Service is its name in the header OpenStack-API-Version.
 	Service  string
 	Min, Max Version
-	// Legacy is an older header that carries the bare version, or empty.
+	// Legacy is an older header that carries the bare version, or empty. A
+	// service that has one tells in a refusal which version was asked for.
 	Legacy string
 }
 
@@ -61,10 +62,14 @@ func (m *Microversions) choose(r *http.Request) (Version, error) {
 	}
 	v, err := ParseVersion(asked)
 	if err != nil {
-		return Version{}, Errorf(http.StatusBadRequest, "API Version String '%s' is of invalid format. It must be of format 'major.minor'.", asked)
+		return Version{}, Errorf(http.StatusBadRequest, "API Version String %s is of invalid format. Must be of format MajorNum.MinorNum.", asked)
 	}
 	if !v.AtLeast(m.Min.Major, m.Min.Minor) || !m.Max.AtLeast(v.Major, v.Minor) {
-		return Version{}, Errorf(http.StatusNotAcceptable, "Version %s is not supported by the API. Minimum is %s and maximum is %s.", v, m.Min, m.Max)
+		refused := Version{}
+		if m.Legacy != "" {
+			refused = v
+		}
+		return refused, Errorf(http.StatusNotAcceptable, "Version %s is not supported by the API. Minimum is %s and maximum is %s.", v, m.Min, m.Max)
 	}
 	return v, nil
 }
