@@ -49,16 +49,15 @@ func encode(o *objects.Object) (string, error) {
 	return string(raw), err
 }
 
-// decode is the inverse of encode.
+// decode is the inverse of encode. It reads the fields as a primitive of the
+// object, which spares a copy of them.
 func decode(object string, id int64, data string) (*objects.Object, error) {
-	v, err := objects.Decode([]byte(data))
-	fields, ok := v.(map[string]any)
-	if err != nil || !ok {
+	schema, _ := objects.Lookup(object)
+	o := &objects.Object{}
+	err := o.UnmarshalJSON([]byte(`{"nova_object.namespace":"nova","nova_object.name":"` + object +
+		`","nova_object.version":"` + schema.Version + `","nova_object.data":` + data + `}`))
+	if err != nil {
 		return nil, fmt.Errorf("%s %d: %w: %w", object, id, errdefs.ErrCorrupt, err)
-	}
-	o := objects.New(object)
-	for name, value := range fields {
-		o.SetClean(name, value)
 	}
 	o.SetClean("id", id)
 	return o, nil
