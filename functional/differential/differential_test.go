@@ -141,4 +141,3 @@ func globbed(pattern, text string) bool {
 	}
 	return false
 }
-
