@@ -10,7 +10,7 @@ STATE   ?= /var/lib/gantry-controlplane
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run stop test check fmt lint unit fuzz functional validate crash bench-boot bench-engine install clean deps
+.PHONY: help build run stop test check fmt lint unit fuzz functional validate crash criu bench-boot bench-engine install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ validate: ## the OCI validation suite against gantry runtime (root)
 crash: build ## kill service, keeper and guard for 10 minutes among 100 containers (root)
 	GANTRY_BINARY=$(abspath $(BIN)) GANTRY_CRASH_TIME=10m GANTRY_CRASH_CONTAINERS=100 \
 	  $(GO) test -tags functional -count 1 -v -timeout 30m ./functional/crash/
+
+criu: build ## checkpoint and restore by a real criu, from PATH or a newer Debian suite (root, network)
+	./tools/criu $(abspath $(BIN))
 
 bench-boot: build deps ## boot and delete, beside a stock nova-compute on one control plane (root)
 	./functional/controlplane/bench-boot $(abspath $(BIN))

@@ -16,7 +16,7 @@ import (
 )
 
 // permanent are the files of an engine that stay when nothing else does.
-var permanent = []string{"gantry.db", "journal", "engine.sock", "engine.sock.lock", "keeper.sock", "keeper.sock.lock", "keeper.sock.guard", "keeper.sock.start", "keeper.log", "keeper.pid", "snapshots/backend"}
+var permanent = []string{"gantry.db", "journal", "engine.sock", "engine.sock.lock", "keeper.sock", "keeper.sock.lock", "keeper.sock.guard", "keeper.sock.start", "keeper.log", "keeper.pid", "snapshots/backend", "snapshots/skeleton/dev", "snapshots/skeleton/proc", "snapshots/skeleton/sys"}
 
 // things are what the host has of the engine: mounts, control groups, and files
 // below its root but those that always are there. Layers count as one each.

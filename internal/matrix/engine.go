@@ -31,6 +31,7 @@ func engineVerbs() []Feature {
 		{"files in and out of containers, also of hostile ones", []string{"engine:TestCopy", "engine/transfer:TestInOut", "engine/transfer:TestInRefuses", "engine/transfer:TestLinksLeadNowhere", "engine/transfer:TestRace"}, ""},
 		{"limits of a running container change", []string{"engine:TestUpdate"}, ""},
 		{"another OCI runtime by `gantry:runtime` of the flavor", []string{"engine/foreign:TestSuite", "engine/foreign:TestIsolation", "engine/foreign:TestEngine", "driver/local:TestUnbootableRequests/unknown_runtime"}, "with runc 1.1.5 and crun 1.8.1 (without the runner's whole suite) and cgroup v1; runsc not tried"},
-		{"checkpoint of a container with criu 4.2 or newer", nil, "unproven: the adapter was tested with a stand-in for criu only (`TestCheckpointIsProbed`); restore is refused"},
+		{"checkpoint and restore: probed, refused with the reason, failures leave everything as it was (a stand-in for criu)", []string{"engine:TestCheckpointIsProbed", "engine:TestRestore", "engine:TestRestoreFails", "engine/checkpoint:TestProbe", "engine/checkpoint:TestDump", "engine/checkpoint:TestDumpFails", "engine/checkpoint:TestRestore", "engine/checkpoint:TestRestoreFails"}, ""},
+		{"checkpoint and restore by criu 4.2 or newer: a restored container goes on, is confined as it was, outlives service, keeper and guard", []string{"engine:TestCriu", "engine:TestCriuRefuses", "engine:TestCriuFails", "functional/crash:TestRestoredOutlivesKills"}, "criu is in no stable Debian, so these tests are no part of `make test`: `make criu` runs them; passed with criu 4.2.1 on Linux 6.18, cgroup v1"},
 	}
 }
