@@ -30,6 +30,7 @@ var regions = &noun{
 		{name: "description", rule: nullString, def: ""},
 		{name: "parent_region_id", rule: nullString},
 	},
+	also:    map[string]rule{"id": {types: []string{"string"}, max: 255}},
 	filters: []string{"parent_region_id"},
 	ownID:   true,
 	may:     func(_ *session, verb, _ string) bool { return verb == "get" || verb == "list" },
@@ -45,9 +46,6 @@ func beforeRegion(ctx context.Context, tx *sql.Tx, _ *session, old, now record) 
 			err = forbidden("Unable to delete region %s because it or its child regions have associated endpoints.", old.text("id"))
 		}
 		return err
-	}
-	if _, ok := now["id"].(string); !ok || len(now.text("id")) > 255 {
-		return (rule{types: []string{"object"}, props: map[string]rule{"id": {types: []string{"string"}, max: 255}}}).check(map[string]any{"id": now["id"]})
 	}
 	if now["description"] == nil {
 		now["description"] = ""
@@ -83,6 +81,7 @@ var endpoints = &noun{
 	},
 	required: []string{"interface", "service_id", "url"},
 	filters:  []string{"interface", "service_id", "region_id"},
+	known:    true,
 	before:   beforeEndpoint,
 	twice:    func(record, bool) error { return conflict("endpoint", "Duplicate entry") },
 	show:     func(v record) { v["region"] = v["region_id"] },
@@ -140,7 +139,7 @@ func urlFor(url, project string) (filled string, ok bool) {
 
 // catalogFor is the catalog that a token shows: that of its project, and none
 // without a scope.
-func (s *Service) catalogFor(ctx context.Context, tx *sql.Tx, _ *rest.Request, who *session) (any, error) {
+func catalogFor(ctx context.Context, tx *sql.Tx, who *session) (any, error) {
 	if !who.scoped() {
 		return nil, nil
 	}
@@ -168,16 +167,16 @@ func (s *Service) catalogFor(ctx context.Context, tx *sql.Tx, _ *rest.Request, w
 }
 
 func (s *Service) getCatalog(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
+	if who.ProjectID == "" {
+		return nil, forbidden("You are not authorized to perform the requested action.")
+	}
 	var catalog any
 	err := s.db.Read(ctx, func(tx *sql.Tx) (err error) {
-		catalog, err = s.catalogFor(ctx, tx, r, who)
+		catalog, err = catalogFor(ctx, tx, who)
 		return err
 	})
 	if err != nil {
 		return nil, err
-	}
-	if catalog == nil {
-		return nil, forbidden("A project-scoped token is required to produce a service catalog.")
 	}
 	return rest.OK(record{"catalog": catalog, "links": record{"self": r.Base() + r.URL.Path}})
 }

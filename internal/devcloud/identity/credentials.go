@@ -18,10 +18,12 @@ func (s *Service) credentialRoutes() {
 	s.handle("DELETE /v3/users/{id}/application_credentials/{credential}", s.deleteCredential)
 }
 
+var nullOrString = rule{types: []string{"null", "string"}}
+
 // credentialRule is keystone.application_credential.schema.
 var credentialRule = rule{types: []string{"object"}, required: []string{"name"}, props: map[string]rule{
-	"name": name255, "description": nullString, "secret": nullString, "expires_at": nullString, "unrestricted": boolean,
-	"roles":        {types: []string{"array"}, items: &rule{types: []string{"object"}, closed: true, props: map[string]rule{"id": idRule, "name": name255}}},
+	"name": name255, "description": nullString, "secret": nullOrString, "expires_at": nullOrString, "unrestricted": boolean,
+	"roles":        {types: []string{"array"}, items: &rule{types: []string{"object"}, closed: true, exactly: 1, props: map[string]rule{"id": idRule, "name": name255}}},
 	"access_rules": {types: []string{"array"}},
 }}
 
@@ -134,9 +136,9 @@ func oneCredential(ctx context.Context, tx *sql.Tx, user, id string) (*credentia
 
 // byCredential refuses those who came with a restricted application
 // credential: it cannot make or delete others.
-func byCredential(who *session, action string) error {
+func byCredential(who *session) error {
 	if who.credential != "" && !who.unrestricted {
-		return denied(action)
+		return denied("Using method 'application_credential' is not allowed for managing additional application credentials.")
 	}
 	return nil
 }
@@ -147,7 +149,7 @@ func (s *Service) deleteCredential(ctx context.Context, r *rest.Request, who *se
 	if user != who.UserID && !who.Admin() {
 		return nil, denied(action)
 	}
-	if err := byCredential(who, action); err != nil {
+	if err := byCredential(who); err != nil {
 		return nil, err
 	}
 	err := s.change(ctx, func(tx *sql.Tx) error {
@@ -183,7 +185,7 @@ func (s *Service) postCredential(ctx context.Context, r *rest.Request, who *sess
 	if who.ProjectID == "" {
 		return nil, expecting("project_id", "token")
 	}
-	if err := byCredential(who, action); err != nil {
+	if err := byCredential(who); err != nil {
 		return nil, err
 	}
 	attributes, _ := said.(map[string]any)

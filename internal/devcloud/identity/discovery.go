@@ -27,3 +27,24 @@ func (s *Service) discoveryRoutes() {
 		return rest.OK(record{"version": version(r)})
 	})
 }
+
+// emptyRoutes are lists of what there is none of here: clients ask for them.
+func (s *Service) emptyRoutes() {
+	for _, l := range []struct {
+		path, name string
+		all        bool // may ask
+	}{
+		{"credentials", "credentials", true},
+		{"limits", "limits", true},
+		{"registered_limits", "registered_limits", true},
+		{"policies", "policies", false},
+		{"OS-TRUST/trusts", "trusts", false},
+	} {
+		s.handle("GET /v3/"+l.path, func(_ context.Context, r *rest.Request, who *session) (*rest.Response, error) {
+			if !l.all && !who.reads() {
+				return nil, denied("identity:list_" + l.name)
+			}
+			return rest.OK(collection(r, l.name, []record{}))
+		})
+	}
+}

@@ -62,6 +62,18 @@ func (g granting) action(verb string) string {
 	return "identity:" + verb + "_" + g.kind + name + g.suffix
 }
 
+// may finds what the path names and asks whether the caller may.
+func (g granting) may(ctx context.Context, r *rest.Request, verb string, ok bool) (a assignment, err error) {
+	err = g.s.db.Read(ctx, func(tx *sql.Tx) error {
+		a, err = g.find(ctx, tx, r)
+		return err
+	})
+	if err == nil && !ok {
+		err = denied(g.action(verb))
+	}
+	return a, err
+}
+
 // find checks that everything in the path exists.
 func (g granting) find(ctx context.Context, tx *sql.Tx, r *rest.Request) (a assignment, err error) {
 	if a.role = r.PathValue("role"); a.role != "" {
@@ -87,14 +99,7 @@ func (g granting) find(ctx context.Context, tx *sql.Tx, r *rest.Request) (a assi
 }
 
 func (g granting) list(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
-	if !who.reads() {
-		return nil, denied(g.action("list"))
-	}
-	var a assignment
-	err := g.s.db.Read(ctx, func(tx *sql.Tx) (err error) {
-		a, err = g.find(ctx, tx, r)
-		return err
-	})
+	a, err := g.may(ctx, r, "list", who.reads())
 	if err != nil {
 		return nil, err
 	}
@@ -102,16 +107,13 @@ func (g granting) list(ctx context.Context, r *rest.Request, who *session) (*res
 }
 
 func (g granting) check(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
-	if !who.reads() {
-		return nil, denied(g.action("check"))
+	a, err := g.may(ctx, r, "check", who.reads())
+	if err != nil {
+		return nil, err
 	}
-	err := g.s.db.Read(ctx, func(tx *sql.Tx) error {
-		a, err := g.find(ctx, tx, r)
-		if err != nil {
-			return err
-		}
+	err = g.s.db.Read(ctx, func(tx *sql.Tx) error {
 		var n int
-		err = tx.QueryRowContext(ctx, `SELECT count(*) FROM grants WHERE `+same+` AND role_id = ?4`, append(a.args(), a.role)...).Scan(&n)
+		err := tx.QueryRowContext(ctx, `SELECT count(*) FROM grants WHERE `+same+` AND role_id = ?4`, append(a.args(), a.role)...).Scan(&n)
 		if err == nil && n == 0 {
 			err = a.missing()
 		}
@@ -132,8 +134,8 @@ func (a assignment) missing() error {
 }
 
 func (g granting) put(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
-	if !who.Admin() {
-		return nil, denied(g.action("create"))
+	if _, err := g.may(ctx, r, "create", who.Admin()); err != nil {
+		return nil, err
 	}
 	err := g.s.change(ctx, func(tx *sql.Tx) error {
 		a, err := g.find(ctx, tx, r)
@@ -157,8 +159,8 @@ func (a assignment) store(ctx context.Context, tx *sql.Tx) error {
 // remove takes a role away, and with it the application credentials that its
 // user made for that project, as Keystone does.
 func (g granting) remove(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
-	if !who.Admin() {
-		return nil, denied(g.action("revoke"))
+	if _, err := g.may(ctx, r, "revoke", who.Admin()); err != nil {
+		return nil, err
 	}
 	err := g.s.change(ctx, func(tx *sql.Tx) error {
 		a, err := g.find(ctx, tx, r)

@@ -21,7 +21,7 @@ import (
 // cloud is a service with the users of a small cloud.
 type cloud struct {
 	*Service
-	t     *testing.T
+	t     testing.TB
 	ids   *Bootstrapped
 	now   atomic.Int64 // seconds added to the clock
 	start time.Time
@@ -44,7 +44,7 @@ func request() BootstrapRequest {
 	}
 }
 
-func newCloud(t *testing.T) *cloud {
+func newCloud(t testing.TB) *cloud {
 	t.Helper()
 	c := &cloud{t: t, start: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	s, err := New(t.Context(), Options{

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/gantry-project/gantry/internal/devcloud/rest"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
@@ -29,6 +30,8 @@ type attr struct {
 	def any
 	// fixed is what somebody is told who tries to change it, if it cannot be.
 	fixed string
+	// fixedStatus goes with it; 0 is 400.
+	fixedStatus int
 	// inner ones are not of the API: nobody sets or sees them.
 	inner bool
 }
@@ -40,8 +43,11 @@ type noun struct {
 	where     string // which rows of the table are of this kind
 	label     string // "Could not find <label>: <id>."
 	attrs     []attr
+	also      map[string]rule // for attributes without a column
 	required  []string
 	filters   []string
+	// known ones are no secret: 404 comes before 403.
+	known bool
 	// may allows what the default policies (see session.reads) do not.
 	may func(who *session, verb, id string) bool
 	// before is called in the transaction that makes, changes (old is what was)
@@ -62,6 +68,7 @@ type noun struct {
 // shape is the rule for the body of a request.
 func (n *noun) shape(fresh bool) rule {
 	u := rule{types: []string{"object"}, props: map[string]rule{}}
+	maps.Copy(u.props, n.also)
 	for _, a := range n.attrs {
 		if !a.inner {
 			u.props[a.name] = a.rule
@@ -205,6 +212,9 @@ func (n *noun) update(ctx context.Context, tx *sql.Tx, who *session, id string, 
 	}
 	for _, a := range n.attrs {
 		if v, ok := said[a.name]; ok && a.fixed != "" && v != old[a.name] {
+			if a.fixedStatus != 0 {
+				return nil, rest.Errorf(a.fixedStatus, "%s", a.fixed)
+			}
 			return nil, invalid("%s", a.fixed)
 		}
 	}

@@ -26,7 +26,7 @@ func (s *Service) nounRoutes(n *noun) {
 		return s.create(ctx, r, who, n)
 	})
 	s.handle("GET "+one, func(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
-		if err := n.allow(who, "get", r.PathValue("id")); err != nil {
+		if err := s.allow(ctx, n, who, "get", r.PathValue("id")); err != nil {
 			return nil, err
 		}
 		var found record
@@ -43,7 +43,7 @@ func (s *Service) nounRoutes(n *noun) {
 		return s.update(ctx, r, who, n)
 	})
 	s.handle("DELETE "+one, func(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
-		if err := n.allow(who, "delete", r.PathValue("id")); err != nil {
+		if err := s.allow(ctx, n, who, "delete", r.PathValue("id")); err != nil {
 			return nil, err
 		}
 		err := s.change(ctx, func(tx *sql.Tx) error { return n.remove(ctx, tx, who, r.PathValue("id")) })
@@ -52,6 +52,16 @@ func (s *Service) nounRoutes(n *noun) {
 		}
 		return rest.NoContent()
 	})
+}
+
+// allow is noun.allow for one with that id.
+func (s *Service) allow(ctx context.Context, n *noun, who *session, verb, id string) error {
+	if n.known && id != "" {
+		if err := s.must(ctx, n, id); err != nil {
+			return err
+		}
+	}
+	return n.allow(who, verb, id)
 }
 
 // allow asks the default policies of Zed.
@@ -68,7 +78,7 @@ func (n *noun) allow(who *session, verb, id string) error {
 }
 
 func (s *Service) create(ctx context.Context, r *rest.Request, who *session, n *noun) (*rest.Response, error) {
-	said, err := n.read(r, who, "create", "", true)
+	said, err := s.read(ctx, r, n, who, "create", "", true)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +104,7 @@ func (s *Service) create(ctx context.Context, r *rest.Request, who *session, n *
 
 func (s *Service) update(ctx context.Context, r *rest.Request, who *session, n *noun) (*rest.Response, error) {
 	id := r.PathValue("id")
-	said, err := n.read(r, who, "update", id, false)
+	said, err := s.read(ctx, r, n, who, "update", id, false)
 	if err != nil {
 		return nil, err
 	}
@@ -128,16 +138,16 @@ func (s *Service) update(ctx context.Context, r *rest.Request, who *session, n *
 }
 
 // read reads the body of a request to make or change one.
-func (n *noun) read(r *rest.Request, who *session, verb, id string, fresh bool) (record, error) {
+func (s *Service) read(ctx context.Context, r *rest.Request, n *noun, who *session, verb, id string, fresh bool) (record, error) {
 	body, err := readObject(r)
 	if err != nil {
 		return nil, err
 	}
-	if err := n.allow(who, verb, id); err != nil {
+	if err := s.allow(ctx, n, who, verb, id); err != nil {
 		return nil, err
 	}
 	said, ok := body[n.one]
-	if !ok || said == nil {
+	if !ok {
 		said = map[string]any{}
 	}
 	if err := n.shape(fresh).check(said); err != nil {

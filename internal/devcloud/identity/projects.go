@@ -20,7 +20,7 @@ var projects = &noun{
 	attrs: []attr{
 		{name: "name", rule: name64},
 		{name: "domain_id", rule: nullID, fixed: "Cannot change Domain ID"},
-		{name: "parent_id", rule: nullID, fixed: "Update of `parent_id` is not allowed."},
+		{name: "parent_id", rule: nullID, fixed: "Update of `parent_id` is not allowed.", fixedStatus: http.StatusForbidden},
 		{name: "description", rule: nullString, def: ""},
 		{name: "enabled", rule: boolean, def: true},
 		{name: "is_domain", rule: boolean, def: false, fixed: "Update of `is_domain` is not allowed."},
@@ -70,6 +70,11 @@ func placeProject(ctx context.Context, tx *sql.Tx, who *session, now record) err
 		return nil
 	}
 	if p := now.text("parent_id"); p != "" {
+		if d := now.text("domain_id"); d != "" {
+			if _, err := domains.get(ctx, tx, d); err != nil {
+				return asBadRequest(err)
+			}
+		}
 		var domain string
 		err := tx.QueryRowContext(ctx, `SELECT ifnull(domain_id, id) FROM projects WHERE id = ?`, p).Scan(&domain)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -217,13 +222,14 @@ func (s *Service) putTags(ctx context.Context, r *rest.Request, who *session) (*
 	if err != nil {
 		return nil, err
 	}
-	said := []any{}
-	if v, ok := body["tags"]; ok {
-		if err := tagsRule.check(v); err != nil {
-			return nil, err
-		}
-		said, _ = v.([]any)
+	v, ok := body["tags"]
+	if !ok {
+		v = map[string]any{}
 	}
+	if err := tagsRule.check(v); err != nil {
+		return nil, err
+	}
+	said, _ := v.([]any)
 	tags, err := s.retag(ctx, r, who, "identity:update_project_tags", func([]any) ([]any, error) { return said, nil })
 	if err != nil && errors.Is(err, errdefs.ErrNotFound) {
 		return nil, notFound("project", r.PathValue("id"))
@@ -244,8 +250,8 @@ func (s *Service) deleteTags(ctx context.Context, r *rest.Request, who *session)
 func (s *Service) putTag(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
 	tag := r.PathValue("tag")
 	_, err := s.retag(ctx, r, who, "identity:create_project_tag", func(tags []any) ([]any, error) {
-		if slices.Contains(tags, any(tag)) {
-			return tags, nil
+		if err := tagRule.check(tag); err != nil {
+			return nil, err
 		}
 		return append(tags, tag), nil
 	})

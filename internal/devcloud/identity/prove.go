@@ -18,6 +18,9 @@ type ref struct {
 	Domain *ref
 }
 
+// empty reports whether it is there and names nothing.
+func (r *ref) empty() bool { return r != nil && r.ID == "" && r.Name == "" }
+
 // authRequest is the body of POST /v3/auth/tokens, as tokenRule lets it pass
 // (keystone.auth.schema).
 type authRequest struct {

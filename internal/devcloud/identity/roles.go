@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
+	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 var roles = &noun{
@@ -14,11 +15,12 @@ var roles = &noun{
 	attrs: []attr{
 		{name: "name", rule: name255},
 		{name: "domain_id", rule: nullID, fixed: "Cannot change Domain ID"},
-		{name: "description", rule: nullString},
+		{name: "description", rule: anyString},
 		{name: "options", rule: immutable, def: map[string]any{}},
 	},
 	required: []string{"name"},
 	filters:  []string{"name", "domain_id"},
+	known:    true,
 	before: func(ctx context.Context, tx *sql.Tx, _ *session, old, now record) error {
 		if err := guarded("role", old, now); err != nil {
 			return err
@@ -143,6 +145,9 @@ func (s *Service) checkImplied(ctx context.Context, r *rest.Request, who *sessio
 	if err != nil {
 		return nil, err
 	}
+	if r.Method == http.MethodHead {
+		return rest.NoContent()
+	}
 	return rest.OK(inferenceBody(r, prior, implied))
 }
 
@@ -162,9 +167,12 @@ func (s *Service) putImplied(ctx context.Context, r *rest.Request, who *session)
 		if implied.Name == neverImplied {
 			return forbidden("%s cannot be an implied roles.", implied.ID)
 		}
-		_, err = tx.ExecContext(ctx, `INSERT OR IGNORE INTO implied (prior_id, implied_id) VALUES (?, ?)`, prior.ID, implied.ID)
+		_, err = tx.ExecContext(ctx, `INSERT INTO implied (prior_id, implied_id) VALUES (?, ?)`, prior.ID, implied.ID)
 		return err
 	})
+	if errors.Is(err, errdefs.ErrAlreadyExists) {
+		return nil, conflict("implied_role", "Duplicate entry")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -24,9 +24,11 @@ type rule struct {
 	props    map[string]rule
 	required []string
 	closed   bool // no other properties
+	exactly  int  // so many properties; 0 is any
 	// of arrays
 	items *rule
 	most  int // items; 0 is any
+	once  bool
 }
 
 var (
@@ -44,7 +46,7 @@ var (
 	idRule     = rule{types: []string{"string"}, min: 1, max: 64, pattern: idShape}
 	nullID     = rule{types: []string{"string", "null"}, min: 1, max: 64, pattern: idShape}
 	tagRule    = rule{types: []string{"string"}, min: 1, max: 255, pattern: tagShape}
-	tagsRule   = rule{types: []string{"array"}, items: &tagRule, most: 80}
+	tagsRule   = rule{types: []string{"array"}, items: &tagRule, most: 80, once: true}
 )
 
 // check returns an error in Keystone's words if v is not as the rule says.
@@ -93,6 +95,9 @@ func (u rule) arrayProblem(path string, v []any) (where, what string) {
 		return path, repr(v) + " is too long"
 	}
 	for i, item := range v {
+		if u.once && slices.ContainsFunc(v[:i], func(o any) bool { return repr(o) == repr(item) }) {
+			return path, repr(v) + " has non-unique elements"
+		}
 		if u.items == nil {
 			break
 		}
@@ -108,6 +113,12 @@ func (u rule) objectProblem(path string, v map[string]any) (where, what string) 
 		if _, ok := v[name]; !ok {
 			return path, repr(name) + " is a required property"
 		}
+	}
+	if u.exactly > 0 && len(v) < u.exactly {
+		return path, repr(v) + " does not have enough properties"
+	}
+	if u.exactly > 0 && len(v) > u.exactly {
+		return path, repr(v) + " has too many properties"
 	}
 	for _, name := range slices.Sorted(maps.Keys(v)) {
 		p, known := u.props[name]

@@ -69,6 +69,9 @@ func (r *scopeRequest) check() error {
 			return invalid("Invalid input for field scope/%s: id or name must be present.", one.at)
 		}
 	}
+	if r.Project != nil && r.Project.Domain.empty() {
+		return invalid("Invalid input for field scope/project/domain: id or name must be present.")
+	}
 	if r.Project != nil && r.Project.Name != "" && r.Project.Domain == nil {
 		return expecting("domain", "project")
 	}

@@ -75,6 +75,9 @@ func readAuth(r *rest.Request) (*authRequest, error) {
 	if p := a.Identity.Password; p != nil && p.User != nil && p.User.ID == "" && p.User.Name == "" {
 		return nil, invalid("Invalid input for field identity/password/user: id or name must be present.")
 	}
+	if p := a.Identity.Password; p != nil && p.User != nil && p.User.Domain.empty() {
+		return nil, invalid("Invalid input for field identity/password/user/domain: id or name must be present.")
+	}
 	return a, a.Scope.check()
 }
 
@@ -106,7 +109,9 @@ func (s *Service) postToken(ctx context.Context, r *rest.Request) (*rest.Respons
 		if who, err = resolve(ctx, tx, g); err != nil {
 			return err
 		}
-		catalog, err = s.catalogFor(ctx, tx, r, who)
+		if _, without := r.Params()["nocatalog"]; !without {
+			catalog, err = catalogFor(ctx, tx, who)
+		}
 		return err
 	})
 	if errors.Is(err, errdefs.ErrNotFound) {
@@ -131,14 +136,14 @@ func (s *Service) postToken(ctx context.Context, r *rest.Request) (*rest.Respons
 // subject is the session that a request is about.
 func (s *Service) subject(ctx context.Context, r *rest.Request, who *session, action string) (*session, string, error) {
 	token := r.Header.Get("X-Subject-Token")
+	if token == "" && !who.reads() {
+		return nil, "", denied(action)
+	}
 	if token == "" {
 		return nil, "", rest.Errorf(http.StatusNotFound, "No token in the request")
 	}
 	about, err := s.session(ctx, token)
 	if err != nil {
-		if !who.Admin() && !who.reads() {
-			return nil, "", denied(action)
-		}
 		return nil, "", unknownToken(token, err)
 	}
 	// the default rule is "admin, a service, a system reader, or its own user"
@@ -160,7 +165,7 @@ func (s *Service) getToken(ctx context.Context, r *rest.Request, who *session) (
 	var catalog any
 	if _, without := r.Params()["nocatalog"]; !without {
 		err = s.db.Read(ctx, func(tx *sql.Tx) (err error) {
-			catalog, err = s.catalogFor(ctx, tx, r, about)
+			catalog, err = catalogFor(ctx, tx, about)
 			return err
 		})
 		if err != nil {

@@ -31,6 +31,7 @@ var users = &noun{
 			"ignore_change_password_upon_first_use", "ignore_password_expiry", "ignore_lockout_failure_attempts",
 			"lock_password", "ignore_user_inactivity", "multi_factor_auth_enabled")},
 	},
+	also:     map[string]rule{"description": nullString},
 	required: []string{"name"},
 	filters:  []string{"name", "domain_id", "enabled"},
 	may: func(who *session, verb, id string) bool {

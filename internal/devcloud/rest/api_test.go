@@ -46,23 +46,21 @@ func newAPI(o Options) *API {
 	return New(o)
 }
 
-func ask(a http.Handler, method, path, body string, header ...string) *http.Response {
+// answer is what came back.
+type answer struct {
+	StatusCode int
+	Header     http.Header
+	body       string
+}
+
+func ask(a http.Handler, method, path, body string, header ...string) answer {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Add(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
 	a.ServeHTTP(w, r)
-	return w.Result()
-}
-
-func text(t *testing.T, res *http.Response) string {
-	t.Helper()
-	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
+	return answer{w.Code, w.Header(), w.Body.String()}
 }
 
 func TestRoutes(t *testing.T) {
@@ -97,7 +95,7 @@ func TestRoutes(t *testing.T) {
 		{"POST", "/other", 405, "405  ", "GET"},
 	} {
 		res := ask(a, c.method, c.path, "")
-		if got := text(t, res); res.StatusCode != c.status || got != c.body || res.Header.Get("Allow") != c.allow {
+		if got := res.body; res.StatusCode != c.status || got != c.body || res.Header.Get("Allow") != c.allow {
 			t.Errorf("%s %s: %d %q, allow %q", c.method, c.path, res.StatusCode, got, res.Header.Get("Allow"))
 		}
 		if id := res.Header.Get("X-Openstack-Request-Id"); !regexp.MustCompile(`^req-[0-9a-f-]{36}$`).MatchString(id) {
@@ -113,7 +111,7 @@ func TestUnknownPath(t *testing.T) {
 	if res.StatusCode != 404 || res.Header.Get("X-A") == "" || res.Header.Get("X-A") != res.Header.Get("X-B") {
 		t.Errorf("%d %v", res.StatusCode, res.Header)
 	}
-	if res := ask(a, "HEAD", "/b", ""); res.StatusCode != 404 || text(t, res) != "" {
+	if res := ask(a, "HEAD", "/b", ""); res.StatusCode != 404 || res.body != "" {
 		t.Errorf("HEAD: %d with a body", res.StatusCode)
 	}
 }
@@ -153,11 +151,11 @@ func TestErrorsBecomeAnswers(t *testing.T) {
 		return nil, errs[r.PathValue("name")].err
 	})
 	for name, c := range errs {
-		if got := text(t, ask(a, "GET", "/"+name, "")); got != c.want {
+		if got := ask(a, "GET", "/"+name, "").body; got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
-	if got := text(t, ask(a, "GET", "/panic", "")); got != "500  " {
+	if got := ask(a, "GET", "/panic", "").body; got != "500  " {
 		t.Errorf("panic: %q", got)
 	}
 	if h := ask(a, "GET", "/mine", "").Header.Get("X-H"); h != "1" {
@@ -199,7 +197,7 @@ func TestBodies(t *testing.T) {
 		`{} {}`:                      `400  The server could not comply with the request since it is either malformed or otherwise incorrect.`,
 		`{"N":7}` + "              ": `413  Request is too large.`,
 	} {
-		if got := text(t, ask(a, "POST", "/x", body)); got != want {
+		if got := ask(a, "POST", "/x", body).body; got != want {
 			t.Errorf("%q: %q", body, got)
 		}
 	}
