@@ -30,11 +30,11 @@ type Fabric interface {
 	SetPort(ctx context.Context, plan PortPlan) error
 	// SetRouter makes a router.
 	SetRouter(ctx context.Context, plan RouterPlan) error
-	// Watch tells of network devices of the host: first of all that are there,
-	// with up, then of each that comes up or goes. It calls seen from one
-	// goroutine, may tell the same twice, and returns when ctx ends (its error)
-	// or when it cannot watch any more; it is then called again.
-	Watch(ctx context.Context, seen func(device string, up bool)) error
+	// Watch tells of network devices of the host: first all that are up, at
+	// once, and then each that comes up or goes. It calls both functions from
+	// one goroutine, may tell the same twice, and returns when ctx ends (its
+	// error) or when it cannot watch any more; it is then called again.
+	Watch(ctx context.Context, all func(devices []string), seen func(device string, up bool)) error
 }
 
 // World is everything a host has to have.

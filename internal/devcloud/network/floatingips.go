@@ -203,6 +203,10 @@ func (st *state) associate(c *rest.Caller, f *floating, v values) error {
 			return err
 		}
 	}
+	f.Status = portDown
+	if f.Port != "" {
+		f.Status = portActive
+	}
 	st.floatings.put(f)
 	for _, one := range []string{before, f.Port} {
 		if p, ok := st.ports.get(one); ok && p.ofServer() {
@@ -320,7 +324,7 @@ func (st *state) forgetFloating(old, now *port) {
 			continue
 		}
 		free := *f
-		free.Port, free.Fixed, free.Router = "", netip.Addr{}, ""
+		free.Port, free.Fixed, free.Router, free.Status = "", netip.Addr{}, "", portDown
 		st.bumped(&free.base)
 		st.floatings.put(&free)
 	}

@@ -274,18 +274,14 @@ func (p *port) set(v values) {
 // address gives the port its addresses: those wished for, else one of each
 // version in a POST; and in any case the automatic ones.
 func (st *state) address(p *port, n *network, v values) error {
-	wished, sent := v["fixed_ips"]
+	sent := v.has("fixed_ips")
 	if !sent && len(p.IPs) > 0 {
 		return nil
 	}
 	a := &allocation{st: st, network: n, subnets: st.subnetsOf(n.ID), mac: p.MAC, router: p.routed(), keep: p.IPs}
-	if list, _ := wished.([]any); sent {
+	if sent {
 		if err := a.wish(v.maps("fixed_ips")); err != nil {
 			return err
-		}
-		if len(list) == 0 {
-			p.IPs = nil
-			return nil
 		}
 	} else if err := a.some(); err != nil {
 		return err

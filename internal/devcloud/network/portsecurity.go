@@ -98,12 +98,13 @@ func (st *state) secure(c *rest.Caller, p *port, v values, create bool) error {
 	v.setFlag("port_security_enabled", &p.Secure)
 	switch {
 	case v.has("security_groups"):
-		groups, err := st.groupsFor(c, p, v.strs("security_groups"))
+		ids := v.strs("security_groups")
+		if len(ids) > 0 && (!p.Secure || len(p.IPs) == 0) {
+			return noFilter()
+		}
+		groups, err := st.groupsFor(c, p, ids)
 		if err != nil {
 			return err
-		}
-		if len(groups) > 0 && (!p.Secure || len(p.IPs) == 0) {
-			return noFilter()
 		}
 		p.Groups = groups
 	case create && p.Secure && len(p.IPs) > 0 && !trusted:

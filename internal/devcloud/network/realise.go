@@ -35,14 +35,14 @@ type realiser struct {
 	running bool       // everything was sent once
 	dirty   map[key]bool
 	waiting map[key][]chan struct{}
-	devices map[string]bool // that are up
+	devices map[string]bool // that are up; nil until they are known
 	sent    map[key]any     // used by run alone
 }
 
 func newRealiser(s *Service, f Fabric, log zerolog.Logger) *realiser {
 	return &realiser{
 		s: s, fabric: f, log: log, wake: make(chan struct{}, 1),
-		dirty: map[key]bool{}, waiting: map[key][]chan struct{}{}, devices: map[string]bool{}, sent: map[key]any{},
+		dirty: map[key]bool{}, waiting: map[key][]chan struct{}{}, sent: map[key]any{},
 	}
 }
 
@@ -267,7 +267,8 @@ func (r *realiser) watch(ctx context.Context) error {
 		return ctx.Err()
 	}
 	for wait := retryFirst; ; wait = min(2*wait, retryMost) {
-		err := r.fabric.Watch(ctx, func(device string, up bool) { r.seen(ctx, device, up) })
+		err := r.fabric.Watch(ctx, func(devices []string) { r.known(ctx, devices) },
+			func(device string, up bool) { r.seen(ctx, device, up) })
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -275,6 +276,24 @@ func (r *realiser) watch(ctx context.Context) error {
 		if !pause(ctx, wait) {
 			return ctx.Err()
 		}
+	}
+}
+
+// known notes all devices, and settles all ports.
+func (r *realiser) known(ctx context.Context, devices []string) {
+	r.mu.Lock()
+	r.devices = map[string]bool{}
+	for _, d := range devices {
+		r.devices[d] = true
+	}
+	r.mu.Unlock()
+	var all []*port
+	_ = r.s.store.read(func(st *state) error { // returns nil
+		all = st.ports.where(func(p *port) bool { return p.Status == portActive || p.plugged() })
+		return nil
+	})
+	for _, p := range all {
+		r.settle(ctx, p.ID)
 	}
 }
 
@@ -301,11 +320,16 @@ func (r *realiser) seen(ctx context.Context, device string, up bool) {
 }
 
 // settle makes the status of a port what it is, and tells Nova when that
-// changes: ACTIVE is a port whose device is there, and whose plan was sent.
+// changes: ACTIVE is a port whose device is there, and whose plan was sent. As
+// long as it is not known which devices are there, it stays as it was.
 func (r *realiser) settle(ctx context.Context, id string) {
 	r.mu.Lock()
-	up := r.running && (r.fabric == nil || r.devices[tapName(id)])
+	known := r.running && (r.fabric == nil || r.devices != nil)
+	up := r.fabric == nil || r.devices[tapName(id)]
 	r.mu.Unlock()
+	if !known {
+		return
+	}
 	status := func(st *state) (*port, string) {
 		p, ok := st.ports.get(id)
 		if !ok || p.routed() || p.Owner == ownerFloating {

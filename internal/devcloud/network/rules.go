@@ -243,6 +243,9 @@ func (st *state) createRule(c *rest.Caller, v values, before []*rule) (*rule, er
 		Group: v.str("security_group_id"), Direction: v.str("direction"), Ethertype: v.str("ethertype"),
 		Protocol: v.str("protocol"), Remote: v.str("remote_ip_prefix"), RemoteGroup: v.str("remote_group_id"),
 	}
+	if one.Ethertype == ipv6 && one.number() == 58 && one.Protocol == "icmpv6" {
+		one.Protocol = "ipv6-icmp"
+	}
 	d := v.str("description")
 	one.Description = &d
 	if n, ok := v["port_range_min"].(int); ok {
@@ -297,11 +300,11 @@ func (r *rule) equals(other *rule) bool {
 		}
 		return *p
 	}
-	from := func(r *rule) netip.Prefix {
-		if p, ok := r.remote(); ok && p.Bits() > 0 {
-			return p
+	from := func(r *rule) string {
+		if p, ok := r.remote(); ok && p.Bits() == 0 {
+			return "" // everywhere
 		}
-		return netip.Prefix{}
+		return r.Remote
 	}
 	any := func(r *rule) bool { return r.Protocol == "" }
 	return r.Direction == other.Direction && r.Ethertype == other.Ethertype && any(r) == any(other) && r.number() == other.number() &&

@@ -311,7 +311,10 @@ func (s *subnet) setGateway(v values, create bool) error {
 	g, sent := v["gateway_ip"]
 	switch {
 	case !sent && create:
-		if s.CIDR.Addr().BitLen()-s.CIDR.Bits() >= 1 {
+		switch {
+		case s.CIDR.Addr().Is6():
+			s.Gateway = s.CIDR.Addr() // the anycast address of the subnet's routers
+		case s.CIDR.Bits() < 32:
 			s.Gateway = s.CIDR.Addr().Next()
 		}
 		return nil
@@ -325,7 +328,7 @@ func (s *subnet) setGateway(v values, create bool) error {
 	if gw.Is4() != s.CIDR.Addr().Is4() {
 		return invalid("gateway_ip '%s' does not match the ip_version '%d'", gw, s.version())
 	}
-	if s.CIDR.Contains(gw) && !hostAddress(s.CIDR, gw) {
+	if gw.Is4() && s.CIDR.Contains(gw) && !hostAddress(s.CIDR, gw) {
 		return invalid("Gateway is not valid on subnet")
 	}
 	s.Gateway = gw
@@ -446,7 +449,7 @@ func (s *Service) updateSubnet(ctx context.Context, r *rest.Request) (*rest.Resp
 
 // gatewayFree refuses to take a gateway away from a router.
 func (st *state) gatewayFree(old, now *subnet) error {
-	if old.Gateway == now.Gateway {
+	if old.Gateway == now.Gateway || !now.Gateway.IsValid() {
 		return nil
 	}
 	for p := range st.ports.all() {

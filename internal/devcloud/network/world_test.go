@@ -70,14 +70,14 @@ func (n *nova) told(name, port string) bool {
 
 // cloud is a service and who asks it.
 type cloud struct {
-	t    *testing.T
+	t    testing.TB
 	s    *Service
 	path string
 	o    Options
 	nova *nova
 }
 
-func newCloud(t *testing.T, f Fabric) *cloud {
+func newCloud(t testing.TB, f Fabric) *cloud {
 	t.Helper()
 	n := &nova{}
 	c := &cloud{t: t, nova: n, path: filepath.Join(t.TempDir(), "network.db")}
