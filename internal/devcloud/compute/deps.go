@@ -1,0 +1,98 @@
+package compute
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/gantry-project/gantry/internal/devcloud/rest"
+)
+
+// Identity is what is asked of the identity service.
+type Identity interface {
+	// ProjectExists reports whether there is a project of that id.
+	ProjectExists(ctx context.Context, id string) (bool, error)
+}
+
+// Image is what is known of an image. Sizes are in bytes, MinDisk in GiB,
+// MinRAM in MiB.
+type Image struct {
+	ID, Name, Status, Owner     string
+	ContainerFormat, DiskFormat string
+	Checksum                    string
+	HashAlgo, HashValue         string
+	Size                        int64
+	MinDisk, MinRAM             int64
+	Public                      bool
+	Properties                  map[string]string
+	CreatedAt, UpdatedAt        time.Time
+}
+
+// Images is what is asked of the image service.
+type Images interface {
+	// Image finds an image that the caller may see; errdefs.ErrNotFound
+	// otherwise.
+	Image(ctx context.Context, caller *rest.Caller, id string) (Image, error)
+	// CreateImage makes the record of an image that a compute host will fill,
+	// in the state queued, private, owned by the caller's project, and returns
+	// its id. Of i the name, formats, least sizes and properties count.
+	CreateImage(ctx context.Context, caller *rest.Caller, i Image) (string, error)
+}
+
+// Network is one network.
+type Network struct {
+	ID, Name, ProjectID string
+	Shared, External    bool
+	// Subnets are how many it has.
+	Subnets int
+}
+
+// Port is one port.
+type Port struct {
+	ID, NetworkID, ProjectID, MAC, Status string
+	// DeviceID is the server that has it, or "".
+	DeviceID string
+	FixedIPs []FixedIP
+	Groups   []SecurityGroup
+}
+
+// FixedIP is an address of a port.
+type FixedIP struct {
+	SubnetID string
+	Address  netip.Addr
+}
+
+// SecurityGroup is a security group.
+type SecurityGroup struct {
+	ID, Name, Description, ProjectID string
+	// Rules are those for traffic to servers; lists of ports leave them out.
+	Rules []SecurityGroupRule
+}
+
+// SecurityGroupRule lets traffic to servers in.
+type SecurityGroupRule struct {
+	ID string
+	// Protocol is tcp, udp, icmp or "" for any.
+	Protocol string
+	// First and Last are ports of the destination; -1 is any.
+	First, Last int
+	// CIDR or GroupName say from where; both empty is from anywhere.
+	CIDR, GroupName string
+}
+
+// PortQuery selects ports: those with one of the ids, or of one of the servers.
+type PortQuery struct{ IDs, Servers []string }
+
+// Networks is what is asked of the network service. Ids that are not there or
+// not for the caller to see are left out of lists.
+type Networks interface {
+	// Networks are those of the ids, or with no ids all that a server of the
+	// caller's project gets when it asks for none in particular: its own and the
+	// shared ones that are not external.
+	Networks(ctx context.Context, caller *rest.Caller, ids ...string) ([]Network, error)
+	Ports(ctx context.Context, caller *rest.Caller, q PortQuery) ([]Port, error)
+	// SecurityGroups are those of the caller's project.
+	SecurityGroups(ctx context.Context, caller *rest.Caller) ([]SecurityGroup, error)
+	// SetPortGroups replaces the security groups of a port.
+	SetPortGroups(ctx context.Context, caller *rest.Caller, port string, groups []string) error
+}
