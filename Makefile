@@ -15,8 +15,9 @@ export CGO_ENABLED ?= 0
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-build: ## build bin/gantry, a static binary
+build: ## build bin/gantry and bin/gantry-runtime, static binaries
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/gantry
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)-runtime ./cmd/gantry-runtime
 
 deps: ## install the Debian packages that running and testing need (root)
 	./functional/controlplane/deps
@@ -63,8 +64,9 @@ bench-boot: build deps ## boot and delete, beside a stock nova-compute on one co
 bench-engine: build ## container starts and their like, beside crun, runc, docker and podman in one run (root)
 	./functional/bench-engine $(abspath $(BIN))
 
-install: build ## install the binary and its service unit
+install: build ## install the binaries and the service unit
 	install -D -m 0755 $(BIN) $(DESTDIR)/usr/local/bin/gantry
+	install -D -m 0755 $(BIN)-runtime $(DESTDIR)/usr/local/bin/gantry-runtime
 	install -D -m 0644 docs/gantry-compute.service $(DESTDIR)/usr/local/lib/systemd/system/gantry-compute.service
 
 clean: ## remove what was built

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gantry-project/gantry/cmd/internal/cli"
 	"github.com/gantry-project/gantry/internal/daemon"
 )
 
@@ -39,7 +40,7 @@ func doctorCommand() *cobra.Command {
 				err = printReport(cmd.OutOrStdout(), report)
 			}
 			if err == nil && !report.Healthy() {
-				return exitStatus(1)
+				return cli.Status(1)
 			}
 			return err
 		},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gantry-project/gantry/cmd/internal/cli"
 	"github.com/gantry-project/gantry/engine/api"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -84,7 +85,7 @@ func (t *target) explain(err error) error {
 		return fmt.Errorf("no engine answers at %s: start `gantry compute` or `gantry engine`, or name another --store-path: %w", t.store, errdefs.ErrUnavailable)
 	}
 	if errors.Is(err, context.Canceled) {
-		return exitStatus(130)
+		return cli.Status(130)
 	}
 	return err
 }

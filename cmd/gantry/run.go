@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gantry-project/gantry/cmd/internal/cli"
 	"github.com/gantry-project/gantry/engine/api"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -110,7 +111,7 @@ func status(e api.Exit) error {
 	case !e.Known:
 		return fmt.Errorf("nobody saw how it ended: %w", errdefs.ErrUnavailable)
 	case e.Code != 0:
-		return exitStatus(e.Code)
+		return cli.Status(e.Code)
 	}
 	return nil
 }

@@ -14,11 +14,6 @@ func TestVerbs(t *testing.T) {
 			t.Errorf("the verb %q makes the command %q", name, got)
 		}
 	}
-	for name, v := range runtimeVerbs() {
-		if got := v(&runtimeFlags{}).Name(); got != name {
-			t.Errorf("the verb %q of runtime makes the command %q", name, got)
-		}
-	}
 }
 
 // The verb that is asked for is the only one that is made; without one all are.
@@ -35,20 +30,6 @@ func TestRootMakesWhatIsAskedFor(t *testing.T) {
 	} {
 		if got := names(root(c.args)); !slices.Equal(got, c.want) {
 			t.Errorf("root(%q) has the verbs %q, want %q", c.args, got, c.want)
-		}
-	}
-	runtime := slices.Sorted(maps.Keys(runtimeVerbs()))
-	for _, c := range []struct {
-		args []string
-		want []string
-	}{
-		{[]string{"runtime", "--root", "/r", "state", "x"}, []string{"state"}},
-		{[]string{"runtime", "--root", "run", "delete", "x"}, []string{"delete", "run"}},
-		{[]string{"runtime"}, runtime},
-		{[]string{"runtime", "--help"}, runtime},
-	} {
-		if got := names(root(c.args).Commands()[0]); !slices.Equal(got, c.want) {
-			t.Errorf("root(%q) has the verbs of runtime %q, want %q", c.args, got, c.want)
 		}
 	}
 }

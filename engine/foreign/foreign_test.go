@@ -33,19 +33,18 @@ func (r through) Start(ctx context.Context, id string, spec process.Spec) (proce
 	return r.Runner.Start(ctx, id, spec)
 }
 
-// own makes the program of the tree into a runtime; it is built once.
+// own is the runtime of this tree; it is built once.
 var own = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "gantry-runtime")
 	if err != nil {
 		return "", err
 	}
-	program := filepath.Join(dir, "gantry")
-	out, err := exec.Command("go", "build", "-o", program, "github.com/gantry-project/gantry/cmd/gantry").CombinedOutput()
+	program := filepath.Join(dir, "runtime")
+	out, err := exec.Command("go", "build", "-o", program, "github.com/gantry-project/gantry/cmd/gantry-runtime").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
-	script := filepath.Join(dir, "runtime")
-	return script, os.WriteFile(script, []byte("#!/bin/sh\nexec "+program+` runtime "$@"`+"\n"), 0o755)
+	return program, nil
 })
 
 // crun makes Debian's crun 1.8 into a runtime for this host: it refuses v1 with

@@ -76,7 +76,7 @@ var never = []struct {
 	allowed []string
 	reason  string
 }{
-	{module + "cmd", nil, "nothing imports cmd"},
+	{module + "cmd", []string{"cmd"}, "nothing imports cmd"},
 	{module + "config", []string{"cmd", "internal/daemon", "functional", "config"}, "packages take small option structs of their own"},
 	{module + "driver/local", []string{"internal/daemon", "driver/local"}, "only the composition root names the real driver"},
 	{module + "engine", []string{"engine", "driver/local", "internal/daemon", "cmd", "functional"}, "only driver/local says both instance and container"},

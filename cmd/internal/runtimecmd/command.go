@@ -1,4 +1,7 @@
-package main
+// Package runtimecmd is the command line of engine/runtime, with runc's verbs,
+// flags and meanings (docs/runtime.md): gantry runtime, and gantry-runtime for
+// those who want a small program of one word.
+package runtimecmd
 
 import (
 	"context"
@@ -11,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-project/gantry/cmd/internal/cli"
 	"github.com/gantry-project/gantry/engine/runtime"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -27,11 +31,12 @@ type runtimeFlags struct {
 // verb is what a verb of gantry runtime does.
 type verb func(ctx context.Context, r *runtime.Runtime, args []string) error
 
-// runtimeCommand makes the command for these arguments, or for any.
-func runtimeCommand(args []string) *cobra.Command {
+// Command makes the command by this name for these arguments: of its verbs only
+// those that occur among them, as cli.Add does.
+func Command(name string, args []string) *cobra.Command {
 	var f runtimeFlags
 	cmd := &cobra.Command{
-		Use:   "runtime",
+		Use:   name,
 		Short: "run containers by the OCI runtime specification",
 		Long: "Runs containers from bundles of the OCI runtime specification, with the verbs and flags of runc,\n" +
 			"by itself or for another engine. It has nothing to do with the service and its instances.",
@@ -48,7 +53,7 @@ func runtimeCommand(args []string) *cobra.Command {
 	for name, v := range runtimeVerbs() {
 		verbs[name] = func() *cobra.Command { return v(&f) }
 	}
-	add(cmd, args, verbs)
+	cli.Add(cmd, args, verbs)
 	return cmd
 }
 
@@ -70,7 +75,7 @@ func (f *runtimeFlags) do(v verb) func(*cobra.Command, []string) error {
 		}
 		defer done()
 		err = f.open(cmd.Context(), log, v, args)
-		if _, ok := errors.AsType[exitStatus](err); err != nil && !ok {
+		if _, ok := errors.AsType[cli.Status](err); err != nil && !ok {
 			if f.log != "" {
 				log.Error().Msg(err.Error())
 			}
@@ -93,16 +98,10 @@ func (f *runtimeFlags) open(ctx context.Context, log zerolog.Logger, v verb, arg
 	return v(ctx, r, args)
 }
 
-// exitStatus ends the program with the status of a container's process.
-type exitStatus int
-
-// Error is never shown.
-func (e exitStatus) Error() string { return "exit status " + strconv.Itoa(int(e)) }
-
 // ended is the result of a verb that waited for a process.
 func ended(status int, err error) error {
 	if err == nil && status != 0 {
-		return exitStatus(status)
+		return cli.Status(status)
 	}
 	return err
 }
