@@ -61,8 +61,8 @@ func lockIn(arg string) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Dup3(target, targetFD, 0); err != nil { // stays open over the start
-		return os.NewSyscallError("dup3", err)
+	if err := keepAs(target, targetFD); err != nil {
+		return err
 	}
 	self, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -89,6 +89,15 @@ func lockIn(arg string) error {
 		return os.NewSyscallError("close_range", err)
 	}
 	return execSelf(self, []string{"gantry", Verb, locked, arg})
+}
+
+// keepAs makes a descriptor one with a number that stays open over an execve.
+func keepAs(fd, number int) error {
+	if fd == number { // which dup3 refuses
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
+		return os.NewSyscallError("fcntl", err)
+	}
+	return os.NewSyscallError("dup3", unix.Dup3(fd, number, 0))
 }
 
 // takeTarget receives the descriptor of the target.
