@@ -83,7 +83,7 @@ func (b *session) command(name string, args []string, after func(id string) erro
 			filled[i] = strings.ReplaceAll(a, "%s", id)
 		}
 		start := b.peers.spawner.spawn
-		if filled[0] == b.gantry {
+		if filled[0] == b.gantry || filled[0] == b.runtime() {
 			start = func(args ...string) (time.Duration, error) { return spawn(b.log, args...) }
 		}
 		d, err := start(filled...)
@@ -93,6 +93,9 @@ func (b *session) command(name string, args []string, after func(id string) erro
 		return d, err
 	}}
 }
+
+// runtime is the small program beside gantry.
+func (b *session) runtime() string { return b.gantry + "-runtime" }
 
 func (b *session) bundle(name string) string { return filepath.Join(b.work, "bundle", name) }
 
@@ -125,11 +128,14 @@ func (b *session) start(ctx context.Context) error {
 		b.command("gantry runtime run true", []string{b.gantry, "runtime", "run", "-b", b.bundle("true"), "%s"}, nil),
 		b.command("crun run true", []string{"crun", "run", "-b", b.bundle("true"), "%s"}, nil),
 		b.command("runc run true", []string{"runc", "run", "-b", b.bundle("true"), "%s"}, nil),
+		b.command("gantry-runtime run true", []string{b.runtime(), "run", "-b", b.bundle("true"), "%s"}, nil),
 	)
 	b.report.ratio("create to running inside the service / crun run", res[0], res[3], 0.25)
 	b.report.ratio("create to running inside the service / floor", res[0], res[1], 1.6)
 	b.report.ratio("gantry runtime run / crun run", res[2], res[3], 0.6)
 	b.report.ratio("gantry runtime run / runc run", res[2], res[4], 0.35)
+	b.report.ratio("gantry-runtime run / crun run", res[5], res[3], 0.6)
+	b.report.ratio("gantry-runtime run / runc run", res[5], res[4], 0.35)
 	return nil
 }
 
