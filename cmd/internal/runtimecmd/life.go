@@ -93,15 +93,22 @@ func runtimeRun(f *runtimeFlags) *cobra.Command {
 	return cmd
 }
 
-// restAfter is when a program that still runs takes the signals that hardly
-// anybody sends: taking all 64 takes 2 ms, as much as a tenth of a start.
-const restAfter = 50 * time.Millisecond
+// To take all 64 signals takes 2 ms, as much as a tenth of a start. A program
+// that still runs takes the usual ones after usualAfter, and after restAfter
+// those that hardly anybody sends.
+const (
+	usualAfter = 50 * time.Millisecond
+	restAfter  = time.Second
+)
 
 // allSignals are to be passed on; those that would end this program are so from
 // the beginning.
 func allSignals() <-chan os.Signal {
 	c := make(chan os.Signal, 64)
 	signal.Notify(c, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
+	time.AfterFunc(usualAfter, func() {
+		signal.Notify(c, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP, unix.SIGALRM)
+	})
 	time.AfterFunc(restAfter, func() { signal.Notify(c) })
 	return c
 }
