@@ -69,8 +69,8 @@ func TestEachStepCanFail(t *testing.T) {
 	before := r.residue(t)
 	for _, point := range []string{
 		"engine.import.record", // first: there is no image yet
-		"spawn.image", "engine.create.record", "engine.create.disk", "engine.create.namespaces", "spawn.create",
-		"spawn.plugged", "spawn.network", "engine.start.record", "spawn.start",
+		"spawn.image", "engine.create.record", "engine.create.disk", "spawn.create",
+		"spawn.plugged", "spawn.network", "engine.start.begin", "engine.start.record", "spawn.start",
 	} {
 		t.Run(point, func(t *testing.T) {
 			check(t, failpoint.Set(point, "error"))
