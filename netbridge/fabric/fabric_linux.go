@@ -1,0 +1,186 @@
+package fabric
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/netbridge/link"
+	"github.com/gantry-project/gantry/netbridge/netns"
+)
+
+// Options of New.
+type Options struct {
+	// Cloud tells several clouds of one host apart: what another has made is
+	// foreign. Not empty, without ':'.
+	Cloud string
+	// Dir is where namespaces of routers are pinned: an absolute path, made when
+	// it is missing, on a file system that is empty after a boot (/run).
+	Dir string
+	// HostNetNS is the path of the namespace that has the bridges; empty is the
+	// process's own.
+	HostNetNS string
+}
+
+// Fabric makes networks. It needs CAP_NET_ADMIN and CAP_SYS_ADMIN. Methods may
+// be called from any goroutine; changes are made one after the other.
+type Fabric struct {
+	o  Options
+	mu sync.Mutex // held over a change
+}
+
+// New returns a Fabric. It changes nothing.
+func New(o Options) *Fabric { return &Fabric{o: o} }
+
+const markPrefix = "gantry-net:"
+
+// mark is the alias of a link that is ours.
+func (f *Fabric) mark(id string) string { return markPrefix + f.o.Cloud + ":" + id }
+
+// ours reports whether an alias is a mark of this cloud.
+func (f *Fabric) ours(alias string) bool { return strings.HasPrefix(alias, markPrefix+f.o.Cloud+":") }
+
+// chain is the name of a chain of the firewall in the host's namespace. A
+// chain's name is short: a sum stands for the cloud and the network.
+func (f *Fabric) chain(kind, id string) string {
+	sum := sha256.Sum256([]byte(f.o.Cloud + ":" + id))
+	return "gantry-" + kind + "-" + hex.EncodeToString(sum[:6])
+}
+
+// mac is the address of a bridge that has addresses of the host's.
+func (f *Fabric) mac(id string) string {
+	sum := sha256.Sum256([]byte(f.o.Cloud + ":" + id))
+	return net.HardwareAddr{0x02, sum[0], sum[1], sum[2], sum[3], sum[4]}.String()
+}
+
+// session is the connections of one change.
+type session struct {
+	ns   *os.File // nil: own
+	host *link.Conn
+}
+
+// open locks the fabric and connects to the host's namespace.
+func (f *Fabric) open(ctx context.Context) (*session, func(), error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	f.mu.Lock()
+	s, err := f.connect()
+	if err != nil {
+		f.mu.Unlock()
+		return nil, nil, err
+	}
+	return s, func() {
+		s.close()
+		f.mu.Unlock()
+	}, nil
+}
+
+func (f *Fabric) connect() (*session, error) {
+	s := &session{}
+	if f.o.HostNetNS != "" {
+		ns, err := netns.Open(f.o.HostNetNS)
+		if err != nil {
+			return nil, err
+		}
+		s.ns = ns
+	}
+	var err error
+	if s.host, err = link.Open(s.ns, nil); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *session) close() {
+	if s.host != nil {
+		s.host.Close()
+	}
+	if s.ns != nil {
+		_ = s.ns.Close()
+	}
+}
+
+// sysctl writes settings below /proc/sys/net of a namespace. A kernel that lacks
+// one (IPv6 switched off) needs it not.
+func sysctl(ns *os.File, settings ...[2]string) error {
+	return netns.Do(ns, func() error {
+		for _, s := range settings {
+			file, err := os.OpenFile("/proc/sys/net/"+s[0], os.O_WRONLY, 0)
+			if errors.Is(err, os.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("set net/%s: %w", s[0], err)
+			}
+			_, err = file.WriteString(s[1])
+			if err := errors.Join(err, file.Close()); err != nil {
+				return fmt.Errorf("set net/%s: %w", s[0], err)
+			}
+		}
+		return nil
+	})
+}
+
+// Sync makes all networks and routers, and removes those of this cloud that are
+// not named. It tries all and joins the errors.
+func (f *Fabric) Sync(ctx context.Context, networks []Network, routers []Router) error {
+	var errs []error
+	wanted := map[string]bool{}
+	for _, n := range networks {
+		wanted[n.ID] = true
+		errs = append(errs, f.SetNetwork(ctx, n))
+	}
+	for _, r := range routers {
+		wanted[r.ID] = true
+		errs = append(errs, f.SetRouter(ctx, r))
+	}
+	ids, err := f.pinned()
+	errs = append(errs, err)
+	for _, id := range ids {
+		if !wanted[id] {
+			errs = append(errs, f.SetRouter(ctx, Router{ID: id, Absent: true}))
+		}
+	}
+	left, err := f.bridges(ctx)
+	errs = append(errs, err)
+	for _, n := range left {
+		if !wanted[n.ID] {
+			errs = append(errs, f.SetNetwork(ctx, n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// bridges lists the bridges of this cloud, as plans of their removal.
+func (f *Fabric) bridges(ctx context.Context) ([]Network, error) {
+	s, done, err := f.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	links, err := s.host.List()
+	if err != nil {
+		return nil, err
+	}
+	var out []Network
+	for _, l := range links {
+		if id, ok := strings.CutPrefix(l.Alias, f.mark("")); ok && l.Kind == "bridge" {
+			out = append(out, Network{ID: id, Bridge: l.Name, Absent: true})
+		}
+	}
+	return out, nil
+}
+
+// foreign is the refusal to touch what is not ours.
+func foreign(l link.Link) error {
+	return fmt.Errorf("host device %s is not ours: %w", l.Name, errdefs.ErrConflict)
+}

@@ -1,0 +1,83 @@
+// Package fabric makes the networks of a small cloud on one host: a bridge for
+// each network, a network namespace for each router, and the way out.
+//
+// Plans are desired state, as in netbridge: the same twice changes nothing. It
+// knows nothing of Neutron; internal/daemon translates. Devices of instances
+// are netbridge's (its Plugger puts them into the bridges); this package only
+// watches them.
+//
+// A network that leads out has its gateway on the bridge itself: the host
+// forwards and hides it behind its own addresses. Any other network has nothing
+// of the host's on its bridge. A router is a namespace with one end of a veth
+// pair in each network, so networks of different tenants may have the same
+// addresses. The namespace is pinned below Options.Dir, so that routers work on
+// while the service does not run.
+//
+// What is ours: links with the alias "gantry-net:<cloud>:<id>", the namespaces
+// below Options.Dir, chains of the firewall named "gantry-<cloud>-…". Nothing
+// else is changed or removed, but that forwarding of IPv4 is switched on.
+package fabric
+
+import "net/netip"
+
+// Network is one layer-2 network.
+type Network struct {
+	ID string
+	// Absent asks for removal; then only Bridge is needed besides.
+	Absent bool
+	Bridge string
+	MTU    int // bytes
+	// Down keeps the bridge down: nothing passes.
+	Down bool
+	// Gateways are the host's own addresses on the bridge of a network that
+	// leads out, with the length of their subnets; none elsewhere. The subnets
+	// of IPv4 are hidden behind the host towards everything else.
+	Gateways []netip.Prefix
+}
+
+// Router is one router.
+type Router struct {
+	ID string
+	// Absent or Down asks for removal of all there is.
+	Absent, Down bool
+	Interfaces   []Interface
+	// Gateway is the interface that leads out; nil for none.
+	Gateway *Gateway
+	// Floating are addresses outside that stand for one inside.
+	Floating []Floating
+	Routes   []Route
+}
+
+// Interface is a device of a router.
+type Interface struct {
+	// ID is the port's; the end in the bridge is called "tap" and 11 characters
+	// of it.
+	ID string
+	// Device is its name inside.
+	Device    string
+	MAC       string
+	MTU       int
+	Bridge    string
+	Addresses []netip.Prefix
+}
+
+// Gateway is the interface of a router that leads out.
+type Gateway struct {
+	Interface
+
+	// NextHops of the default routes, at most one of each IP version.
+	NextHops []netip.Addr
+	// SNAT hides what comes from inside behind the first IPv4 address.
+	SNAT bool
+}
+
+// Floating is an address outside that stands for Fixed.
+type Floating struct {
+	Outside, Fixed netip.Addr
+}
+
+// Route of a router.
+type Route struct {
+	To  netip.Prefix
+	Via netip.Addr
+}
