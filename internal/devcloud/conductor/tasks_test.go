@@ -29,26 +29,33 @@ type host struct {
 	got        chan *messaging.Request
 }
 
-// addHost makes a compute host that is up and has room, and listens for it.
-func (r *rig) addHost(t *testing.T, name string, memoryMB int64) *host {
+// addRow makes the rows of a compute host that is up and has room.
+func (r *rig) addRow(t *testing.T, name string, memoryMB int64) (node string) {
 	t.Helper()
-	h := &host{name: name, uuid: uuid.NewString(), got: make(chan *messaging.Request, 100)}
+	node = uuid.NewString()
 	s, err := r.store.CreateService(t.Context(), objects.NewService(name, "nova-compute", "compute", 64))
 	if err == nil {
 		_, err = r.store.SaveService(t.Context(), s.ID(), map[string]any{"report_count": 1})
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := objects.NewComputeNode(h.uuid, name, name)
+	n := objects.NewComputeNode(node, name, name)
 	n.SetTotals(8, memoryMB, 100)
 	n.SetUsage(objects.Usage{})
 	n.SetHypervisor("docker", 1000, "")
 	n.SetSupported(objects.NewHVSpec("x86_64", "docker", "exe"))
-	if _, err := r.store.CreateComputeNode(t.Context(), n); err != nil {
+	if err == nil {
+		_, err = r.store.CreateComputeNode(t.Context(), n)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	r.room.add(h.uuid, memoryMB)
+	r.room.add(node, memoryMB)
+	return node
+}
+
+// addHost makes such a compute host and listens for it.
+func (r *rig) addHost(t *testing.T, name string, memoryMB int64) *host {
+	t.Helper()
+	h := &host{name: name, uuid: r.addRow(t, name, memoryMB), got: make(chan *messaging.Request, 100)}
 	take := func(_ context.Context, req *messaging.Request) (any, error) { h.got <- req; return nil, nil }
 	server, err := messaging.NewServer(inproc.New(r.broker), messaging.ServerOptions{
 		Topics: []string{"compute"}, Host: name, Log: zerolog.Nop(),
