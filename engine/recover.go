@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/seccomp"
@@ -40,6 +41,7 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	}
 	known := &strays{Runner: opts.Runner}
 	opts.Runner = known
+	linux.GrowFiles(1000) // a container that runs has one
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
 		opts: opts, filter: filter, boot: boot, strays: known, events: make(chan Event, 64), stop: stop, life: life,
@@ -103,19 +105,29 @@ func (e *Engine) recover(ctx context.Context) error {
 	for _, key := range disks {
 		hasDisk[key] = true
 	}
+	// one question for all: who serves is busy with the containers, too
+	processes, err := e.opts.Runner.List(ctx)
+	if err != nil {
+		return err
+	}
+	held := map[string]process.Status{}
+	for _, p := range processes {
+		held[p.ID] = p
+	}
 	known := map[string]bool{}
+	var each together
 	for _, rec := range records {
 		if !hasDisk[rec.ID] {
 			// the record is written before the disk is made and removed after
 			// it: this one is half made or half removed
-			e.discard(ctx, rec.ID, "half-made container removed")
+			each.do(func() { e.discard(ctx, rec.ID, "half-made container removed") })
 			continue
 		}
 		known[rec.ID] = true
-		if err := e.adopt(ctx, rec); err != nil {
-			return fmt.Errorf("adopt container %s: %w", rec.ID, err)
-		}
+		status, ok := held[rec.ID]
+		each.do(func() { e.adopt(ctx, rec, status, ok) })
 	}
+	each.wait()
 	if err := e.sweep(ctx, known, disks); err != nil {
 		return err
 	}
@@ -140,9 +152,33 @@ func (e *Engine) discard(ctx context.Context, id, why string) {
 	e.opts.Log.Warn().Str(logging.Container, id).Msg(why)
 }
 
-// adopt takes over one recorded container as the kernel has it now. Only what
-// would leave its state unknown is an error; a failure to tidy up is logged.
-func (e *Engine) adopt(ctx context.Context, rec store.Container) error {
+// together runs what waits for the kernel, for the disk and for the end of
+// processes: many containers at once, so that an engine answers soon.
+type together struct {
+	turns chan struct{}
+	all   sync.WaitGroup
+}
+
+// atOnce is how many: those that write records share a commit.
+const atOnce = 16
+
+func (t *together) do(fn func()) {
+	if t.turns == nil {
+		t.turns = make(chan struct{}, atOnce)
+	}
+	t.turns <- struct{}{}
+	t.all.Go(func() {
+		defer func() { <-t.turns }()
+		fn()
+	})
+}
+
+func (t *together) wait() { t.all.Wait() }
+
+// adopt takes over one recorded container as the kernel has it now; status is
+// what the runner says of its process, if it holds one. A failure to tidy up is
+// logged.
+func (e *Engine) adopt(ctx context.Context, rec store.Container, status process.Status, held bool) {
 	c := &container{rec: rec}
 	id := ContainerID(rec.ID)
 	c.exit = ExitState{
@@ -152,13 +188,9 @@ func (e *Engine) adopt(ctx context.Context, rec store.Container) error {
 		Cause: ExitCause(rec.ExitCause),
 	}
 	e.remember(id, c)
-	status, err := e.opts.Runner.Status(ctx, rec.ID)
-	if errors.Is(err, errdefs.ErrNotFound) {
+	if !held {
 		e.tidied(id, e.settleUnknown(ctx, c))
-		return nil
-	}
-	if err != nil {
-		return err
+		return
 	}
 	// the runner knows better than a record that was cut off between the
 	// start and its own writing
@@ -174,7 +206,6 @@ func (e *Engine) adopt(ctx context.Context, rec store.Container) error {
 	default:
 		e.takeOver(ctx, id, c)
 	}
-	return nil
 }
 
 // tidied logs a failure to tidy up after a container that has ended.

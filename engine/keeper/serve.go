@@ -12,6 +12,7 @@ import (
 
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 )
@@ -211,13 +212,9 @@ func guarded(socket string) bool {
 }
 
 // tune trades processor time, of which a keeper uses next to none, for memory.
-// It also grows the table of descriptors once: the kernel waits about 10 ms
-// for each growth of a process with threads.
 func tune() {
 	debug.SetGCPercent(20)
-	if fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 1000); err == nil {
-		_ = unix.Close(fd)
-	}
+	linux.GrowFiles(1000)
 }
 
 // listen makes the socket anew.
