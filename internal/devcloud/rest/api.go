@@ -34,7 +34,10 @@ type Options struct {
 	RequestIDHeaders []string
 	// MaxBody in bytes; 0 is DefaultMaxBody.
 	MaxBody int64
-	Log     zerolog.Logger
+	// OwnUnauthorized: the service itself words that a token is missing or bad,
+	// as one that delays the decision to there.
+	OwnUnauthorized bool
+	Log             zerolog.Logger
 }
 
 // Handler answers one kind of request: with a Response or an error, which is an
@@ -203,7 +206,7 @@ func (a *API) refuse(w http.ResponseWriter, r *Request, err error, log *zerolog.
 		w.Header().Set("Www-Authenticate", `Keystone uri="`+l.Location()+`"`)
 	}
 	kind, body := "application/json", []byte(noTokenBody)
-	if !errors.Is(err, errNoToken) {
+	if a.o.OwnUnauthorized || !errors.Is(err, errNoToken) {
 		kind, body = a.o.Style.Render(e, r.Request, r.ID)
 	}
 	w.Header().Set("Content-Type", kind)
