@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/driver/objects"
@@ -199,10 +198,7 @@ func holds(f objects.Field, v any) bool {
 		o, isObject := v.(*objects.Object)
 		ok = isObject && o.Name == f.Object()
 	case f.Type == "dt":
-		s, isText := v.(string)
-		probe := objects.Object{}
-		probe.SetClean("t", s)
-		ok = isText && !probe.Time("t").Equal(time.Time{})
+		ok = !timeOf(v).IsZero()
 	case f.Type == "s", f.Type == "uuid", f.Type == "nwjson", strings.HasPrefix(f.Type, "e"):
 		_, ok = v.(string)
 	}

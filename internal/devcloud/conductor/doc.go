@@ -4,7 +4,8 @@
 // build.
 //
 //   - server.go, dispatch.go: the RPC server of topics conductor and scheduler
-//   - one file for each kind of object with its remotable methods
+//   - instance.go, filters.go and one file for each other kind of object with
+//     its remotable methods; methods.go is the table of all
 //   - build.go, reschedule.go, delete.go, recover.go: the tasks
 //
 // Source: nova/conductor/{manager,rpcapi}.py, nova/scheduler/{manager,utils}.py

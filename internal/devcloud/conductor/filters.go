@@ -100,33 +100,6 @@ func timeOf(v any) time.Time {
 	return o.Time("t")
 }
 
-// migrationsByFilters is MigrationList.get_by_filters.
-func (c *Conductor) migrationsByFilters(ctx context.Context, in call) (any, error) {
-	filters, ok := in.arg(0, "filters").(map[string]any)
-	if !ok {
-		return nil, builtin("ValueError", "filters is a %T", in.arg(0, "filters"))
-	}
-	text := func(name string) string { s, _ := filters[name].(string); return s }
-	q := cell.MigrationQuery{
-		Host: text("host"), Node: text("node"), Source: text("source_compute"), Type: text("migration_type"),
-		InstanceUUID: text("instance_uuid"), UserID: text("user_id"), ProjectID: text("project_id"),
-		Statuses: texts(filters["status"]), UUIDs: texts(filters["uuid"]),
-		ChangedSince: timeOf(filters["changes-since"]), ChangedBefore: timeOf(filters["changes-before"]),
-		Deleted: in.rc.String("read_deleted") == "yes",
-	}
-	if hidden, ok := filters["hidden"].(bool); ok {
-		q.Hidden = &hidden
-	}
-	if q.Host != "" {
-		q.Source = ""
-	}
-	rows, err := c.o.Store.Migrations(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	return list("MigrationList", rows), nil
-}
-
 // texts is a text or a list of texts; nil when there is neither.
 func texts(v any) []string {
 	switch t := v.(type) {
@@ -142,12 +115,4 @@ func texts(v any) []string {
 		return out
 	}
 	return nil
-}
-
-func (c *Conductor) migrationsInProgress(ctx context.Context, in call) (any, error) {
-	rows, err := c.o.Store.Migrations(ctx, cell.MigrationQuery{Host: in.text(0, "host"), Node: in.text(1, "node"), InProgress: true})
-	if err != nil {
-		return nil, err
-	}
-	return list("MigrationList", rows), nil
 }
