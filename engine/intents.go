@@ -85,25 +85,38 @@ func (e *Engine) replay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	table := e.replays()
+	ofOne := map[string][]store.Intent{} // in their order; those of others do not touch
 	for _, in := range open {
-		log := e.opts.Log.With().Str(logging.Step, in.Op).Str(logging.Container, in.ID).Logger()
-		run := table[in.Op]
-		if run == nil {
-			log.Error().Msg("an operation that this version does not know was interrupted")
-			continue
-		}
-		if err := run(ctx, in); err != nil {
-			log.Error().Err(err).Msg("replay interrupted operation")
-			continue
-		}
-		if err := e.opts.Journal.End(ctx, in.Op, in.ID); err != nil {
-			log.Error().Err(err).Msg("cross out intent")
-			continue
-		}
-		log.Warn().Msg("interrupted operation settled")
+		ofOne[in.ID] = append(ofOne[in.ID], in)
 	}
+	var each together
+	for _, list := range ofOne {
+		each.do(func() {
+			for _, in := range list {
+				e.settle(ctx, in)
+			}
+		})
+	}
+	each.wait()
 	return nil
+}
+
+func (e *Engine) settle(ctx context.Context, in store.Intent) {
+	log := e.opts.Log.With().Str(logging.Step, in.Op).Str(logging.Container, in.ID).Logger()
+	run := e.replays()[in.Op]
+	if run == nil {
+		log.Error().Msg("an operation that this version does not know was interrupted")
+		return
+	}
+	if err := run(ctx, in); err != nil {
+		log.Error().Err(err).Msg("replay interrupted operation")
+		return
+	}
+	if err := e.opts.Journal.End(ctx, in.Op, in.ID); err != nil {
+		log.Error().Err(err).Msg("cross out intent")
+		return
+	}
+	log.Warn().Msg("interrupted operation settled")
 }
 
 // undoCreate: nobody was told of the container. One that was started since is

@@ -13,7 +13,6 @@ import (
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/seccomp"
 	"github.com/gantry-project/gantry/engine/store"
-	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/linux"
 	"github.com/gantry-project/gantry/internal/logging"
 )
