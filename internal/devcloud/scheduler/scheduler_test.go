@@ -32,7 +32,7 @@ func (admin) Caller(context.Context, string) (*rest.Caller, error) {
 
 // world is a cell, a true placement and what the compute API knows.
 type world struct {
-	t         *testing.T
+	t         testing.TB
 	cell      *cell.Store
 	placement *placement.Service
 	scheduler *scheduler.Scheduler
@@ -42,7 +42,7 @@ type world struct {
 	zones map[string]string
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, zones: map[string]string{}}
 	var err error
@@ -407,6 +407,33 @@ func TestZoneOfAHost(t *testing.T) {
 	for name, want := range map[string]string{"a": "east", "b": scheduler.DefaultZone} {
 		if got, err := w.scheduler.Zone(t.Context(), name); err != nil || got != want {
 			t.Errorf("%s: %q %v", name, got, err)
+		}
+	}
+}
+
+// BenchmarkSelect chooses for one instance among four hosts with forty
+// instances.
+func BenchmarkSelect(b *testing.B) {
+	w := newWorld(b)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		w.node(name, 1<<20)
+	}
+	choose := func(n int) []string {
+		ids := make([]string, n)
+		for i := range ids {
+			ids[i] = uuid.NewString()
+		}
+		if _, err := w.scheduler.Select(b.Context(), scheduler.Request{Spec: spec(nil), Instances: ids}); err != nil {
+			b.Fatal(err)
+		}
+		return ids
+	}
+	choose(40)
+	for b.Loop() {
+		for _, id := range choose(1) {
+			if err := w.scheduler.Free(b.Context(), id); err != nil {
+				b.Fatal(err)
+			}
 		}
 	}
 }
