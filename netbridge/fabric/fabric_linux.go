@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/netbridge/firewall"
 	"github.com/gantry-project/gantry/netbridge/link"
 	"github.com/gantry-project/gantry/netbridge/netns"
 )
@@ -33,11 +35,18 @@ type Options struct {
 // be called from any goroutine; changes are made one after the other.
 type Fabric struct {
 	o  Options
-	mu sync.Mutex // held over a change
+	mu sync.Mutex // held over a change; guards all below
+
+	groups map[string][]netip.Prefix
+	ports  map[string]firewall.Port
+	zones  map[uint16]string // networks by the number that keeps their connections apart
 }
 
-// New returns a Fabric. It changes nothing.
-func New(o Options) *Fabric { return &Fabric{o: o} }
+// New returns a Fabric. It changes nothing. It knows nothing of ports that an
+// earlier process filtered until Sync has told it.
+func New(o Options) *Fabric {
+	return &Fabric{o: o, groups: map[string][]netip.Prefix{}, ports: map[string]firewall.Port{}, zones: map[uint16]string{}}
+}
 
 const markPrefix = "gantry-net:"
 
@@ -58,6 +67,19 @@ func (f *Fabric) chain(kind, id string) string {
 func (f *Fabric) mac(id string) string {
 	sum := sha256.Sum256([]byte(f.o.Cloud + ":" + id))
 	return net.HardwareAddr{0x02, sum[0], sum[1], sum[2], sum[3], sum[4]}.String()
+}
+
+// zone is the number of a network's connections in the kernel's table: bridged
+// packets of networks with the same addresses are kept apart by it. It follows
+// from the id as far as no other network has it.
+func (f *Fabric) zone(id string) uint16 {
+	sum := sha256.Sum256([]byte(id))
+	for n := uint16(sum[0])<<8 | uint16(sum[1]); ; n++ {
+		if has, taken := f.zones[n]; n != 0 && (!taken || has == id) {
+			f.zones[n] = id
+			return n
+		}
+	}
 }
 
 // session is the connections of one change.
@@ -130,16 +152,17 @@ func sysctl(ns *os.File, settings ...[2]string) error {
 	})
 }
 
-// Sync makes all networks and routers, and removes those of this cloud that are
-// not named. It tries all and joins the errors.
-func (f *Fabric) Sync(ctx context.Context, networks []Network, routers []Router) error {
+// Sync makes everything, and removes what of this cloud is not named. It tries
+// all and joins the errors.
+func (f *Fabric) Sync(ctx context.Context, w World) error {
 	var errs []error
 	wanted := map[string]bool{}
-	for _, n := range networks {
+	for _, n := range w.Networks {
 		wanted[n.ID] = true
 		errs = append(errs, f.SetNetwork(ctx, n))
 	}
-	for _, r := range routers {
+	errs = append(errs, f.syncPorts(ctx, w.Groups, w.Ports))
+	for _, r := range w.Routers {
 		wanted[r.ID] = true
 		errs = append(errs, f.SetRouter(ctx, r))
 	}

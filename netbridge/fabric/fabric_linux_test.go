@@ -49,7 +49,7 @@ func newHost(t *testing.T) *host {
 	h := &host{t: t, ns: newNS(t), outside: newNS(t), dir: t.TempDir()}
 	h.fabric = h.cloud("one")
 	t.Cleanup(func() {
-		if err := h.fabric.Sync(context.WithoutCancel(t.Context()), nil, nil); err != nil {
+		if err := h.fabric.Sync(context.WithoutCancel(t.Context()), fabric.World{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -188,10 +188,10 @@ func (h *host) serve(ns *os.File, address string) {
 }
 
 // ask connects from ns and returns as whom it was seen.
-func (h *host) ask(ns *os.File, address string) (string, error) {
+func (h *host) ask(ns *os.File, address string, patience time.Duration) (string, error) {
 	var c net.Conn
 	err := netns.Do(ns, func() (err error) {
-		c, err = net.DialTimeout("tcp4", address, 5*time.Second) //nolint:noctx // see serve
+		c, err = net.DialTimeout("tcp4", address, patience) //nolint:noctx // see serve
 		return err
 	})
 	if err != nil {
@@ -204,7 +204,7 @@ func (h *host) ask(ns *os.File, address string) (string, error) {
 
 func (h *host) seenAs(what string, ns *os.File, address, want string) {
 	h.t.Helper()
-	if got, err := h.ask(ns, address); err != nil || got != want {
+	if got, err := h.ask(ns, address, long); err != nil || got != want {
 		h.t.Errorf("%s: seen as %q, %v; want %q", what, got, err, want)
 	}
 }
@@ -225,9 +225,7 @@ func TestTheWayOut(t *testing.T) {
 	}
 	one.router.Gateway = nil
 	h.ok(h.fabric.SetRouter(t.Context(), one.router))
-	if got, err := h.ask(one.guest, "198.51.100.1:80"); err == nil {
-		t.Errorf("without a gateway: seen as %q", got)
-	}
+	h.refused("without a gateway", one.guest, "198.51.100.1:80")
 	h.seenAs("the other one", two.guest, "198.51.100.1:80", "198.51.100.2")
 }
 
@@ -250,9 +248,7 @@ func TestFloatingAddresses(t *testing.T) {
 	h.seenAs("to oneself", two.guest, "172.24.4.52:80", "172.24.4.52")
 	two.router.Floating = nil
 	h.ok(h.fabric.SetRouter(t.Context(), two.router))
-	if got, err := h.ask(h.ns, "172.24.4.52:80"); err == nil {
-		t.Errorf("taken away: seen as %q", got)
-	}
+	h.refused("taken away", h.ns, "172.24.4.52:80")
 	h.seenAs("back behind the gateway", two.guest, "172.24.4.1:80", "172.24.4.12")
 }
 
@@ -263,17 +259,17 @@ func TestTwiceIsOnceAndNothingIsLeft(t *testing.T) {
 	one := h.tenant(11)
 	made := h.snapshot()
 	restarted := h.cloud("one")
-	h.ok(restarted.Sync(t.Context(), []fabric.Network{public(), one.network}, []fabric.Router{one.router}))
+	h.ok(restarted.Sync(t.Context(), fabric.World{Networks: []fabric.Network{public(), one.network}, Routers: []fabric.Router{one.router}}))
 	if again := h.snapshot(); again != made {
 		t.Errorf("after a sync with the same plans:\n%s\nbefore:\n%s", again, made)
 	}
 	// Another cloud of this host sees nothing of it.
-	h.ok(h.cloud("two").Sync(t.Context(), nil, nil))
+	h.ok(h.cloud("two").Sync(t.Context(), fabric.World{}))
 	if again := h.snapshot(); again != made {
 		t.Errorf("after another cloud's sync:\n%s\nbefore:\n%s", again, made)
 	}
 	h.ok(netbridge.New(netbridge.Options{HostNetNS: fdPath(h.ns)}).Set(t.Context(), netbridge.Plan{Owner: one.network.ID}))
-	h.ok(restarted.Sync(t.Context(), nil, nil))
+	h.ok(restarted.Sync(t.Context(), fabric.World{}))
 	if after := h.snapshot(); after != before {
 		t.Errorf("left:\n%s\nbefore:\n%s", after, before)
 	}
@@ -350,5 +346,20 @@ func TestWatch(t *testing.T) {
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
+	}
+}
+
+// How long a connection may take that is wanted, and how long one that is not:
+// what is filtered is dropped without a word.
+const (
+	long  = 20 * time.Second
+	short = 500 * time.Millisecond
+)
+
+// refused wants no connection.
+func (h *host) refused(what string, ns *os.File, address string) {
+	h.t.Helper()
+	if got, err := h.ask(ns, address, short); err == nil {
+		h.t.Errorf("%s: seen as %q", what, got)
 	}
 }

@@ -26,8 +26,14 @@ func (*Fabric) SetNetwork(context.Context, Network) error { return unsupported()
 // SetRouter refuses.
 func (*Fabric) SetRouter(context.Context, Router) error { return unsupported() }
 
+// SetGroup refuses.
+func (*Fabric) SetGroup(context.Context, Group) error { return unsupported() }
+
+// SetPort refuses.
+func (*Fabric) SetPort(context.Context, Port) error { return unsupported() }
+
 // Sync refuses.
-func (*Fabric) Sync(context.Context, []Network, []Router) error { return unsupported() }
+func (*Fabric) Sync(context.Context, World) error { return unsupported() }
 
 // Watch refuses.
 func (*Fabric) Watch(context.Context, func([]string), func(string, bool)) error { return unsupported() }

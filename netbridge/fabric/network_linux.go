@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/netbridge/firewall"
@@ -95,7 +96,7 @@ func (f *Fabric) makeNetwork(s *session, n Network) error {
 			return err
 		}
 	}
-	if err := firewall.Set(s.ns, false, f.chains(n)...); err != nil {
+	if err := f.setChains(s, n); err != nil {
 		return err
 	}
 	if l.Up == n.Down {
@@ -151,9 +152,8 @@ func setAddresses(c *link.Conn, index int, want []netip.Prefix) error {
 // chains are the host's firewall for a network.
 //
 // With br_netfilter what is only bridged passes the host's iptables, too. In a
-// network of a tenant it must not be tracked there, since another tenant's
-// connections may have the same addresses; in one that leads out it must not be
-// translated.
+// network of a tenant it is tracked apart, since another tenant's connections
+// may have the same addresses; in one that leads out it must not be translated.
 func (f *Fabric) chains(n Network) []firewall.Chain {
 	apart := firewall.Chain{Table: "raw", Hook: "PREROUTING", Name: f.chain("raw", n.ID)}
 	forward := firewall.Chain{Table: "filter", Hook: "FORWARD", Name: f.chain("fwd", n.ID)}
@@ -161,9 +161,10 @@ func (f *Fabric) chains(n Network) []firewall.Chain {
 	switch {
 	case n.Absent:
 	case len(n.Gateways) == 0:
-		apart.Rules = [][]string{{"-i", n.Bridge, "-j", "CT", "--notrack"}}
+		apart.Rules = [][]string{{"-i", n.Bridge, "-j", "CT", "--zone", strconv.Itoa(int(f.zone(n.ID)))}}
 	default:
-		forward.Rules = [][]string{{"-i", n.Bridge, "-j", "ACCEPT"}, {"-o", n.Bridge, "-j", "ACCEPT"}}
+		routed := []string{"-m", "physdev", "!", "--physdev-is-bridged", "-j", "ACCEPT"} // the rest is the ports'
+		forward.Rules = [][]string{append([]string{"-i", n.Bridge}, routed...), append([]string{"-o", n.Bridge}, routed...)}
 		hide.Rules = [][]string{{"-m", "physdev", "--physdev-is-bridged", "-j", "RETURN"}}
 		for _, g := range n.Gateways {
 			if g.Addr().Is4() {
@@ -174,8 +175,17 @@ func (f *Fabric) chains(n Network) []firewall.Chain {
 	return []firewall.Chain{apart, forward, hide}
 }
 
+// setChains makes them so; of those of IPv6 only what keeps tenants apart.
+func (f *Fabric) setChains(s *session, n Network) error {
+	chains := f.chains(n)
+	if err := firewall.Set(s.ns, false, chains...); err != nil {
+		return err
+	}
+	return firewall.Set(s.ns, true, chains[0])
+}
+
 func (f *Fabric) removeNetwork(s *session, n Network) error {
-	if err := firewall.Set(s.ns, false, f.chains(n)...); err != nil {
+	if err := f.setChains(s, n); err != nil {
 		return err
 	}
 	l, err := s.host.ByName(n.Bridge)

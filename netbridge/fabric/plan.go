@@ -81,3 +81,51 @@ type Route struct {
 	To  netip.Prefix
 	Via netip.Addr
 }
+
+// Group is a set of addresses that rules can name.
+type Group struct {
+	ID      string
+	Absent  bool
+	Members []netip.Prefix
+}
+
+// Port is what may pass a device of an instance.
+type Port struct {
+	ID     string
+	Absent bool
+	// Device is the end in the bridge, which need not be there yet.
+	Device string
+	// Down lets nothing pass, Open everything.
+	Down, Open bool
+	Sources    []Source
+	Rules      []Rule
+}
+
+// Source is a pair of addresses that a guest may send from.
+type Source struct {
+	MAC     string
+	Address netip.Prefix
+}
+
+// Rule lets packets pass that begin a connection.
+type Rule struct {
+	// Ingress is towards the guest.
+	Ingress, IPv6 bool
+	// Protocol is the number, 0 for any.
+	Protocol int
+	// First and Last are ports of the destination, or type and code of ICMP; -1
+	// for any.
+	First, Last int
+	// Remote is the other side; the zero Prefix is anything.
+	Remote netip.Prefix
+	// Group is a Group that the other side is of, "" for any.
+	Group string
+}
+
+// World is everything.
+type World struct {
+	Networks []Network
+	Groups   []Group
+	Ports    []Port
+	Routers  []Router
+}

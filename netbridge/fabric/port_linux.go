@@ -1,0 +1,193 @@
+package fabric
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/netbridge/firewall"
+)
+
+// SetGroup makes a group's members those given.
+func (f *Fabric) SetGroup(ctx context.Context, g Group) error {
+	s, done, err := f.open(ctx)
+	if err != nil {
+		return fmt.Errorf("set group %s: %w", g.ID, err)
+	}
+	defer done()
+	if g.Absent {
+		delete(f.groups, g.ID)
+		four, six := f.setName(g.ID, false), f.setName(g.ID, true)
+		err = firewall.DropSets(s.ns, f.setPrefix(), func(name string) bool { return name != four && name != six })
+	} else {
+		f.groups[g.ID] = g.Members
+		err = f.fillSets(s, []string{g.ID})
+	}
+	if err != nil {
+		return fmt.Errorf("set group %s: %w", g.ID, err)
+	}
+	return nil
+}
+
+// fillSets makes the sets of groups.
+func (f *Fabric) fillSets(s *session, ids []string) error {
+	for _, v6 := range []bool{false, true} {
+		sets := map[string][]netip.Prefix{}
+		for _, id := range ids {
+			sets[f.setName(id, v6)] = f.groups[id]
+		}
+		if err := firewall.Sets(s.ns, v6, sets); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setPrefix is how names of this cloud's sets begin; a set's name is short.
+func (f *Fabric) setPrefix() string {
+	sum := sha256.Sum256([]byte(f.o.Cloud))
+	return "gantry" + hex.EncodeToString(sum[:3]) + "-"
+}
+
+func (f *Fabric) setName(group string, v6 bool) string {
+	sum := sha256.Sum256([]byte(group))
+	version := "4"
+	if v6 {
+		version = "6"
+	}
+	return f.setPrefix() + version + hex.EncodeToString(sum[:8])
+}
+
+// SetPort filters a device, whether it is there or not. When it returns, a
+// device of that name is filtered from its first frame on. Without br_netfilter
+// it is errdefs.ErrUnsupported.
+func (f *Fabric) SetPort(ctx context.Context, p Port) error {
+	if err := p.check(); err != nil {
+		return err
+	}
+	s, done, err := f.open(ctx)
+	if err != nil {
+		return fmt.Errorf("set port %s: %w", p.ID, err)
+	}
+	defer done()
+	var fill []firewall.Port
+	if p.Absent {
+		if _, known := f.ports[p.ID]; !known {
+			return nil
+		}
+		delete(f.ports, p.ID)
+	} else {
+		f.ports[p.ID] = f.filter(p)
+		fill = append(fill, f.ports[p.ID])
+		if err := f.fillSets(s, p.groups()); err != nil {
+			return fmt.Errorf("set port %s: %w", p.ID, err)
+		}
+	}
+	if err := firewall.Filter(ctx, s.ns, f.chain("sg", ""), f.allPorts(), fill); err != nil {
+		return fmt.Errorf("set port %s: %w", p.ID, err)
+	}
+	return nil
+}
+
+func (p Port) check() error {
+	bad := func(what string) error { return fmt.Errorf("set port %q: %s: %w", p.ID, what, errdefs.ErrInvalid) }
+	if len(p.ID) < 11 || !validName(p.ID[:11]) || !validName(p.Device) && !p.Absent {
+		return bad(fmt.Sprintf("device %q", p.Device))
+	}
+	for _, src := range p.Sources {
+		if mac, err := net.ParseMAC(src.MAC); err != nil || len(mac) != 6 || !src.Address.IsValid() {
+			return bad("source " + src.MAC)
+		}
+	}
+	for _, r := range p.Rules {
+		if r.Protocol < 0 || r.Protocol > 255 || r.Remote.IsValid() && r.Remote.Addr().Is6() != r.IPv6 {
+			return bad(fmt.Sprintf("rule %+v", r))
+		}
+		const icmp, icmp6 = 1, 58
+		if r.Protocol != icmp && r.Protocol != icmp6 && (r.First < 0) != (r.Last < 0) || r.First > 65535 || r.Last > 65535 || r.First > r.Last && r.Last >= 0 && r.Protocol != icmp && r.Protocol != icmp6 {
+			return bad(fmt.Sprintf("rule %+v", r))
+		}
+	}
+	return nil
+}
+
+func (p Port) groups() []string {
+	ids := map[string]bool{}
+	for _, r := range p.Rules {
+		if r.Group != "" {
+			ids[r.Group] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(ids))
+}
+
+// filter is the port in the firewall's words.
+func (f *Fabric) filter(p Port) firewall.Port {
+	out := firewall.Port{ID: p.ID, Device: p.Device, Down: p.Down, Open: p.Open}
+	for _, src := range p.Sources {
+		out.Sources = append(out.Sources, firewall.Source(src))
+	}
+	for _, r := range p.Rules {
+		rule := firewall.Rule{Ingress: r.Ingress, IPv6: r.IPv6, Protocol: r.Protocol, First: r.First, Last: r.Last, Remote: r.Remote}
+		if r.Group != "" {
+			rule.Set = f.setName(r.Group, r.IPv6)
+		}
+		out.Rules = append(out.Rules, rule)
+	}
+	return out
+}
+
+// allPorts are those that are filtered, in a fixed order.
+func (f *Fabric) allPorts() []firewall.Port {
+	out := make([]firewall.Port, 0, len(f.ports))
+	for _, id := range slices.Sorted(maps.Keys(f.ports)) {
+		out = append(out, f.ports[id])
+	}
+	return out
+}
+
+// syncPorts filters all ports, and nothing else any more.
+func (f *Fabric) syncPorts(ctx context.Context, groups []Group, ports []Port) error {
+	for _, p := range ports {
+		if err := p.check(); err != nil {
+			return err
+		}
+	}
+	s, done, err := f.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	f.groups, f.ports = map[string][]netip.Prefix{}, map[string]firewall.Port{}
+	for _, g := range groups {
+		f.groups[g.ID] = g.Members
+	}
+	needed := map[string]bool{}
+	for _, p := range ports {
+		f.ports[p.ID] = f.filter(p)
+		for _, g := range p.groups() {
+			needed[g] = true
+		}
+	}
+	for id := range f.groups {
+		needed[id] = true
+	}
+	if err := f.fillSets(s, slices.Sorted(maps.Keys(needed))); err != nil {
+		return err
+	}
+	all := f.allPorts()
+	if err := firewall.Filter(ctx, s.ns, f.chain("sg", ""), all, all); err != nil {
+		return fmt.Errorf("filter ports: %w", err)
+	}
+	names := map[string]bool{}
+	for id := range needed {
+		names[f.setName(id, false)], names[f.setName(id, true)] = true, true
+	}
+	return firewall.DropSets(s.ns, f.setPrefix(), func(name string) bool { return names[name] })
+}

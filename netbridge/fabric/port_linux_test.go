@@ -1,0 +1,178 @@
+package fabric_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/netbridge"
+	"github.com/gantry-project/gantry/netbridge/fabric"
+	"github.com/gantry-project/gantry/netbridge/link"
+	"github.com/gantry-project/gantry/netbridge/netns"
+)
+
+// guest is an instance in one network with others.
+type guest struct {
+	ns   *os.File
+	port fabric.Port
+	ip   string
+}
+
+const lan = "brqlan"
+
+// guests makes a network and n instances, the filter of each in place before
+// its device: nothing comes in but from the group "all", everything may go out.
+func (h *host) guests(n int) []guest {
+	h.t.Helper()
+	h.ok(h.fabric.SetNetwork(h.t.Context(), fabric.Network{ID: "lan", Bridge: lan, MTU: 1500}))
+	var out []guest
+	for i := range n {
+		id := fmt.Sprintf("%08d-dddd-0000-0000-000000000000", i+1)
+		g := guest{ns: newNS(h.t), ip: fmt.Sprintf("10.0.0.%d", 11+i)}
+		mac := fmt.Sprintf("fa:16:3e:00:01:%02x", i+1)
+		g.port = fabric.Port{
+			ID: id, Device: netbridge.TapName(id), Sources: []fabric.Source{{MAC: mac, Address: netip.MustParsePrefix(g.ip + "/32")}},
+			Rules: []fabric.Rule{
+				{First: -1, Last: -1},
+				{IPv6: true, First: -1, Last: -1},
+				{Ingress: true, First: -1, Last: -1, Group: "all"},
+				{Ingress: true, IPv6: true, First: -1, Last: -1, Group: "all"},
+			},
+		}
+		h.ok(h.fabric.SetPort(h.t.Context(), g.port))
+		h.ok(netbridge.New(netbridge.Options{HostNetNS: fdPath(h.ns)}).Set(h.t.Context(), netbridge.Plan{
+			Owner: id, NetNS: fdPath(g.ns), Interfaces: []netbridge.Interface{{
+				ID: id, HostName: g.port.Device, GuestName: "eth0", MAC: mac, MTU: 1500, Attachment: netbridge.AttachBridge, Bridge: lan,
+				Addresses: []netip.Prefix{netip.MustParsePrefix(g.ip + "/24")},
+			}},
+		}))
+		h.serve(g.ns, g.ip+":80")
+		h.serve(g.ns, g.ip+":81")
+		out = append(out, g)
+	}
+	return out
+}
+
+func TestSecurityGroups(t *testing.T) {
+	h := newHost(t)
+	gs := h.guests(2)
+	a, b := gs[0], gs[1]
+	ctx := t.Context()
+	h.refused("nothing is let in", a.ns, b.ip+":80")
+	h.ok(h.fabric.SetGroup(ctx, fabric.Group{ID: "all", Members: []netip.Prefix{netip.MustParsePrefix(a.ip + "/32")}}))
+	h.seenAs("a member of the group", a.ns, b.ip+":80", a.ip)
+	h.refused("no member", b.ns, a.ip+":80")
+	h.ok(h.fabric.SetGroup(ctx, fabric.Group{ID: "all"}))
+	h.refused("a member no more", a.ns, b.ip+":80")
+	b.port.Rules = append(b.port.Rules, fabric.Rule{Ingress: true, Protocol: 6, First: 80, Last: 80, Remote: netip.MustParsePrefix("10.0.0.0/24")})
+	h.ok(h.fabric.SetPort(ctx, b.port))
+	h.seenAs("a rule", a.ns, b.ip+":80", a.ip)
+	h.refused("another port", a.ns, b.ip+":81")
+	a.port.Rules = nil
+	h.ok(h.fabric.SetPort(ctx, a.port))
+	h.refused("nothing may go out", a.ns, b.ip+":80")
+	a.port.Open = true
+	h.ok(h.fabric.SetPort(ctx, a.port))
+	h.seenAs("not filtered", a.ns, b.ip+":80", a.ip)
+	b.port.Down = true
+	h.ok(h.fabric.SetPort(ctx, b.port))
+	h.refused("switched off", a.ns, b.ip+":80")
+}
+
+func TestAGuestCannotBeAnother(t *testing.T) {
+	h := newHost(t)
+	gs := h.guests(2)
+	a, b := gs[0], gs[1]
+	h.ok(h.fabric.SetGroup(t.Context(), fabric.Group{ID: "all", Members: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}))
+	h.seenAs("as itself", a.ns, b.ip+":80", a.ip)
+	c := h.conn(a.ns)
+	l, err := c.ByName("eth0")
+	h.ok(err)
+	h.ok(c.AddAddress(l.Index, netip.MustParsePrefix("10.0.0.99/32")))
+	h.ok(c.AddRoute(link.Route{Index: l.Index, To: netip.MustParsePrefix(b.ip + "/32"), Metric: 1}))
+	from := func(address string, patience time.Duration) error {
+		return netns.Do(a.ns, func() error {
+			d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+			conn, err := d.DialContext(t.Context(), "tcp4", b.ip+":80")
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		})
+	}
+	h.ok(from(a.ip, long))
+	if from("10.0.0.99", short) == nil {
+		t.Error("with another address it is heard")
+	}
+	a.port.Sources = append(a.port.Sources, fabric.Source{MAC: a.port.Sources[0].MAC, Address: netip.MustParsePrefix("10.0.0.99/32")})
+	h.ok(h.fabric.SetPort(t.Context(), a.port))
+	h.ok(from("10.0.0.99", long))
+	h.ok(c.Set(l.Index, link.Change{MAC: "fa:16:3e:66:66:66"}))
+	if from(a.ip, short) == nil {
+		t.Error("with another MAC it is heard")
+	}
+}
+
+func TestPortsAreSyncedAndRemoved(t *testing.T) {
+	h := newHost(t)
+	before := h.filters()
+	gs := h.guests(2)
+	group := fabric.Group{ID: "all", Members: []netip.Prefix{netip.MustParsePrefix("10.0.0.11/32"), netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("fd00::/64")}}
+	h.ok(h.fabric.SetGroup(t.Context(), group))
+	made := h.filters()
+	w := fabric.World{
+		Networks: []fabric.Network{{ID: "lan", Bridge: lan, MTU: 1500}}, Groups: []fabric.Group{group}, Ports: []fabric.Port{gs[0].port, gs[1].port},
+	}
+	restarted := h.cloud("one")
+	h.ok(restarted.Sync(t.Context(), w))
+	if again := h.filters(); again != made {
+		t.Errorf("after a sync:\n%s\nbefore:\n%s", again, made)
+	}
+	w.Ports = w.Ports[:1]
+	h.ok(restarted.Sync(t.Context(), w))
+	if now := h.filters(); strings.Contains(now, gs[1].port.ID[:11]) || !strings.Contains(now, gs[0].port.ID[:11]) {
+		t.Errorf("after a sync with one:\n%s", now)
+	}
+	for name, p := range map[string]fabric.Port{
+		"no device":    {ID: gs[0].port.ID},
+		"no mac":       {ID: gs[0].port.ID, Device: "tap1", Sources: []fabric.Source{{MAC: "x", Address: netip.MustParsePrefix("10.0.0.1/32")}}},
+		"bad ports":    {ID: gs[0].port.ID, Device: "tap1", Rules: []fabric.Rule{{Protocol: 6, First: 80, Last: -1}}},
+		"wrong family": {ID: gs[0].port.ID, Device: "tap1", Rules: []fabric.Rule{{First: -1, Last: -1, Remote: netip.MustParsePrefix("fd00::/8")}}},
+	} {
+		if err := restarted.SetPort(t.Context(), p); !errors.Is(err, errdefs.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	h.ok(restarted.SetPort(t.Context(), fabric.Port{ID: gs[0].port.ID, Absent: true}))
+	h.ok(restarted.Sync(context.WithoutCancel(t.Context()), fabric.World{}))
+	if after := h.filters(); after != before {
+		t.Errorf("left:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
+// filters is what the kernel filters by.
+func (h *host) filters() string {
+	h.t.Helper()
+	var w strings.Builder
+	h.ok(netns.Do(h.ns, func() error {
+		for _, args := range [][]string{
+			{"iptables", "-S"}, {"ip6tables", "-S"}, {"ebtables", "-t", "nat", "-L"}, {"ipset", "-s", "save"},
+		} {
+			out, err := exec.CommandContext(h.t.Context(), args[0], args[1:]...).CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("%v: %w: %s", args, err, out)
+			}
+			w.Write(out)
+		}
+		return nil
+	}))
+	return w.String()
+}

@@ -1,0 +1,392 @@
+package firewall
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/coreos/go-iptables/iptables"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/netbridge/netns"
+)
+
+// Port is what may pass a device that is in a bridge.
+type Port struct {
+	// ID tells ports apart by its first 11 characters.
+	ID string
+	// Device is the end in the bridge.
+	Device string
+	// Down lets nothing pass, Open everything.
+	Down, Open bool
+	// Sources may be sent from: anything else is dropped before it is looked at
+	// further, ARP included.
+	Sources []Source
+	Rules   []Rule
+}
+
+// Source is a pair of addresses that frames may come from.
+type Source struct {
+	MAC     string
+	Address netip.Prefix
+}
+
+// Rule lets packets pass; what belongs to a connection that was let through
+// always does.
+type Rule struct {
+	Ingress, IPv6 bool
+	// Protocol is the number, 0 for any.
+	Protocol int
+	// First and Last are ports, or type and code of ICMP; -1 for any.
+	First, Last int
+	// Remote is the other side; the zero Prefix is anything.
+	Remote netip.Prefix
+	// Set is the name of a set of addresses that the other side is of; "" for
+	// any.
+	Set string
+}
+
+const idChars = 11
+
+func (p Port) ingress() string { return ingressPrefix + p.ID[:min(len(p.ID), idChars)] }
+func (p Port) egress() string  { return egressPrefix + p.ID[:min(len(p.ID), idChars)] }
+
+const (
+	ingressPrefix = "gantry-i-"
+	egressPrefix  = "gantry-o-"
+)
+
+// Filter makes what passes bridged devices in the namespace ns what the ports
+// say. dispatch is the chain that leads to theirs, one for each cloud; all are
+// its ports, and fill those whose rules are to be written (anew). Chains that
+// dispatch led to and none of all has are removed, and with the last one
+// dispatch itself.
+//
+// It needs br_netfilter (errdefs.ErrUnsupported without). Each of the three
+// kinds of packets (IPv4, IPv6, frames) changes at once.
+func Filter(ctx context.Context, ns *os.File, dispatch string, all, fill []Port) error {
+	return netns.Do(ns, func() error {
+		if err := bridged(); err != nil {
+			return err
+		}
+		there, gone, err := leftovers(dispatch, all)
+		if err != nil {
+			return fmt.Errorf("filter of bridged devices: %w", err)
+		}
+		if !there && len(all) == 0 {
+			return nil
+		}
+		// Frames first: a device whose addresses are not checked yet is not let
+		// through by rules that trust them.
+		if err := restore(ctx, "ebtables-restore", frames(dispatch, all, fill, gone)); err != nil {
+			return err
+		}
+		if err := hookFrames(ctx, dispatch, len(all) > 0); err != nil {
+			return err
+		}
+		for _, v6 := range []bool{false, true} {
+			program, proto := "iptables-restore", iptables.ProtocolIPv4
+			if v6 {
+				program, proto = "ip6tables-restore", iptables.ProtocolIPv6
+			}
+			if err := restore(ctx, program, packets(v6, dispatch, all, fill, gone), "--wait", "5"); err != nil {
+				return err
+			}
+			ipt, err := iptables.New(iptables.IPFamily(proto), iptables.Timeout(5))
+			if err != nil {
+				return fmt.Errorf("filter of bridged devices: %w", err)
+			}
+			if len(all) > 0 {
+				err = ipt.InsertUnique("filter", "FORWARD", 1, "-j", dispatch)
+			} else if err = ipt.DeleteIfExists("filter", "FORWARD", "-j", dispatch); err == nil {
+				err = ipt.ClearAndDeleteChain("filter", dispatch)
+			}
+			if err != nil {
+				return fmt.Errorf("filter of bridged devices: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// bridged makes sure that bridged packets pass the chains at all.
+func bridged() error {
+	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
+		if err := os.WriteFile("/proc/sys/net/bridge/"+name, []byte("1"), 0); err != nil {
+			return fmt.Errorf("filter of bridged devices: br_netfilter: %w: %w", err, errdefs.ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// leftovers are ids that dispatch leads to and no port has; there says whether
+// dispatch exists.
+func leftovers(dispatch string, all []Port) (there bool, out []string, err error) {
+	ipt, err := iptables.New(iptables.Timeout(5))
+	if err != nil {
+		return false, nil, err
+	}
+	if there, err = ipt.ChainExists("filter", dispatch); err != nil || !there {
+		return false, nil, err
+	}
+	lines, err := ipt.List("filter", dispatch)
+	if err != nil {
+		return false, nil, err
+	}
+	for _, line := range lines {
+		_, id, ok := strings.Cut(line, "-j "+ingressPrefix)
+		if ok && !slices.ContainsFunc(all, func(p Port) bool { return p.ingress() == ingressPrefix+id }) {
+			out = append(out, id)
+		}
+	}
+	return true, out, nil
+}
+
+// restore runs a program that takes a table's changes.
+func restore(ctx context.Context, program, text string, args ...string) error {
+	cmd := exec.CommandContext(ctx, program, append([]string{"--noflush"}, args...)...)
+	cmd.Stdin = strings.NewReader(text)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("filter of bridged devices: %s: %w: %s", program, err, strings.TrimSpace(out.String()))
+	}
+	return nil
+}
+
+// hookFrames leads frames to dispatch, once, or removes it.
+func hookFrames(ctx context.Context, dispatch string, wanted bool) error {
+	out, err := exec.CommandContext(ctx, "ebtables", "-t", "nat", "-L", "PREROUTING").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("filter of bridged devices: ebtables: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	hooked := slices.Contains(strings.Fields(string(out)), dispatch)
+	var s script
+	s.add("*nat")
+	switch {
+	case wanted && !hooked:
+		s.add("-A PREROUTING -j", dispatch)
+	case wanted:
+		return nil
+	default:
+		if hooked {
+			s.add("-D PREROUTING -j", dispatch)
+		}
+		s.add("-X", dispatch)
+	}
+	s.add("COMMIT")
+	return restore(ctx, "ebtables-restore", s.String())
+}
+
+// script is the text of a restore.
+type script struct{ strings.Builder }
+
+func (s *script) add(words ...string) {
+	s.WriteString(strings.Join(words, " "))
+	s.WriteByte('\n')
+}
+
+// frames is the check of the addresses that frames come from.
+func frames(dispatch string, all, fill []Port, gone []string) string {
+	var s script
+	s.add("*nat")
+	s.add(":" + dispatch + " RETURN")
+	for _, p := range fill {
+		s.add(":"+p.egress(), "RETURN")
+	}
+	for _, id := range gone {
+		s.add(":"+egressPrefix+id, "RETURN")
+	}
+	for _, p := range all {
+		s.add("-A", dispatch, "-i", p.Device, "-j", p.egress())
+	}
+	for _, p := range fill {
+		p.frames(&s)
+	}
+	for _, id := range gone {
+		s.add("-X", egressPrefix+id)
+	}
+	s.add("COMMIT")
+	return s.String()
+}
+
+func (p Port) frames(s *script) {
+	pass := func(words ...string) {
+		s.add(slices.Concat([]string{"-A", p.egress()}, words, []string{"-j", "RETURN"})...)
+	}
+	switch {
+	case p.Down:
+		s.add("-A", p.egress(), "-j", "DROP")
+		return
+	case p.Open:
+		pass()
+		return
+	}
+	macs := map[string]bool{}
+	for _, src := range p.Sources {
+		a := src.Address.Masked().String()
+		if src.Address.Addr().Is4() {
+			pass("-p", "ARP", "--arp-ip-src", a, "--arp-mac-src", src.MAC)
+			pass("-p", "IPv4", "-s", src.MAC, "--ip-src", a)
+		} else {
+			pass("-p", "IPv6", "-s", src.MAC, "--ip6-src", a)
+		}
+		if macs[src.MAC] {
+			continue
+		}
+		macs[src.MAC] = true
+		// asking for an address, and whether one is free (RFC 2131, RFC 5227)
+		pass("-p", "IPv4", "-s", src.MAC, "--ip-src", "0.0.0.0", "--ip-proto", "udp", "--ip-sport", "68", "--ip-dport", "67")
+		pass("-p", "ARP", "--arp-ip-src", "0.0.0.0", "--arp-mac-src", src.MAC)
+		// neighbour discovery from the address that follows from the MAC
+		pass("-p", "IPv6", "-s", src.MAC, "--ip6-src", "::/128")
+		if local, ok := linkLocal(src.MAC); ok {
+			pass("-p", "IPv6", "-s", src.MAC, "--ip6-src", local+"/128")
+		}
+	}
+	s.add("-A", p.egress(), "-j", "DROP")
+}
+
+// linkLocal is the IPv6 address that a guest makes of its MAC.
+func linkLocal(mac string) (string, bool) {
+	m, err := net.ParseMAC(mac)
+	if err != nil || len(m) != 6 {
+		return "", false
+	}
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]}).String(), true
+}
+
+// packets is the filter of one IP version. A packet from one port to another
+// passes the first one's chain and then the second one's.
+func packets(v6 bool, dispatch string, all, fill []Port, gone []string) string {
+	var s script
+	s.add("*filter")
+	s.add(":"+dispatch, "- [0:0]")
+	for _, p := range fill {
+		s.add(":"+p.ingress(), "- [0:0]")
+		s.add(":"+p.egress(), "- [0:0]")
+	}
+	for _, id := range gone {
+		s.add(":"+ingressPrefix+id, "- [0:0]")
+		s.add(":"+egressPrefix+id, "- [0:0]")
+	}
+	const bridged = "-m physdev --physdev-is-bridged"
+	for _, p := range all {
+		s.add("-A", dispatch, bridged, "--physdev-in", p.Device, "-j", p.egress())
+	}
+	for _, p := range all {
+		s.add("-A", dispatch, bridged, "--physdev-out", p.Device, "-j", p.ingress())
+	}
+	for _, p := range fill {
+		p.packets(&s, v6, true)
+		p.packets(&s, v6, false)
+	}
+	for _, id := range gone {
+		s.add("-X", ingressPrefix+id)
+		s.add("-X", egressPrefix+id)
+	}
+	s.add("COMMIT")
+	return s.String()
+}
+
+func (p Port) packets(s *script, v6, ingress bool) {
+	chain := p.egress()
+	if ingress {
+		chain = p.ingress()
+	}
+	pass := func(words ...string) { s.add(slices.Concat([]string{"-A", chain}, words, []string{"-j", "RETURN"})...) }
+	drop := func(words ...string) { s.add(slices.Concat([]string{"-A", chain}, words, []string{"-j", "DROP"})...) }
+	switch {
+	case p.Down:
+		drop()
+		return
+	case p.Open:
+		pass()
+		return
+	}
+	always(v6, ingress, pass, drop)
+	pass("-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED")
+	drop("-m", "conntrack", "--ctstate", "INVALID")
+	for _, r := range p.Rules {
+		if r.IPv6 == v6 && r.Ingress == ingress {
+			pass(r.match()...)
+		}
+	}
+	drop()
+}
+
+// always are packets without which a guest has no network, and those that would
+// make it a server of networks to others (neutron/agent/linux/iptables_firewall.py).
+func always(v6, ingress bool, pass, drop func(...string)) {
+	if !v6 {
+		if ingress {
+			pass("-p", "udp", "--sport", "67", "--dport", "68")
+		} else {
+			pass("-p", "udp", "--sport", "68", "--dport", "67")
+			drop("-p", "udp", "--sport", "67", "--dport", "68")
+		}
+		return
+	}
+	types := []string{"130", "131", "132", "133", "135", "136"}
+	if ingress {
+		types = []string{"130", "131", "132", "134", "135", "136"}
+	}
+	for _, t := range types {
+		pass("-p", "ipv6-icmp", "-m", "icmp6", "--icmpv6-type", t)
+	}
+	if ingress {
+		pass("-p", "udp", "--sport", "547", "--dport", "546")
+		return
+	}
+	drop("-p", "ipv6-icmp", "-m", "icmp6", "--icmpv6-type", "134")
+	pass("-p", "udp", "--sport", "546", "--dport", "547")
+	drop("-p", "udp", "--sport", "547", "--dport", "546")
+}
+
+// match is what iptables compares.
+func (r Rule) match() []string {
+	var w []string
+	side, set := "-d", "dst"
+	if r.Ingress {
+		side, set = "-s", "src"
+	}
+	if r.Remote.IsValid() {
+		w = append(w, side, r.Remote.Masked().String())
+	}
+	if r.Protocol != 0 {
+		w = append(w, "-p", strconv.Itoa(r.Protocol))
+	}
+	if r.First >= 0 || r.Last >= 0 {
+		w = append(w, r.ports()...)
+	}
+	if r.Set != "" {
+		w = append(w, "-m", "set", "--match-set", r.Set, set)
+	}
+	return w
+}
+
+func (r Rule) ports() []string {
+	const icmp, icmp6 = 1, 58
+	if r.Protocol != icmp && r.Protocol != icmp6 {
+		ports := strconv.Itoa(r.First)
+		if r.Last != r.First {
+			ports += ":" + strconv.Itoa(r.Last)
+		}
+		return []string{"-m", "multiport", "--dports", ports}
+	}
+	kind := strconv.Itoa(r.First)
+	if r.Last >= 0 {
+		kind += "/" + strconv.Itoa(r.Last)
+	}
+	if r.Protocol == icmp {
+		return []string{"-m", "icmp", "--icmp-type", kind}
+	}
+	return []string{"-m", "icmp6", "--icmpv6-type", kind}
+}
