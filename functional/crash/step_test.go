@@ -38,7 +38,7 @@ type operation struct {
 func operations() map[string]operation {
 	return map[string]operation{
 		"create": {
-			steps: []string{"begin", "record", "disk", "namespaces"},
+			steps: []string{"begin", "record", "disk"},
 			do:    func(t testing.TB, h *host) error { return create(t, h) },
 			cut:   func(t testing.TB, h *host, _ string) { h.is(t, "") },
 			whole: func(t testing.TB, h *host, _ string) { h.is(t, engine.StatusCreated) },
