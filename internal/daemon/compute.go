@@ -44,12 +44,13 @@ func Compute(ctx context.Context, cfg *config.Config, version string) error {
 	if err := failpoint.Arm(cfg.Gantry.Failpoints); err != nil {
 		return err
 	}
-	return runCompute(ctx, cfg, version, log, openWire)
+	return runCompute(ctx, cfg, version, log, openWire, func() {})
 }
 
-// runCompute runs the service with what open connects to.
+// runCompute runs the service with what open connects to. It calls ready once it
+// takes messages.
 func runCompute(ctx context.Context, cfg *config.Config, version string, log zerolog.Logger,
-	open func(context.Context, *config.Config, zerolog.Logger) (*wire, error),
+	open func(context.Context, *config.Config, zerolog.Logger) (*wire, error), ready func(),
 ) error {
 	log.Info().Str("version", version).Str(logging.Host, cfg.Default.Host).Msg("compute service starts")
 
@@ -68,7 +69,7 @@ func runCompute(ctx context.Context, cfg *config.Config, version string, log zer
 		return err
 	}
 	defer wire.close(ctx)
-	s := &computeService{cfg: cfg, version: version, log: log, cloud: cloud, host: host, wire: wire}
+	s := &computeService{cfg: cfg, version: version, log: log, cloud: cloud, host: host, wire: wire, ready: ready}
 	return s.run(ctx)
 }
 
@@ -93,6 +94,7 @@ type computeService struct {
 	cloud   *cloud
 	host    *host
 	wire    *wire
+	ready   func()
 }
 
 // parts are what run together once the service has started.
@@ -124,6 +126,7 @@ func (s *computeService) run(ctx context.Context) error {
 		select {
 		case <-p.server.Ready():
 			s.log.Info().Msg("compute service ready")
+			s.ready()
 		case <-ctx.Done():
 		}
 		return nil

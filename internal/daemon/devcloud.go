@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"debug/elf"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -22,6 +25,7 @@ import (
 	"github.com/gantry-project/gantry/internal/devcloud"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
+	"github.com/gantry-project/gantry/netbridge/fabric"
 )
 
 // CloudOptions of Cloud.
@@ -81,12 +85,14 @@ func Cloud(ctx context.Context, o CloudOptions) (err error) {
 		return err
 	}
 	c, err := devcloud.Open(ctx, devcloud.Options{
-		State: o.State, URL: url, Host: host, Transport: inproc.New(broker), Log: log,
+		State: o.State, URL: url, Host: host, Busybox: busybox(log),
+		Fabric:    hostFabric{fabric.New(fabric.Options{Cloud: cloudName(o.State), Dir: filepath.Join("/run/gantry", cloudName(o.State))})},
+		Transport: inproc.New(broker), Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("open the cloud: %w", err)
 	}
-	run := &embedded{o: o, cloud: c, broker: broker, url: url, host: host, log: log}
+	run := &embedded{o: o, cloud: c, broker: broker, url: url, host: host, listening: make(chan struct{}), log: log}
 	return errors.Join(run.serve(ctx, listener), c.Close())
 }
 
@@ -96,6 +102,7 @@ type embedded struct {
 	cloud     *devcloud.Cloud
 	broker    *inproc.Broker
 	url, host string
+	listening chan struct{} // closed when the compute service takes messages
 	log       zerolog.Logger
 }
 
@@ -137,7 +144,7 @@ func (e *embedded) compute(ctx context.Context) error {
 	}
 	return runCompute(ctx, cfg, e.o.Version, e.log, func(_ context.Context, cfg *config.Config, log zerolog.Logger) (*wire, error) {
 		return newWire(inproc.New(e.broker), cfg, log)
-	})
+	}, func() { close(e.listening) })
 }
 
 // overrides is the configuration of the compute service.
@@ -145,7 +152,7 @@ func (e *embedded) overrides() []string {
 	set := []string{
 		"DEFAULT.host=" + e.host, "DEFAULT.my_ip=127.0.0.1", "DEFAULT.transport_url=inproc://",
 		"DEFAULT.state_path=" + filepath.Join(e.o.State, "compute"), "DEFAULT.periodic_fuzzy_delay=0",
-		"gantry.cgroup=" + cgroupOf(e.o.State), "service_user.send_service_user_token=true",
+		"gantry.cgroup=gantry-cloud-" + cloudName(e.o.State), "service_user.send_service_user_token=true",
 	}
 	for section, user := range map[string]string{
 		"keystone_authtoken": "nova", "service_user": "nova", "glance": "glance", "placement": "placement", "neutron": "neutron",
@@ -162,8 +169,13 @@ func (e *embedded) overrides() []string {
 
 // greet waits until the cloud can be used and says how.
 func (e *embedded) greet(ctx context.Context) error {
+	select {
+	case <-e.listening:
+	case <-ctx.Done():
+		return nil // the end came first
+	}
 	if err := e.cloud.AwaitHost(ctx, e.host); err != nil {
-		return nil //nolint:nilerr // the end came first; whoever ended it says why
+		return nil //nolint:nilerr // as above
 	}
 	e.log.Info().Str("url", e.url).Msg("cloud ready")
 	_, err := fmt.Fprintf(e.o.Ready, greeting, e.url, e.o.State, e.o.State, e.o.State)
@@ -225,7 +237,6 @@ func CloudEnv(state, user string) ([]byte, error) {
 	return text, err
 }
 
-
 // lockState keeps a second cloud away from a state directory until done is
 // called, or the process ends.
 func lockState(dir string) (done func(), err error) {
@@ -240,9 +251,27 @@ func lockState(dir string) (done func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
-// cgroupOf names the control group of a cloud's instances: several may run on
-// one host.
-func cgroupOf(state string) string {
+// cloudName is what tells a cloud's groups, bridges and rules from those of
+// others on one host.
+func cloudName(state string) string {
 	sum := sha256.Sum256([]byte(state))
-	return fmt.Sprintf("gantry-cloud-%x", sum[:4])
+	return hex.EncodeToString(sum[:4])
+}
+
+// busybox is the static one of this host, where Debian's packages put it; none
+// is no image in a new cloud.
+func busybox(log zerolog.Logger) string {
+	for _, name := range []string{"/bin/busybox", "/usr/bin/busybox"} {
+		f, err := elf.Open(name)
+		if err != nil {
+			continue
+		}
+		dynamic := slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+		if err := f.Close(); err == nil && !dynamic {
+			return name
+		}
+	}
+	log.Warn().Str("cost", "a new cloud has no image").Str("remedy", "install a static busybox (Debian: busybox-static), or upload an image").
+		Msg("no busybox to make an image of")
+	return ""
 }

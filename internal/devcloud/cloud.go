@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -13,8 +14,11 @@ import (
 
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/internal/devcloud/cell"
+	"github.com/gantry-project/gantry/internal/devcloud/compute"
 	"github.com/gantry-project/gantry/internal/devcloud/conductor"
 	"github.com/gantry-project/gantry/internal/devcloud/identity"
+	"github.com/gantry-project/gantry/internal/devcloud/images"
+	"github.com/gantry-project/gantry/internal/devcloud/network"
 	"github.com/gantry-project/gantry/internal/devcloud/placement"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 	"github.com/gantry-project/gantry/internal/devcloud/scheduler"
@@ -31,6 +35,8 @@ type Options struct {
 	// Busybox is a static busybox, which becomes the image of that name in a new
 	// cloud.
 	Busybox string
+	// Fabric makes networks on this host.
+	Fabric network.Fabric
 	// Transport reaches the compute service. Close closes it.
 	Transport messaging.Transport
 	Log       zerolog.Logger
@@ -43,10 +49,18 @@ type Cloud struct {
 	mux       *http.ServeMux
 	identity  *identity.Service
 	placement *placement.Service
+	images    *images.Service
+	network   *network.Service
 	cell      *cell.Store
 	conductor *conductor.Conductor
+	rpc       *messaging.Client
+	compute   *compute.Service
 	closes    []func() error
 	heard     chan struct{} // closed when compute services are heard
+
+	mu    sync.Mutex
+	token string    // +checklocks:mu; of a service user
+	renew time.Time // +checklocks:mu
 }
 
 // Open opens the state, which is made when it is not there, and joins the
@@ -69,10 +83,25 @@ func Open(ctx context.Context, o Options) (_ *Cloud, err error) {
 	}
 	c.closes = append(c.closes, c.placement.Close)
 	c.mount("/placement", c.placement.Handler())
-	if err := c.openCompute(ctx); err != nil {
+	if c.images, err = images.New(ctx, images.Options{Path: c.path("glance.db"), Dir: c.path("images"), Auth: c.identity, Log: o.Log}); err != nil {
 		return nil, err
 	}
-	return c, c.writeEnv()
+	c.closes = append(c.closes, c.images.Close)
+	c.mount("/image", c.images.Handler())
+	told := &events{}
+	c.network, err = network.New(ctx, network.Options{
+		Path: c.path("neutron.db"), Host: o.Host, Auth: c.identity, Fabric: o.Fabric, Events: told, Log: o.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.closes = append(c.closes, c.network.Close)
+	c.mount("/network", c.network.Handler())
+	if err := c.openCompute(ctx, networks{inside{c.mux}, c.serviceToken}); err != nil {
+		return nil, err
+	}
+	told.compute = c.compute
+	return c, errors.Join(c.furnish(ctx), c.writeEnv())
 }
 
 func (c *Cloud) path(name string) string { return filepath.Join(c.o.State, name) }
@@ -103,8 +132,11 @@ func (c *Cloud) openIdentity(ctx context.Context) (err error) {
 		})
 	}
 	for _, s := range []struct{ kind, name, path string }{
-		{"identity", "keystone", "/identity/v3"}, {"image", "glance", "/image"}, {"compute", "nova", "/compute/v2.1"},
-		{"network", "neutron", "/network"}, {"placement", "placement", "/placement"},
+		{"identity", "keystone", "/identity/v3"},
+		{"image", "glance", "/image"},
+		{"compute", "nova", "/compute/v2.1"},
+		{"network", "neutron", "/network"},
+		{"placement", "placement", "/placement"},
 	} {
 		b.Services = append(b.Services, identity.BootstrapService{Type: s.kind, Name: s.name, URL: c.o.URL + s.path})
 	}
@@ -113,17 +145,52 @@ func (c *Cloud) openIdentity(ctx context.Context) (err error) {
 }
 
 // openCompute opens what Nova is: the cell, scheduler, conductor and API.
-func (c *Cloud) openCompute(ctx context.Context) (err error) {
+func (c *Cloud) openCompute(ctx context.Context, nets networks) (err error) {
 	if c.cell, err = cell.Open(ctx, c.path("nova.db")); err != nil {
 		return err
 	}
 	c.closes = append(c.closes, c.cell.Close)
-	chooser := scheduler.New(scheduler.Options{Placement: c.placement, Nodes: c.cell, Log: c.o.Log})
+	own, err := compute.Open(ctx, c.path("nova_api.db"))
+	if err != nil {
+		return err
+	}
+	c.closes = append(c.closes, own.Close)
+	chooser := scheduler.New(scheduler.Options{Placement: c.placement, Nodes: c.cell, Groups: own, Zones: own, Log: c.o.Log})
 	c.conductor, err = conductor.New(conductor.Options{
-		Transport: c.o.Transport, Host: c.o.Host, Store: c.cell, Scheduler: chooser, Placement: c.placement, Log: c.o.Log,
+		Transport: c.o.Transport, Host: c.o.Host, Store: c.cell, Scheduler: chooser, Placement: c.placement,
+		Groups: own, Networks: nets, Log: c.o.Log,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	c.rpc = messaging.NewClient(c.o.Transport, messaging.ClientOptions{Log: c.o.Log})
+	c.compute = compute.New(compute.Options{
+		Store: own, Auth: c.identity, Cell: c.cell, Tasks: c.conductor, RPC: c.rpc,
+		Images: pictures{nets.inside}, Networks: nets, Identity: projects{nets.inside, c.serviceToken},
+		ImagesURL: c.o.URL + "/image", Log: c.o.Log,
+	})
+	c.mount("/compute", c.compute.Handler())
+	return nil
 }
+
+// serviceToken returns a token of a service user that is good for some minutes
+// more.
+func (c *Cloud) serviceToken(ctx context.Context) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Now().Before(c.renew) {
+		return c.token, nil
+	}
+	token, err := inside{c.mux}.login(ctx, "nova", c.passwords.Service, "service")
+	if err != nil {
+		return "", fmt.Errorf("log in as a service: %w", err)
+	}
+	c.token, c.renew = token, time.Now().Add(tokenUse)
+	return token, nil
+}
+
+// tokenUse is how long a service token is used: far less than it lives.
+const tokenUse = time.Hour
 
 // Close closes the state, after Run has returned.
 func (c *Cloud) Close() error {
@@ -151,12 +218,16 @@ func (c *Cloud) Heard() <-chan struct{} { return c.heard }
 
 // Run works until ctx ends. Once.
 func (c *Cloud) Run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return c.conductor.Serve(ctx, func() { close(c.heard) }) })
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.network.Run(running) })
+	group.Go(func() error { return c.conductor.Serve(running, func() { close(c.heard) }) })
 	err := group.Wait()
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		err = nil // asked to stop
+	}
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), ending)
 	defer cancel()
-	return errors.Join(err, c.conductor.Close(late))
+	return errors.Join(err, c.conductor.Close(late), c.rpc.Close(late))
 }
 
 // AwaitHost returns when a compute service of that host is up and has room in

@@ -7,83 +7,43 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/gantry-project/gantry/internal/atomicfile"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-// seeder makes what a new cloud has, as its administrator would: by requests.
-type seeder struct {
-	handler http.Handler
-	token   string
-}
-
-// ask makes a request and decodes its answer into out, unless that is nil. A
-// status of 400 or more is an error, 409 errdefs.ErrAlreadyExists.
-func (s *seeder) ask(ctx context.Context, method, path string, in, out any) error {
-	var body io.Reader
-	kind := "application/octet-stream"
-	switch v := in.(type) {
-	case nil:
-	case io.Reader:
-		body = v
-	default:
-		text, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		body, kind = bytes.NewReader(text), "application/json"
-	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://cloud"+path, body)
-	if err != nil {
-		return err
-	}
-	if r.Body == nil {
-		r.Body = http.NoBody
-	}
-	r.Header.Set("Content-Type", kind)
-	r.Header.Set("X-Auth-Token", s.token)
-	w := &answer{header: http.Header{}, status: http.StatusOK}
-	s.handler.ServeHTTP(w, r)
-	switch {
-	case w.status == http.StatusConflict:
-		return fmt.Errorf("%s %s: %s: %w", method, path, strings.TrimSpace(w.body.String()), errdefs.ErrAlreadyExists)
-	case w.status >= http.StatusBadRequest:
-		return fmt.Errorf("%s %s: status %d: %s", method, path, w.status, strings.TrimSpace(w.body.String()))
-	}
-	if t := w.header.Get("X-Subject-Token"); t != "" {
-		s.token = t
-	}
-	if out == nil {
+// furnish gives a new cloud something to begin with, once: what somebody has
+// deleted does not come back.
+func (c *Cloud) furnish(ctx context.Context) error {
+	marker := c.path("furnished")
+	if _, err := os.Stat(marker); err == nil {
 		return nil
 	}
-	return json.Unmarshal(w.body.Bytes(), out)
+	door := inside{c.mux}
+	token, err := door.login(ctx, "admin", c.passwords.Admin, "admin")
+	if err != nil {
+		return fmt.Errorf("furnish the cloud: %w", err)
+	}
+	if err := (&seeder{door, token}).seed(ctx, c.o.Busybox); err != nil {
+		return fmt.Errorf("furnish the cloud: %w", err)
+	}
+	return atomicfile.Write(marker, nil, 0o600)
 }
 
-// answer is an http.ResponseWriter that keeps what is written.
-type answer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
+// seeder makes what a new cloud has, as its administrator would: by requests.
+type seeder struct {
+	inside
+	token string
 }
 
-func (a *answer) Header() http.Header            { return a.header }
-func (a *answer) Write(data []byte) (int, error) { return a.body.Write(data) }
-func (a *answer) WriteHeader(status int)         { a.status = status }
-
-type object = map[string]any
-
-// login gets a token of the administrator.
-func (s *seeder) login(ctx context.Context, password string) error {
-	domain := object{"id": "default"}
-	return s.ask(ctx, http.MethodPost, "/identity/v3/auth/tokens", object{"auth": object{
-		"identity": object{"methods": []string{"password"}, "password": object{"user": object{"name": "admin", "domain": domain, "password": password}}},
-		"scope":    object{"project": object{"name": "admin", "domain": domain}},
-	}}, nil)
+// ask makes a request as the administrator.
+func (s *seeder) ask(ctx context.Context, method, path string, in, out any) error {
+	_, err := s.inside.ask(ctx, s.token, method, path, in, out)
+	return err
 }
 
 // seed makes flavors, networks and an image. What is there stays as it is.
@@ -160,14 +120,17 @@ func (s *seeder) networks(ctx context.Context) error {
 	}
 	// refused when it is there already
 	err = s.ask(ctx, http.MethodPut, "/network/v2.0/routers/"+router+"/add_router_interface", object{"subnet_id": subnet}, nil)
-	if err != nil && !strings.Contains(err.Error(), "already has a port") {
+	if err != nil && !strings.Contains(err.Error(), "already has") {
 		return err
 	}
 	return nil
 }
 
-// image uploads a root file system with busybox.
+// image uploads a root file system with busybox, if there is one.
 func (s *seeder) image(ctx context.Context, busybox string) error {
+	if busybox == "" {
+		return nil
+	}
 	if id, err := s.exists(ctx, "/image/v2/images", "images", "busybox"); err != nil || id != "" {
 		return err
 	}
