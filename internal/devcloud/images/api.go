@@ -79,7 +79,7 @@ func (s *Service) post(ctx context.Context, r *rest.Request) (*rest.Response, er
 	}
 	return &rest.Response{
 		Status: http.StatusCreated, Body: i.view(),
-		Header: http.Header{"Location": {r.Base() + "/v2/images/" + i.ID}, "OpenStack-image-import-methods": {"glance-direct"}},
+		Header: http.Header{"Location": {r.Base() + "/v2/images/" + i.ID}, "Openstack-Image-Import-Methods": {"glance-direct"}},
 	}, nil
 }
 
