@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
@@ -19,6 +20,8 @@ func element(status int) string {
 	switch status {
 	case http.StatusBadRequest:
 		return "badRequest"
+	case http.StatusUnauthorized:
+		return "unauthorized"
 	case http.StatusForbidden:
 		return "forbidden"
 	case http.StatusNotFound:
@@ -61,26 +64,31 @@ func words(status int) string {
 }
 
 // Render implements rest.Style.
-func (style) Render(e *rest.Error, _ *http.Request, _ string) (string, []byte) {
+func (style) Render(e *rest.Error, r *http.Request, _ string) (string, []byte) {
 	if e.Type == noRoute {
-		return "text/html; charset=UTF-8", []byte("<html>\n <head>\n  <title>404 Not Found</title>\n </head>\n <body>\n  <h1>404 Not Found</h1>\n" +
-			"  The resource could not be found.<br /><br />\n\n\n\n </body>\n</html>")
+		return noRouteBody(r.Header.Get("Accept"))
 	}
 	message := e.Message
 	if message == "" {
 		message = words(e.Status)
 	}
-	var body any
-	if e.Status == http.StatusUnauthorized { // keystonemiddleware's words
-		body = map[string]any{"error": map[string]any{"code": e.Status, "title": "Unauthorized", "message": message}}
-	} else {
-		body = map[string]any{element(e.Status): map[string]any{"code": e.Status, "message": message}}
-	}
-	data, err := json.Marshal(body)
+	data, err := json.Marshal(map[string]any{element(e.Status): map[string]any{"code": e.Status, "message": message}})
 	if err != nil { // texts and numbers only: it cannot be
 		data = fmt.Appendf(nil, `{"computeFault": {"code": %d}}`, e.Status)
 	}
 	return "application/json; charset=UTF-8", data
+}
+
+// noRouteBody is webob's page for a path that leads nowhere.
+func noRouteBody(accept string) (string, []byte) {
+	switch {
+	case strings.Contains(accept, "html") || strings.Contains(accept, "*/*"):
+		return "text/html; charset=UTF-8", []byte("<html>\n <head>\n  <title>404 Not Found</title>\n </head>\n <body>\n  <h1>404 Not Found</h1>\n" +
+			"  The resource could not be found.<br /><br />\n\n\n\n </body>\n</html>")
+	case strings.Contains(accept, "application/json"):
+		return "application/json", []byte(`{"message": "The resource could not be found.<br /><br />\n\n\n", "code": "404 Not Found", "title": "Not Found"}`)
+	}
+	return "text/plain; charset=UTF-8", []byte("404 Not Found\n\nThe resource could not be found.\n\n   ")
 }
 
 func badRequest(format string, args ...any) error {

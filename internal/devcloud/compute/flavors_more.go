@@ -80,7 +80,7 @@ func (s *Service) setAccess(ctx context.Context, f *Flavor, project string, add 
 		case err != nil:
 			return err
 		case n == 0 && add:
-			return conflict("Flavor access already exists for flavor %s and project %s combination.", f.FlavorID, project)
+			return conflict("Flavor access already exists for flavor %d and project %s combination.", f.ID, project)
 		case n == 0:
 			return notFound("Flavor access not found for %s / %s combination.", f.FlavorID, project)
 		}

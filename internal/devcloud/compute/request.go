@@ -103,7 +103,7 @@ func pathProject(r *rest.Request) string {
 	if err != nil {
 		return ""
 	}
-	if m := projectInPath.FindStringSubmatch(u.Path); m != nil {
+	if m := projectInPath.FindStringSubmatch(strings.TrimPrefix(u.Path, r.Prefix())); m != nil {
 		return m[1]
 	}
 	return ""

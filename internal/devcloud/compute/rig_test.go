@@ -229,6 +229,13 @@ func (h *computeHost) serve(method string) messaging.Handler {
 		case "get_vnc_console":
 			return nil, messaging.NovaError("ConsoleTypeUnavailable", 400, "Unavailable console type novnc.")
 		case "set_admin_password":
+			var i objects.Instance
+			if err := req.Arg("instance", &i); err != nil {
+				return nil, err
+			}
+			if _, err := h.store.SetInstance(ctx, i.UUID(), cell.Expect{}, map[string]any{"task_state": nil}); err != nil {
+				return nil, err
+			}
 			return nil, messaging.NovaError("SetAdminPasswdNotSupported", 400, "Set admin password is not supported")
 		case "attach_interface":
 			return nil, messaging.NovaError("AttachInterfaceNotSupported", 400, "Attaching interfaces is not supported by this host.")

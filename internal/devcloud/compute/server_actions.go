@@ -131,15 +131,14 @@ func (s *Service) powerVerbs() []verb {
 }
 
 func (s *Service) rescueVerb() verb {
-	rules := schema.Object(schema.Req("rescue", schema.OneOf(schema.Null(),
-		schema.Object(schema.Opt("adminPass", schema.String()...), schema.Opt("rescue_image_ref", schema.ID()...)))))
+	rules := schema.Object(schema.Req("rescue",
+		schema.Nullable(schema.Opt("adminPass", schema.String()...), schema.Opt("rescue_image_ref", schema.ID()...))...))
 	a := verb{
 		name: "rescue", policy: "os-rescue", vm: []string{vmActive, vmStopped, vmError},
 		rules: func(rest.Version) schema.Schema { return rules },
 	}
-	word := ""
 	told := s.told(a, "rescuing", "rescue", "rescue_instance", func(d *schema.Dict) map[string]any {
-		return map[string]any{"rescue_password": word, "rescue_image_ref": anyOf(d.Optional("rescue_image_ref")), "clean_shutdown": true}
+		return map[string]any{"rescue_password": d.String("adminPass"), "rescue_image_ref": anyOf(d.Optional("rescue_image_ref")), "clean_shutdown": true}
 	})
 	a.run = func(ctx context.Context, r *rest.Request, i objects.Instance, d *schema.Dict) (*rest.Response, error) {
 		given := d.String("adminPass")
@@ -217,8 +216,8 @@ func (s *Service) stateVerbs() []verb {
 		if !v.AtLeast(2, 73) {
 			return schema.Open()
 		}
-		return schema.Object(schema.Req("lock", schema.OneOf(schema.Null(),
-			schema.Object(schema.Opt("locked_reason", schema.Type("string"), schema.MinLen(1), schema.MaxLen(255))))))
+		return schema.Object(schema.Req("lock",
+			schema.Nullable(schema.Opt("locked_reason", schema.Type("string"), schema.MinLen(1), schema.MaxLen(255)))...))
 	}
 	return []verb{
 		{name: "lock", policy: "os-lock-server:lock", ignoresLock: true, anyTask: true, unlaunched: true, rules: lockRules, run: s.lock},

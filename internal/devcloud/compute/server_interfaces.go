@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
@@ -121,7 +122,7 @@ func (s *Service) portOf(ctx context.Context, r *rest.Request, i objects.Instanc
 	id := r.PathValue("port")
 	n := slices.IndexFunc(ports, func(p Port) bool { return p.ID == id })
 	if n < 0 {
-		return Port{}, notFound("Instance %s does not have a port with id %s", i.UUID(), id)
+		return Port{}, notFound("Port id %s could not be found.", id)
 	}
 	return ports[n], nil
 }
@@ -263,13 +264,21 @@ func (g SecurityGroup) view() map[string]any {
 
 // groupVerbs put servers into security groups and take them out.
 func (s *Service) groupVerbs() []verb {
-	named := schema.Object(schema.Req("name", schema.Name()...))
 	out := []verb{}
 	for name, policy := range map[string]string{"addSecurityGroup": "os-security-groups:add", "removeSecurityGroup": "os-security-groups:remove"} {
 		out = append(out, verb{
-			name: name, policy: policy, anyTask: true, unlaunched: true, ignoresLock: true, rules: only(name, named...),
+			name: name, policy: policy, anyTask: true, unlaunched: true, ignoresLock: true,
 			run: func(ctx context.Context, r *rest.Request, i objects.Instance, d *schema.Dict) (*rest.Response, error) {
-				return s.changeGroups(ctx, r, i, d.String("name"), name == "addSecurityGroup")
+				group, ok := d.Get("name").(string)
+				switch {
+				case d == nil:
+					return nil, badRequest("Missing parameter dict")
+				case !ok:
+					return nil, badRequest("Security group not specified")
+				case strings.TrimSpace(group) == "":
+					return nil, badRequest("Security group name cannot be empty")
+				}
+				return s.changeGroups(ctx, r, i, group, name == "addSecurityGroup")
 			},
 		})
 	}

@@ -30,6 +30,9 @@ var (
 	}
 )
 
+// hiddenParams may be sent always.
+var hiddenParams = regexp.MustCompile("^_")
+
 // Parameters of lists of servers: plain ones and those that are regular
 // expressions.
 var (
@@ -113,7 +116,11 @@ func (s *Service) serverDetail(ctx context.Context, r *rest.Request) (*rest.Resp
 }
 
 func (s *Service) listServers(ctx context.Context, r *rest.Request, collection, policy string, views func([]objects.Instance) (any, error)) (*rest.Response, error) {
-	if err := queries(r, listSchema(r.Version)...); err != nil {
+	rules := schema.Open(listSchema(r.Version)...)
+	if r.Version.AtLeast(2, 75) {
+		rules = schema.Ignoring(hiddenParams, listSchema(r.Version)...)
+	}
+	if err := query(r, rules); err != nil {
 		return nil, err
 	}
 	q, err := s.serverQuery(ctx, r, policy)
@@ -141,7 +148,7 @@ func (s *Service) page(ctx context.Context, q serverQuery) ([]objects.Instance, 
 		return nil, nil
 	}
 	if len(q.after) == 0 {
-		q.cell.Limit = q.n
+		q.cell.Limit = q.n // otherwise not all that is read is shown
 	}
 	all, err := s.o.Cell.ListInstances(ctx, q.cell)
 	switch {
@@ -232,7 +239,7 @@ func (q *serverQuery) scope(r *rest.Request, params map[string]string, policy st
 		if v != "" {
 			known := false
 			if all, known = schema.ParseBool(v); !known {
-				return badRequest("Invalid input received: Unrecognized value '%s', acceptable values are: '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', 'true', 'y', 'yes'", v)
+				return badRequest("Unrecognized value '%s', acceptable values are: '0', '1', 'f', 'false', 'n', 'no', 'off', 'on', 't', 'true', 'y', 'yes'", v)
 			}
 		}
 	}

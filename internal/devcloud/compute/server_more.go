@@ -213,7 +213,7 @@ func (s *Service) volumeMissing(ctx context.Context, r *rest.Request) (*rest.Res
 	if err != nil {
 		return nil, err
 	}
-	return nil, notFound("Volume attachment %s could not be found on instance %s", r.PathValue("volume"), i.UUID())
+	return nil, notFound("Instance %s is not attached to volume %s", i.UUID(), r.PathValue("volume"))
 }
 
 // serverMigrations are those in progress: live ones, of which there are none.

@@ -38,9 +38,6 @@ func (s *Service) placeOf(ctx context.Context, r *rest.Request, d *schema.Dict) 
 		if err := allow(r.Caller.Admin(), "servers:create:forced_host"); err != nil {
 			return p, err
 		}
-		if err := s.nodeExists(ctx, p.forcedHost, p.forcedNode); err != nil {
-			return p, err
-		}
 		zones, err := s.Zones(ctx)
 		if err != nil {
 			return p, err

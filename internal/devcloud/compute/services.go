@@ -274,7 +274,7 @@ func (s *Service) serviceDelete(ctx context.Context, r *rest.Request) (*rest.Res
 	}
 	svc, err := s.serviceOf(ctx, r)
 	if err != nil {
-		return nil, err
+		return nil, orNotFound(err, "Service %s not found.", r.PathValue("id"))
 	}
 	if svc.Binary() == computeBinary {
 		if err := s.retire(ctx, svc.Host()); err != nil {
@@ -285,6 +285,14 @@ func (s *Service) serviceDelete(ctx context.Context, r *rest.Request) (*rest.Res
 		return nil, err
 	}
 	return empty(http.StatusNoContent)
+}
+
+// orNotFound puts a 404 into other words.
+func orNotFound(err error, format string, args ...any) error {
+	if e, ok := errors.AsType[*rest.Error](err); ok && e.Status == http.StatusNotFound {
+		return notFound(format, args...)
+	}
+	return err
 }
 
 // retire takes a host without instances out of aggregates and lists.

@@ -51,7 +51,7 @@ func IPv6() Keyword {
 	})
 }
 
-// Base64 is standard base64, in which blanks do not count.
+// Base64 is standard base64.
 func Base64() Keyword {
 	return format("base64", true, func(s string) bool {
 		_, err := DecodeBase64(s)
@@ -59,13 +59,14 @@ func Base64() Keyword {
 	})
 }
 
-// DecodeBase64 reads what Base64 lets pass.
+// DecodeBase64 reads what Base64 lets pass: as Python does, letters that are not
+// of the alphabet do not count.
 func DecodeBase64(s string) ([]byte, error) {
 	s = strings.Map(func(r rune) rune {
-		if unicode.IsSpace(r) {
-			return -1
+		if strings.ContainsRune(alnum+"+/=", r) {
+			return r
 		}
-		return r
+		return -1
 	}, s)
 	return base64.StdEncoding.DecodeString(s)
 }

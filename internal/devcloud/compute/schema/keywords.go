@@ -225,14 +225,7 @@ func Map(key *regexp.Regexp, shown string, each ...Keyword) Schema {
 				return x.in(k)
 			}
 		}
-		if len(extra) == 0 {
-			return nil
-		}
-		verb := "do"
-		if len(extra) == 1 {
-			verb = "does"
-		}
-		return violated(v, "%s %s not match any of the regexes: %s", list(extra), verb, Repr(shown))
+		return unmatched(v, extra, shown)
 	}}
 }
 

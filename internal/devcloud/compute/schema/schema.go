@@ -12,6 +12,7 @@ package schema
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -113,6 +114,23 @@ func Open(fields ...Field) Schema {
 	return Schema{Type("object"), properties(fields), required(fields)}
 }
 
+// Nullable is Object, or null.
+func Nullable(fields ...Field) Schema {
+	return Schema{Type("object", "null"), properties(fields), required(fields), closed(fields)}
+}
+
+// Ignoring is Object with keys besides that match a pattern.
+func Ignoring(keys *regexp.Regexp, fields ...Field) Schema {
+	return Open(fields...).With(func(v any) *violation {
+		o, ok := v.(*Dict)
+		if !ok {
+			return nil
+		}
+		extra := slices.DeleteFunc(others(o, fields), keys.MatchString)
+		return unmatched(v, extra, keys.String())
+	})
+}
+
 func properties(fields []Field) Keyword {
 	return func(v any) *violation {
 		o, ok := v.(*Dict)
@@ -151,12 +169,7 @@ func closed(fields []Field) Keyword {
 		if !ok {
 			return nil
 		}
-		var extra []string
-		for _, k := range o.Keys {
-			if !slices.ContainsFunc(fields, func(f Field) bool { return f.name == k }) {
-				extra = append(extra, k)
-			}
-		}
+		extra := others(o, fields)
 		if len(extra) == 0 {
 			return nil
 		}
@@ -166,6 +179,25 @@ func closed(fields []Field) Keyword {
 		}
 		return violated(v, "Additional properties are not allowed (%s %s unexpected)", names, verb)
 	}
+}
+
+// others are the keys that are no field.
+func others(o *Dict, fields []Field) []string {
+	return slices.DeleteFunc(slices.Clone(o.Keys), func(k string) bool {
+		return slices.ContainsFunc(fields, func(f Field) bool { return f.name == k })
+	})
+}
+
+// unmatched refuses keys that no pattern allows; nil without any.
+func unmatched(v any, keys []string, pattern string) *violation {
+	if len(keys) == 0 {
+		return nil
+	}
+	verb := "do"
+	if len(keys) == 1 {
+		verb = "does"
+	}
+	return violated(v, "%s %s not match any of the regexes: %s", list(keys), verb, Repr(pattern))
 }
 
 func list(names []string) string {
