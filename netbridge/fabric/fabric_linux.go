@@ -39,6 +39,7 @@ type Fabric struct {
 
 	groups map[string][]netip.Prefix
 	ports  map[string]firewall.Port
+	looked bool              // at what is filtered, since the process started
 	zones  map[uint16]string // networks by the number that keeps their connections apart
 }
 
@@ -52,9 +53,6 @@ const markPrefix = "gantry-net:"
 
 // mark is the alias of a link that is ours.
 func (f *Fabric) mark(id string) string { return markPrefix + f.o.Cloud + ":" + id }
-
-// ours reports whether an alias is a mark of this cloud.
-func (f *Fabric) ours(alias string) bool { return strings.HasPrefix(alias, markPrefix+f.o.Cloud+":") }
 
 // chain is the name of a chain of the firewall in the host's namespace. A
 // chain's name is short: a sum stands for the cloud and the network.

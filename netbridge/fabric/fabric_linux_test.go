@@ -32,7 +32,7 @@ type host struct {
 	fabric      *fabric.Fabric
 }
 
-func newNS(t *testing.T) *os.File {
+func newNS(t testing.TB) *os.File {
 	t.Helper()
 	f, err := netns.New()
 	if err != nil {

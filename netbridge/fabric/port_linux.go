@@ -76,22 +76,40 @@ func (f *Fabric) SetPort(ctx context.Context, p Port) error {
 		return fmt.Errorf("set port %s: %w", p.ID, err)
 	}
 	defer done()
-	var fill []firewall.Port
-	if p.Absent {
-		if _, known := f.ports[p.ID]; !known {
-			return nil
-		}
-		delete(f.ports, p.ID)
-	} else {
-		f.ports[p.ID] = f.filter(p)
-		fill = append(fill, f.ports[p.ID])
-		if err := f.fillSets(s, p.groups()); err != nil {
-			return fmt.Errorf("set port %s: %w", p.ID, err)
-		}
-	}
-	if err := firewall.Filter(ctx, s.ns, f.chain("sg", ""), f.allPorts(), fill); err != nil {
+	if err := f.setPort(ctx, s, p); err != nil {
 		return fmt.Errorf("set port %s: %w", p.ID, err)
 	}
+	return nil
+}
+
+func (f *Fabric) setPort(ctx context.Context, s *session, p Port) error {
+	c := firewall.Change{Dispatch: f.chain("sg", "")}
+	old, known := f.ports[p.ID]
+	switch {
+	case p.Absent && !known:
+		return nil
+	case p.Absent:
+		c.Gone = []firewall.Port{old}
+		delete(f.ports, p.ID)
+	default:
+		if err := f.fillSets(s, p.groups()); err != nil {
+			return err
+		}
+		f.ports[p.ID] = f.filter(p)
+		c.Fill = []firewall.Port{f.ports[p.ID]}
+		if !known {
+			c.Added = c.Fill
+		}
+	}
+	c.All = f.allPorts()
+	if c.Fresh = !f.looked || len(c.All) == 0; c.Fresh {
+		c.Fill = c.All
+	}
+	f.looked = false // should this fail
+	if err := firewall.Filter(ctx, s.ns, c); err != nil {
+		return err
+	}
+	f.looked = len(c.All) > 0
 	return nil
 }
 
@@ -182,9 +200,11 @@ func (f *Fabric) syncPorts(ctx context.Context, groups []Group, ports []Port) er
 		return err
 	}
 	all := f.allPorts()
-	if err := firewall.Filter(ctx, s.ns, f.chain("sg", ""), all, all); err != nil {
-		return fmt.Errorf("filter ports: %w", err)
+	f.looked = false // should this fail
+	if err := firewall.Filter(ctx, s.ns, firewall.Change{Dispatch: f.chain("sg", ""), All: all, Fill: all, Fresh: true}); err != nil {
+		return err
 	}
+	f.looked = len(all) > 0
 	names := map[string]bool{}
 	for id := range needed {
 		names[f.setName(id, false)], names[f.setName(id, true)] = true, true

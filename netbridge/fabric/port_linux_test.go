@@ -151,7 +151,11 @@ func TestPortsAreSyncedAndRemoved(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	h.ok(restarted.SetPort(t.Context(), gs[1].port))
 	h.ok(restarted.SetPort(t.Context(), fabric.Port{ID: gs[0].port.ID, Absent: true}))
+	if now := h.filters(); strings.Contains(now, gs[0].port.ID[:11]) || !strings.Contains(now, gs[1].port.ID[:11]) {
+		t.Errorf("after one came and one went:\n%s", now)
+	}
 	h.ok(restarted.Sync(context.WithoutCancel(t.Context()), fabric.World{}))
 	if after := h.filters(); after != before {
 		t.Errorf("left:\n%s\nbefore:\n%s", after, before)

@@ -63,64 +63,103 @@ const (
 	egressPrefix  = "gantry-o-"
 )
 
+// Change is what Filter is to do.
+type Change struct {
+	// Dispatch is the chain that leads to those of ports, one for each cloud.
+	Dispatch string
+	// All are its ports, Fill those whose rules are to be written (anew), and
+	// Added those of Fill that were not among All before.
+	All, Fill, Added []Port
+	// Gone are ports that were among All and are no more.
+	Gone []Port
+	// Fresh asks for a look at what is there: at the first change of a process,
+	// and at the last one. Chains that Dispatch led to and none of All has are
+	// removed then, and Dispatch itself if there is none.
+	Fresh bool
+}
+
 // Filter makes what passes bridged devices in the namespace ns what the ports
-// say. dispatch is the chain that leads to theirs, one for each cloud; all are
-// its ports, and fill those whose rules are to be written (anew). Chains that
-// dispatch led to and none of all has are removed, and with the last one
-// dispatch itself.
-//
-// It needs br_netfilter (errdefs.ErrUnsupported without). Each of the three
-// kinds of packets (IPv4, IPv6, frames) changes at once.
-func Filter(ctx context.Context, ns *os.File, dispatch string, all, fill []Port) error {
-	return netns.Do(ns, func() error {
-		if err := bridged(); err != nil {
-			return err
+// say. It needs br_netfilter (errdefs.ErrUnsupported without). Each of the three
+// kinds of packets (frames, IPv4, IPv6) changes at once.
+func Filter(ctx context.Context, ns *os.File, c Change) error {
+	err := netns.Do(ns, func() error {
+		gone := make([]string, 0, len(c.Gone))
+		for _, p := range c.Gone {
+			gone = append(gone, strings.TrimPrefix(p.ingress(), ingressPrefix))
 		}
-		there, gone, err := leftovers(dispatch, all)
-		if err != nil {
-			return fmt.Errorf("filter of bridged devices: %w", err)
-		}
-		if !there && len(all) == 0 {
-			return nil
-		}
-		// Frames first: a device whose addresses are not checked yet is not let
-		// through by rules that trust them.
-		if err := restore(ctx, "ebtables-restore", frames(dispatch, all, fill, gone)); err != nil {
-			return err
-		}
-		if err := hookFrames(ctx, dispatch, len(all) > 0); err != nil {
-			return err
-		}
-		for _, v6 := range []bool{false, true} {
-			program, proto := "iptables-restore", iptables.ProtocolIPv4
-			if v6 {
-				program, proto = "ip6tables-restore", iptables.ProtocolIPv6
-			}
-			if err := restore(ctx, program, packets(v6, dispatch, all, fill, gone), "--wait", "5"); err != nil {
+		if c.Fresh {
+			if err := bridged(); err != nil {
 				return err
 			}
-			ipt, err := iptables.New(iptables.IPFamily(proto), iptables.Timeout(5))
+			there, left, err := leftovers(c.Dispatch, c.All)
 			if err != nil {
-				return fmt.Errorf("filter of bridged devices: %w", err)
+				return err
 			}
-			if len(all) > 0 {
-				err = ipt.InsertUnique("filter", "FORWARD", 1, "-j", dispatch)
-			} else if err = ipt.DeleteIfExists("filter", "FORWARD", "-j", dispatch); err == nil {
-				err = ipt.ClearAndDeleteChain("filter", dispatch)
+			if !there && len(c.All) == 0 {
+				return nil
 			}
-			if err != nil {
-				return fmt.Errorf("filter of bridged devices: %w", err)
+			gone = left
+		}
+		return c.write(ctx, gone)
+	})
+	if err != nil {
+		return fmt.Errorf("filter of bridged devices: %w", err)
+	}
+	return nil
+}
+
+func (c Change) write(ctx context.Context, gone []string) error {
+	// Frames first: a device whose addresses are not checked yet is not let
+	// through by rules that trust them.
+	if err := restore(ctx, "ebtables-restore", c.frames(gone)); err != nil {
+		return err
+	}
+	if c.Fresh {
+		if err := hookFrames(ctx, c.Dispatch, len(c.All) > 0); err != nil {
+			return err
+		}
+	}
+	for _, v6 := range []bool{false, true} {
+		program := "iptables-restore"
+		if v6 {
+			program = "ip6tables-restore"
+		}
+		if err := restore(ctx, program, c.packets(v6, gone), "--wait", "5"); err != nil {
+			return err
+		}
+		if c.Fresh {
+			if err := hookPackets(v6, c.Dispatch, len(c.All) > 0); err != nil {
+				return err
 			}
 		}
-		return nil
-	})
+	}
+	return nil
+}
+
+// hookPackets leads packets to dispatch, once, or removes it.
+func hookPackets(v6 bool, dispatch string, wanted bool) error {
+	proto := iptables.ProtocolIPv4
+	if v6 {
+		proto = iptables.ProtocolIPv6
+	}
+	ipt, err := iptables.New(iptables.IPFamily(proto), iptables.Timeout(5))
+	if err != nil {
+		return err
+	}
+	if wanted {
+		return ipt.InsertUnique("filter", "FORWARD", 1, "-j", dispatch)
+	}
+	if err := ipt.DeleteIfExists("filter", "FORWARD", "-j", dispatch); err != nil {
+		return err
+	}
+	return ipt.ClearAndDeleteChain("filter", dispatch)
 }
 
 // bridged makes sure that bridged packets pass the chains at all.
 func bridged() error {
 	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
 		if err := os.WriteFile("/proc/sys/net/bridge/"+name, []byte("1"), 0); err != nil {
-			return fmt.Errorf("filter of bridged devices: br_netfilter: %w: %w", err, errdefs.ErrUnsupported)
+			return fmt.Errorf("br_netfilter: %w: %w", err, errdefs.ErrUnsupported)
 		}
 	}
 	return nil
@@ -156,7 +195,7 @@ func restore(ctx context.Context, program, text string, args ...string) error {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("filter of bridged devices: %s: %w: %s", program, err, strings.TrimSpace(out.String()))
+		return fmt.Errorf("%s: %w: %s", program, err, strings.TrimSpace(out.String()))
 	}
 	return nil
 }
@@ -165,7 +204,7 @@ func restore(ctx context.Context, program, text string, args ...string) error {
 func hookFrames(ctx context.Context, dispatch string, wanted bool) error {
 	out, err := exec.CommandContext(ctx, "ebtables", "-t", "nat", "-L", "PREROUTING").CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("filter of bridged devices: ebtables: %w: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("ebtables: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	hooked := slices.Contains(strings.Fields(string(out)), dispatch)
 	var s script
@@ -194,20 +233,29 @@ func (s *script) add(words ...string) {
 }
 
 // frames is the check of the addresses that frames come from.
-func frames(dispatch string, all, fill []Port, gone []string) string {
+func (c Change) frames(gone []string) string {
 	var s script
 	s.add("*nat")
-	s.add(":" + dispatch + " RETURN")
-	for _, p := range fill {
+	added := c.Added
+	if c.Fresh {
+		s.add(":" + c.Dispatch + " RETURN")
+		added = c.All
+	}
+	for _, p := range c.Fill {
 		s.add(":"+p.egress(), "RETURN")
 	}
 	for _, id := range gone {
 		s.add(":"+egressPrefix+id, "RETURN")
 	}
-	for _, p := range all {
-		s.add("-A", dispatch, "-i", p.Device, "-j", p.egress())
+	for _, p := range added {
+		s.add("-A", c.Dispatch, "-i", p.Device, "-j", p.egress())
 	}
-	for _, p := range fill {
+	if !c.Fresh {
+		for _, p := range c.Gone {
+			s.add("-D", c.Dispatch, "-i", p.Device, "-j", p.egress())
+		}
+	}
+	for _, p := range c.Fill {
 		p.frames(&s)
 	}
 	for _, id := range gone {
@@ -264,12 +312,16 @@ func linkLocal(mac string) (string, bool) {
 }
 
 // packets is the filter of one IP version. A packet from one port to another
-// passes the first one's chain and then the second one's.
-func packets(v6 bool, dispatch string, all, fill []Port, gone []string) string {
+// passes the chains of both.
+func (c Change) packets(v6 bool, gone []string) string {
 	var s script
 	s.add("*filter")
-	s.add(":"+dispatch, "- [0:0]")
-	for _, p := range fill {
+	added := c.Added
+	if c.Fresh {
+		s.add(":"+c.Dispatch, "- [0:0]")
+		added = c.All
+	}
+	for _, p := range c.Fill {
 		s.add(":"+p.ingress(), "- [0:0]")
 		s.add(":"+p.egress(), "- [0:0]")
 	}
@@ -277,14 +329,19 @@ func packets(v6 bool, dispatch string, all, fill []Port, gone []string) string {
 		s.add(":"+ingressPrefix+id, "- [0:0]")
 		s.add(":"+egressPrefix+id, "- [0:0]")
 	}
-	const bridged = "-m physdev --physdev-is-bridged"
-	for _, p := range all {
-		s.add("-A", dispatch, bridged, "--physdev-in", p.Device, "-j", p.egress())
+	jump := func(verb string, p Port) {
+		s.add(verb, c.Dispatch, "-m physdev --physdev-is-bridged --physdev-in", p.Device, "-j", p.egress())
+		s.add(verb, c.Dispatch, "-m physdev --physdev-is-bridged --physdev-out", p.Device, "-j", p.ingress())
 	}
-	for _, p := range all {
-		s.add("-A", dispatch, bridged, "--physdev-out", p.Device, "-j", p.ingress())
+	for _, p := range added {
+		jump("-A", p)
 	}
-	for _, p := range fill {
+	if !c.Fresh {
+		for _, p := range c.Gone {
+			jump("-D", p)
+		}
+	}
+	for _, p := range c.Fill {
 		p.packets(&s, v6, true)
 		p.packets(&s, v6, false)
 	}

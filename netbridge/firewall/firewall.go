@@ -101,9 +101,6 @@ func (c Chain) same(ipt *iptables.IPTables, there bool) (bool, error) {
 
 // sum stands for the rules.
 func (c Chain) sum() string {
-	h := sha256.New()
-	for _, r := range c.Rules {
-		fmt.Fprintf(h, "%q\n", r)
-	}
-	return "gantry:" + hex.EncodeToString(h.Sum(nil)[:8])
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", c.Rules))
+	return "gantry:" + hex.EncodeToString(sum[:8])
 }

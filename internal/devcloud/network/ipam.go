@@ -213,7 +213,7 @@ func (a *allocation) one(w values) error {
 				"IP address %s is not a valid IP for any of the subnets on the specified network.", addr)
 		}
 		sub = a.subnets[i]
-	} else if !hostAddress(sub.CIDR, addr) && !(a.router && addr == sub.Gateway) {
+	} else if !hostAddress(sub.CIDR, addr) && (!a.router || addr != sub.Gateway) {
 		return fault(http.StatusBadRequest, "InvalidIpForSubnet", "IP address %s is not a valid IP for the specified subnet.", addr)
 	}
 	return a.this(sub, addr)

@@ -252,7 +252,7 @@ func (st *state) addPort(c *rest.Caller, p *port, n *network, v values, host str
 	if err := st.secure(c, p, v, true); err != nil {
 		return err
 	}
-	p.binding.bind(v, host)
+	p.bind(v, host)
 	st.ports.put(p)
 	return nil
 }
@@ -384,7 +384,7 @@ func (st *state) changePort(c *rest.Caller, old *port, v values, host string) (*
 	if err := st.secure(c, &p, v, false); err != nil {
 		return nil, err
 	}
-	p.binding.bind(v, host)
+	p.bind(v, host)
 	if p.Host != old.Host || p.VIF != old.VIF || p.DeviceID == "" && !p.routed() {
 		p.Status = portDown
 	}

@@ -31,10 +31,9 @@ type base struct {
 	Updated     time.Time
 }
 
-func (b *base) id() string      { return b.ID }
-func (b *base) owner() string   { return b.Project }
-func (b *base) touch() *base    { return b }
-func (b *base) display() string { return b.Name }
+func (b *base) id() string    { return b.ID }
+func (b *base) owner() string { return b.Project }
+func (b *base) touch() *base  { return b }
 
 // record is any of the types of records, as a pointer.
 type record interface {
@@ -266,7 +265,7 @@ func openStore(ctx context.Context, path string) (*store, error) {
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
+		defer func() { _ = rows.Close() }() // rows.Err tells
 		for rows.Next() {
 			var k, id, data string
 			if err := rows.Scan(&k, &id, &data); err != nil {

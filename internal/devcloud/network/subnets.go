@@ -467,7 +467,8 @@ func (st *state) ownSubnet(r *rest.Request, rule string) (*subnet, error) {
 		return nil, err
 	}
 	n, ok := st.networks.get(s.Network)
-	if !r.Caller.Member() || !r.Caller.Owns(s.Project) && !(ok && r.Caller.Owns(n.Project)) {
+	mine := r.Caller.Owns(s.Project) || ok && r.Caller.Owns(n.Project)
+	if !mine || !r.Caller.Member() {
 		return nil, denied("rule:" + rule)
 	}
 	return s, ifMatch(r, s.Revision)

@@ -1,0 +1,44 @@
+package fabric_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/gantry-project/gantry/netbridge/fabric"
+)
+
+// BenchmarkSetPort is what the binding of a port waits for.
+func BenchmarkSetPort(b *testing.B) {
+	for _, have := range []int{1, 100} {
+		b.Run(fmt.Sprintf("beside %d", have), func(b *testing.B) {
+			h := benchHost(b)
+			port := func(i int) fabric.Port {
+				id := fmt.Sprintf("%08d-dddd-0000-0000-000000000000", i)
+				return fabric.Port{
+					ID: id, Device: "tap" + id[:11],
+					Sources: []fabric.Source{{MAC: "fa:16:3e:00:00:01", Address: netip.MustParsePrefix("10.0.0.5/32")}},
+					Rules:   []fabric.Rule{{First: -1, Last: -1}, {Ingress: true, First: -1, Last: -1, Group: "g"}},
+				}
+			}
+			var w fabric.World
+			for i := range have {
+				w.Ports = append(w.Ports, port(i))
+			}
+			if err := h.Sync(b.Context(), w); err != nil {
+				b.Fatal(err)
+			}
+			for i := 0; b.Loop(); i++ {
+				if err := h.SetPort(b.Context(), port(have+i%10)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func benchHost(b *testing.B) *fabric.Fabric {
+	b.Helper()
+	f := newNS(b)
+	return fabric.New(fabric.Options{Cloud: "bench", Dir: b.TempDir(), HostNetNS: fdPath(f)})
+}
