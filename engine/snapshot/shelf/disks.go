@@ -87,15 +87,42 @@ func (s *Shelf) prepare(final string, chain []string, fill func(dir string) erro
 }
 
 // nameChain gives a disk its chain: one more name of the record, which costs no
-// inode. Where there cannot be one (the record has as many as the file system
-// allows, or a mount lies in between) it is a symbolic link, as earlier versions
-// made it: short enough that it is a part of its inode and needs no fsync.
+// inode. The name has the record's in it, so that the text can be told from
+// another, also in a copy of the store that has made two files of it. Where there
+// cannot be one (the record has as many as the file system allows, or a mount
+// lies in between) it is a symbolic link, as earlier versions made it: short
+// enough that it is a part of its inode and needs no fsync.
 func (s *Shelf) nameChain(disk, record string) error {
-	name := filepath.Join(disk, "chain")
-	if os.Link(s.Path("chains", record), name) == nil {
+	if os.Link(s.Path("chains", record), filepath.Join(disk, chainPrefix+record)) == nil {
 		return nil
 	}
-	return os.Symlink(record, name)
+	return os.Symlink(record, filepath.Join(disk, chainLink))
+}
+
+// How the chain is called in the directory of a disk.
+const (
+	chainPrefix = "chain-"
+	chainLink   = "chain"
+)
+
+// record is the file with the chain of a disk, and the name that its text must
+// have; fs.ErrNotExist if there is none.
+func (s *Shelf) record(key string) (file, name string, err error) {
+	dir := s.Path("active", key)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", "", err
+	}
+	for _, e := range entries {
+		if name, ok := strings.CutPrefix(e.Name(), chainPrefix); ok {
+			return filepath.Join(dir, e.Name()), name, nil
+		}
+		if e.Name() == chainLink {
+			name, err := os.Readlink(filepath.Join(dir, chainLink))
+			return s.Path("chains", filepath.Base(name)), name, err
+		}
+	}
+	return "", "", fs.ErrNotExist
 }
 
 // recordLength is how much of the digest names a record.
@@ -129,10 +156,10 @@ func (s *Shelf) unusedChains() ([]string, error) {
 	}
 	used := map[string]bool{}
 	for _, key := range keys {
-		switch record, err := os.Readlink(s.Path("active", key, "chain")); {
+		switch record, err := os.Readlink(s.Path("active", key, chainLink)); {
 		case err == nil:
 			used[record] = true
-		case !errors.Is(err, syscall.EINVAL): // one more name of a record
+		case !errors.Is(err, fs.ErrNotExist):
 			return nil, nil // one damaged snapshot must not keep the others from being opened
 		}
 	}
@@ -164,23 +191,16 @@ func (s *Shelf) sweepChains() error {
 // Chain is the chain of a disk, lowest layer first. errdefs.ErrNotFound if
 // there is no such disk, errdefs.ErrCorrupt if its record is damaged.
 func (s *Shelf) Chain(key string) ([]string, error) {
-	own := s.Path("active", key, "chain")
-	name, err := os.Readlink(own)
-	byLink := err == nil
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	file, name, err := s.record(key)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("snapshot %s: %w", key, errdefs.ErrNotFound)
-	case byLink:
-		own = s.Path("chains", filepath.Base(name))
-	case !errors.Is(err, syscall.EINVAL): // it is no link
+	}
+	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", key, err)
 	}
-	raw, err := os.ReadFile(own)
-	if err == nil {
-		is := digest.FromBytes(raw).Encoded()[:recordLength]
-		if byLink && is != name || !byLink && !sameFile(own, s.Path("chains", is)) {
-			err = errors.New("the record of its chain does not match its name")
-		}
+	raw, err := os.ReadFile(file)
+	if err == nil && digest.FromBytes(raw).Encoded()[:recordLength] != name {
+		err = errors.New("the record of its chain does not match its name")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w: %w", key, errdefs.ErrCorrupt, err)
@@ -189,13 +209,6 @@ func (s *Shelf) Chain(key string) ([]string, error) {
 		return nil, nil
 	}
 	return strings.Split(string(raw), "\n"), nil
-}
-
-// sameFile reports whether both names are there and of one file.
-func sameFile(a, b string) bool {
-	x, errA := os.Lstat(a)
-	y, errB := os.Lstat(b)
-	return errA == nil && errB == nil && os.SameFile(x, y)
 }
 
 // LikeTop gives dir mode, owner and times of the chain's root: in an overlay

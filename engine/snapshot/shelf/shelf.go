@@ -4,8 +4,9 @@
 //
 // Layout below the root (docs/ondisk.md): layers/HEX holds a committed layer's
 // content in "fs" and its "manifest"; active/KEY holds a disk, whatever the
-// back end puts there, and "chain", one more name of a file in chains/ or a
-// symbolic link that names it: the chain ids of the layers below, one a line,
+// back end puts there, and "chain-RECORD", one more name of chains/RECORD, or
+// "chain", a symbolic link that names it: the chain ids of the layers below, one
+// a line,
 // under the beginning of their digest. "empty" is an empty directory. Names that
 // begin with ".new-" or ".gone-" are half made or half removed and are swept at
 // the start.

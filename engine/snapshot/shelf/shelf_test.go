@@ -165,8 +165,7 @@ func TestChainOfEarlierVersions(t *testing.T) {
 	must(t, s.Prepare(t.Context(), "new", []string{id("a")}, func(string) error { return nil }))
 	must(t, s.Prepare(t.Context(), "old", []string{id("a")}, func(string) error { return nil }))
 	record := ChainRecord([]string{id("a")})
-	link := s.Path("active", "old", "chain")
-	must(t, os.Remove(link), os.Symlink(record, link))
+	must(t, os.Remove(s.Path("active", "old", "chain-"+record)), os.Symlink(record, s.Path("active", "old", "chain")))
 	for _, key := range []string{"new", "old"} {
 		if chain, err := s.Chain(key); err != nil || len(chain) != 1 || chain[0] != id("a") {
 			t.Errorf("%s: %v, %v", key, chain, err)
@@ -214,13 +213,16 @@ func TestDamagedChains(t *testing.T) {
 			return errors.Join(os.Remove(own), os.WriteFile(own, []byte(id("b")), 0o600))
 		},
 		"directory": func(_ *Shelf, own, _ string) error { return errors.Join(os.Remove(own), os.Mkdir(own, 0o700)) },
-		"no record": func(_ *Shelf, _, record string) error { return os.Remove(record) },
+		"link": func(s *Shelf, own, record string) error {
+			return errors.Join(os.Remove(own), os.Symlink(filepath.Base(record), s.Path("active", "c", "chain")), os.Remove(record))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShelf(t)
 			must(t, s.PutLayer(t.Context(), id("a"), func(dir string) error { return os.Mkdir(dir, 0o755) }))
 			must(t, s.Prepare(t.Context(), "c", []string{id("a")}, func(string) error { return nil }))
-			must(t, damage(s, s.Path("active", "c", "chain"), s.Path("chains", ChainRecord([]string{id("a")}))))
+			record := ChainRecord([]string{id("a")})
+			must(t, damage(s, s.Path("active", "c", "chain-"+record), s.Path("chains", record)))
 			if chain, err := s.Chain("c"); !errors.Is(err, errdefs.ErrCorrupt) {
 				t.Errorf("%v, %v", chain, err)
 			}
@@ -228,5 +230,24 @@ func TestDamagedChains(t *testing.T) {
 				t.Error("a layer was removed that a damaged disk may need")
 			}
 		})
+	}
+}
+
+// TestCopyOfAStore: a copy that knows nothing of second names has two files of
+// each record, and is as good.
+func TestCopyOfAStore(t *testing.T) {
+	s := newShelf(t)
+	must(t, s.PutLayer(t.Context(), id("a"), func(dir string) error { return os.Mkdir(dir, 0o755) }))
+	must(t, s.Prepare(t.Context(), "c", []string{id("a")}, func(string) error { return nil }))
+	own := s.Path("active", "c", "chain-"+ChainRecord([]string{id("a")}))
+	text, err := os.ReadFile(own)
+	must(t, err, os.Remove(own), os.WriteFile(own, text, 0o600))
+	again, err := Open(s.Root(), Options{})
+	must(t, err)
+	must(t, again.Prepare(t.Context(), "d", []string{id("a")}, func(string) error { return nil }))
+	for _, key := range []string{"c", "d"} {
+		if chain, err := again.Chain(key); err != nil || len(chain) != 1 {
+			t.Errorf("%s: %v, %v", key, chain, err)
+		}
 	}
 }
