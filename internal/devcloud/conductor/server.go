@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/internal/devcloud/cell"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/logging"
 )
 
 const (
@@ -25,15 +28,32 @@ const (
 func (c *Conductor) Endpoints() []messaging.Endpoint {
 	return []messaging.Endpoint{
 		{Version: "3.0", Methods: map[string]messaging.Handler{
-			"object_class_action_versions": c.classAction,
-			"object_action":                c.objectAction,
-			"object_backport_versions":     c.backport,
+			"object_class_action_versions": c.logged(c.classAction),
+			"object_action":                c.logged(c.objectAction),
+			"object_backport_versions":     c.logged(c.backport),
 			"provider_fw_rule_get_all":     func(context.Context, *messaging.Request) (any, error) { return []any{}, nil },
 		}},
 		{Namespace: "compute_task", Version: "1.24", Methods: map[string]messaging.Handler{
-			"build_instances": c.buildInstances,
+			"build_instances": c.logged(c.buildInstances),
 		}},
 		messaging.BaseEndpoint("conductor"),
+	}
+}
+
+// logged logs what goes wrong here. Exceptions that the caller knows how to take
+// are no news, as in Nova (ExpectedException).
+func (c *Conductor) logged(h messaging.Handler) messaging.Handler {
+	return func(ctx context.Context, req *messaging.Request) (any, error) {
+		res, err := h(ctx, req)
+		if err == nil {
+			return res, nil
+		}
+		event := c.o.Log.Error()
+		if _, told := errors.AsType[*messaging.RemoteError](err); told {
+			event = c.o.Log.Debug()
+		}
+		event.Err(err).Str(logging.Method, req.Method).Str(logging.Request, req.Context.RequestID()).Msg("request of a compute host")
+		return nil, err
 	}
 }
 
@@ -60,7 +80,8 @@ func (c *Conductor) Serve(ctx context.Context, ready func()) error {
 	running := 0
 	for topic, endpoints := range map[string][]messaging.Endpoint{"conductor": c.Endpoints(), "scheduler": c.SchedulerEndpoints()} {
 		s, err := messaging.NewServer(c.o.Transport, messaging.ServerOptions{
-			Topics: []string{topic}, Host: c.o.Host, Endpoints: endpoints, Log: c.o.Log, Grace: grace,
+			Topics: []string{topic}, Host: c.o.Host, Endpoints: endpoints, Grace: grace,
+			Log: c.o.Log.Level(max(c.o.Log.GetLevel(), zerolog.ErrorLevel)), // logged says the rest
 		})
 		if err != nil {
 			return fmt.Errorf("serve conductor: %w", err)

@@ -36,8 +36,11 @@ func (s *Scheduler) candidates(ctx context.Context, spec objects.RequestSpec) ([
 		return nil, err
 	}
 	for _, f := range filters {
+		before := len(hosts)
 		hosts = slices.DeleteFunc(hosts, func(h *host) bool { return !f.pass(h, spec) })
-		s.o.Log.Debug().Str("filter", f.name).Int("hosts", len(hosts)).Msg("hosts are filtered")
+		if len(hosts) < before {
+			s.o.Log.Debug().Str("filter", f.name).Int("before", before).Int("hosts", len(hosts)).Msg("hosts are filtered")
+		}
 	}
 	if len(hosts) == 0 {
 		return nil, notEnough()
