@@ -130,9 +130,12 @@ func insertInstance(ctx context.Context, tx *sql.Tx, i *objects.Object) error {
 	return err
 }
 
+// live is the condition of rows that are not deleted.
+const live = " AND deleted = 0"
+
 // Instance returns an instance that is not deleted.
 func (s *Store) Instance(ctx context.Context, id string) (objects.Instance, error) {
-	return s.instance(ctx, id, " AND deleted = 0")
+	return s.instance(ctx, id, live)
 }
 
 // AnyInstance returns an instance, deleted or not.
@@ -174,8 +177,18 @@ func (s *Store) load(ctx context.Context, tx *sql.Tx, id, and string) (*objects.
 // *StateError; errors of change are passed on. change runs in the transaction:
 // it is short and does not use the store.
 func (s *Store) UpdateInstance(ctx context.Context, id string, expect Expect, change func(objects.Instance) error) (objects.Instance, error) {
-	return s.update(ctx, id, func(i objects.Instance) error {
-		if err := expect.check(i); err != nil {
+	return s.update(ctx, id, live, expect.then(change))
+}
+
+// UpdateAnyInstance is UpdateInstance for an instance that may be deleted.
+func (s *Store) UpdateAnyInstance(ctx context.Context, id string, expect Expect, change func(objects.Instance) error) (objects.Instance, error) {
+	return s.update(ctx, id, "", expect.then(change))
+}
+
+// then is a change that is made in an expected state, with its time.
+func (e Expect) then(change func(objects.Instance) error) func(objects.Instance) error {
+	return func(i objects.Instance) error {
+		if err := e.check(i); err != nil {
 			return err
 		}
 		if err := change(i); err != nil {
@@ -183,7 +196,7 @@ func (s *Store) UpdateInstance(ctx context.Context, id string, expect Expect, ch
 		}
 		i.SetClean("updated_at", time.Now())
 		return nil
-	})
+	}
 }
 
 // SetInstance is UpdateInstance with the new values of fields, as
@@ -196,10 +209,10 @@ func (s *Store) SetInstance(ctx context.Context, id string, expect Expect, field
 }
 
 // update is a read, change and write of a row with its revision.
-func (s *Store) update(ctx context.Context, id string, change func(objects.Instance) error) (i objects.Instance, err error) {
+func (s *Store) update(ctx context.Context, id, and string, change func(objects.Instance) error) (i objects.Instance, err error) {
 	var rev int64
 	err = s.db.Write(ctx, func(tx *sql.Tx) error {
-		shared, r, err := s.load(ctx, tx, id, " AND deleted = 0")
+		shared, r, err := s.load(ctx, tx, id, and)
 		if err != nil {
 			return err
 		}
@@ -263,7 +276,7 @@ const (
 func (s *Store) DestroyInstance(ctx context.Context, id string, check HostCheck) (i objects.Instance, err error) {
 	var rev int64
 	err = s.db.Write(ctx, func(tx *sql.Tx) error {
-		shared, r, err := s.load(ctx, tx, id, " AND deleted = 0")
+		shared, r, err := s.load(ctx, tx, id, live)
 		if err != nil {
 			return err
 		}
@@ -297,7 +310,7 @@ func (s *Store) DestroyInstance(ctx context.Context, id string, check HostCheck)
 // SaveInfoCache sets what is known of an instance's network; text is that of
 // objects.NetworkInfo. The instance's own time of change stays.
 func (s *Store) SaveInfoCache(ctx context.Context, id, text string) error {
-	_, err := s.update(ctx, id, func(i objects.Instance) error {
+	_, err := s.update(ctx, id, live, func(i objects.Instance) error {
 		cache := newCache(i)
 		cache.SetClean("network_info", text)
 		cache.SetClean("updated_at", time.Now())

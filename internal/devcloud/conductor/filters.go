@@ -26,9 +26,9 @@ func (c *Conductor) instancesByFilters(ctx context.Context, in call) (any, error
 	if !given {
 		attrs = []string{"info_cache", "security_groups", "metadata", "system_metadata"}
 	}
-	q := cell.InstanceQuery{Deleted: cell.Everything, Match: map[string][]any{}, Regexp: map[string]string{}}
-	if in.rc.String("read_deleted") == "no" {
-		q.Deleted = cell.LiveAndSoft
+	q := cell.InstanceQuery{Deleted: cell.LiveAndSoft, Match: map[string][]any{}, Regexp: map[string]string{}}
+	if in.readsDeleted() {
+		q.Deleted = cell.Everything
 	}
 	if !in.admin() {
 		q.Match["project_id"] = []any{in.rc.ProjectID()}

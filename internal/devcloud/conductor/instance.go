@@ -73,19 +73,24 @@ func (in call) attrs(i int) ([]string, bool) {
 	return out, ok
 }
 
+// readsDeleted reports whether the caller sees deleted rows.
+func (in call) readsDeleted() bool {
+	v := in.rc.String("read_deleted")
+	return v == "yes" || v == "only"
+}
+
 // visible returns an instance that the caller may see: not deleted unless it
 // reads deleted ones, and of its project unless it is an admin.
 func (c *Conductor) visible(ctx context.Context, in call, id string) (objects.Instance, error) {
 	get := c.o.Store.Instance
-	deleted := in.rc.String("read_deleted")
-	if deleted == "yes" || deleted == "only" {
+	if in.readsDeleted() {
 		get = c.o.Store.AnyInstance
 	}
 	row, err := get(ctx, id)
 	if err != nil {
 		return row, or(err, noInstance(id))
 	}
-	if deleted == "only" && !row.Deleted() || !in.admin() && row.ProjectID() != in.rc.ProjectID() {
+	if in.rc.String("read_deleted") == "only" && !row.Deleted() || !in.admin() && row.ProjectID() != in.rc.ProjectID() {
 		return row, noInstance(id)
 	}
 	return row, nil
@@ -185,7 +190,11 @@ func (c *Conductor) saveInstance(ctx context.Context, in call) (*objects.Object,
 	if isPlain {
 		expect = cell.Expect{VMState: states(in.kwargs["expected_vm_state"]), TaskState: states(in.kwargs["expected_task_state"])}
 	}
-	row, err = c.o.Store.UpdateInstance(ctx, row.UUID(), expect, func(i objects.Instance) error {
+	update := c.o.Store.UpdateInstance
+	if row.Deleted() { // the caller reads deleted ones
+		update = c.o.Store.UpdateAnyInstance
+	}
+	row, err = update(ctx, row.UUID(), expect, func(i objects.Instance) error {
 		for f, v := range changes {
 			i.SetClean(f, v)
 		}

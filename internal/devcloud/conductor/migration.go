@@ -49,7 +49,7 @@ func (c *Conductor) migrationsByFilters(ctx context.Context, in call) (any, erro
 		InstanceUUID: text("instance_uuid"), UserID: text("user_id"), ProjectID: text("project_id"),
 		Statuses: texts(filters["status"]), UUIDs: texts(filters["uuid"]),
 		ChangedSince: timeOf(filters["changes-since"]), ChangedBefore: timeOf(filters["changes-before"]),
-		Deleted: in.rc.String("read_deleted") == "yes",
+		Deleted: in.readsDeleted(),
 	}
 	if hidden, ok := filters["hidden"].(bool); ok {
 		q.Hidden = &hidden

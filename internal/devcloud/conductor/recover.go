@@ -21,7 +21,9 @@ var errInterrupted = errdefs.WithPublic(fmt.Errorf("the cloud was stopped before
 // flight are lost with it: instances that are building and belong to no host
 // become ERROR with a fault, deletes of instances without a host are finished,
 // and allocations of deleted instances are removed. Instances that have a host
-// are the host's to repair. It is called before compute hosts are heard.
+// are the host's to repair. It is called before compute hosts are heard. What
+// cannot be repaired, because another service fails, is logged and left for the
+// next start; a cell that cannot be read is an error.
 func (c *Conductor) Recover(ctx context.Context) error {
 	unhosted, err := c.o.Store.ListInstances(ctx, cell.InstanceQuery{
 		Deleted: cell.LiveAndSoft, Match: map[string][]any{"host": {nil}}, Sort: []cell.SortKey{{Field: "id"}},
@@ -31,10 +33,13 @@ func (c *Conductor) Recover(ctx context.Context) error {
 	}
 	for _, i := range unhosted {
 		if err := c.recoverOne(ctx, i); err != nil {
-			return fmt.Errorf("recover: %w", err)
+			c.o.Log.Error().Err(err).Str(logging.Instance, i.UUID()).Msg("instance is not repaired")
 		}
 	}
-	return c.freeOrphans(ctx)
+	if err := c.freeOrphans(ctx); err != nil {
+		c.o.Log.Error().Err(err).Msg("allocations of deleted instances are not removed")
+	}
+	return ctx.Err()
 }
 
 func (c *Conductor) recoverOne(ctx context.Context, i objects.Instance) error {
@@ -43,11 +48,8 @@ func (c *Conductor) recoverOne(ctx context.Context, i objects.Instance) error {
 		c.o.Log.Warn().Str(logging.Instance, i.UUID()).Msg("an interrupted delete is finished")
 		return c.finishDelete(ctx, i.UUID())
 	case i.VMState() == building:
-		if err := c.o.Placement.Free(ctx, i.UUID()); err != nil {
-			return err
-		}
 		c.bury(ctx, c.requestOf(ctx, i), i.UUID(), errInterrupted)
-		return c.release(ctx, i.UUID())
+		return errors.Join(c.o.Placement.Free(ctx, i.UUID()), c.release(ctx, i.UUID()))
 	}
 	return nil
 }
@@ -68,12 +70,12 @@ func (c *Conductor) requestOf(ctx context.Context, i objects.Instance) messaging
 func (c *Conductor) freeOrphans(ctx context.Context) error {
 	nodes, err := c.o.Store.ComputeNodes(ctx, cell.NodeQuery{})
 	if err != nil {
-		return fmt.Errorf("recover: %w", err)
+		return err
 	}
 	for _, n := range nodes {
 		consumers, err := c.o.Placement.Consumers(ctx, n.UUID())
 		if err != nil {
-			return fmt.Errorf("recover: consumers of %s: %w", n.Node(), err)
+			return fmt.Errorf("consumers of %s: %w", n.Node(), err)
 		}
 		for _, id := range consumers {
 			i, err := c.o.Store.AnyInstance(ctx, id)
@@ -85,7 +87,7 @@ func (c *Conductor) freeOrphans(ctx context.Context) error {
 				err = c.o.Placement.Free(ctx, id)
 			}
 			if err != nil {
-				return fmt.Errorf("recover: %w", err)
+				return err
 			}
 		}
 	}

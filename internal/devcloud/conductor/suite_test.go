@@ -168,9 +168,17 @@ func testLife(t *testing.T, w world, c *client.Client) {
 	if _, err := c.GetInstance(ctx, rc.WithReadDeleted("yes"), i.UUID()); err != nil {
 		t.Errorf("deleted and asked for: %v", err)
 	}
-	l, err := c.InstancesByFilters(ctx, rc.WithReadDeleted("yes"), map[string]any{"deleted": true, "host": "cmp1"})
+	unclean := map[string]any{"deleted": true, "soft_deleted": false, "host": "cmp1", "cleaned": false}
+	l, err := c.InstancesByFilters(ctx, rc.WithReadDeleted("yes"), unclean)
 	if err != nil || len(l) != 1 {
-		t.Errorf("deleted ones: %v %v", l, err)
+		t.Fatalf("deleted ones: %v %v", l, err)
+	}
+	l[0].Set("cleaned", true)
+	if err := c.SaveInstance(ctx, rc.WithReadDeleted("yes"), l[0], client.Expect{}); err != nil {
+		t.Errorf("a deleted one is cleaned: %v", err)
+	}
+	if l, err = c.InstancesByFilters(ctx, rc.WithReadDeleted("yes"), unclean); err != nil || len(l) != 0 {
+		t.Errorf("unclean ones: %v %v", l, err)
 	}
 }
 
