@@ -50,17 +50,17 @@ func (g *ground) under(spec *process.Spec, ns string) {
 	}
 }
 
-// lay makes the ground of a start: the network namespace that is pinned, or else
-// those on their way, and the root over them. unmount takes up the root.
+// lay makes the ground of a start: the namespaces on their way, or with none the
+// one that is pinned, and the root over them. unmount takes up the root.
 func (e *Engine) lay(ctx context.Context, c *container, made *process.Namespaces) (g ground, err error) {
 	defer func() {
 		if err != nil {
 			g.close()
 		}
 	}()
-	id := ContainerID(c.rec.ID)
-	g.user, g.network, err = process.OpenPinned(e.nsDir(id))
-	if errors.Is(err, errdefs.ErrNotFound) {
+	if made == nil {
+		g.user, g.network, err = process.OpenPinned(e.nsDir(ContainerID(c.rec.ID)))
+	} else {
 		g.user, g.network, err = made.Open(idMaps(c.rec), idMaps(c.rec))
 	}
 	if err != nil {

@@ -50,8 +50,11 @@ func (e *Engine) start(ctx context.Context, c *container, user string, paths boo
 	id := ContainerID(c.rec.ID)
 	lay := e.layAt
 	if !paths {
-		made := c.takeNamespaces() // until they are wanted there is enough to do
-		defer e.watching.Go(made.Close)
+		var made *process.Namespaces
+		if !process.Pinned(e.nsDir(id)) {
+			made = c.takeNamespaces() // until they are wanted there is enough to do
+			defer e.watching.Go(made.Close)
+		}
 		lay = func(ctx context.Context, c *container) (ground, error) { return e.lay(ctx, c, made) }
 	}
 	var undone undo.Stack

@@ -38,11 +38,17 @@ func PinNetwork(dir string, network *os.File) (path string, err error) {
 	return path, nil
 }
 
+// Pinned reports whether dir holds a network namespace.
+func Pinned(dir string) bool {
+	_, path := NamespacePaths(dir)
+	return pinned(path)
+}
+
 // OpenPinned opens the network namespace that dir holds, and the user namespace
 // that it belongs to. errdefs.ErrNotFound if there is none.
 func OpenPinned(dir string) (user, network *os.File, err error) {
 	_, path := NamespacePaths(dir)
-	if !pinned(path) {
+	if !Pinned(dir) {
 		return nil, nil, fmt.Errorf("network namespace in %s: %w", dir, errdefs.ErrNotFound)
 	}
 	if network, err = os.Open(path); err != nil {
