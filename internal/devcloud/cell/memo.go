@@ -6,9 +6,14 @@ import (
 	"github.com/gantry-project/gantry/driver/objects"
 )
 
-// memoSize bounds how many instances are kept decoded. An instance takes about
-// 15 KiB so.
-const memoSize = 2000
+const (
+	// memoSize bounds how many instances are kept decoded. An instance takes
+	// about 15 KiB so.
+	memoSize = 2000
+	// mostUserData is how much user data, in bytes, an instance has that is
+	// kept: with it a tenant could fill the memory.
+	mostUserData = 16 << 10
+)
 
 // memo remembers decoded rows by id and revision: the database says which
 // revision is true, the memo only saves the decoding. Only committed revisions
@@ -39,6 +44,10 @@ func (m *memo) put(id, rev int64, o *objects.Object) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.rows[id].rev > rev {
+		return
+	}
+	if len(o.String("user_data")) > mostUserData {
+		delete(m.rows, id)
 		return
 	}
 	if len(m.rows) >= memoSize {

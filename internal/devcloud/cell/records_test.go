@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -56,6 +57,22 @@ func TestConcurrentChangesAreAllKept(t *testing.T) {
 	}
 	if len(i.Changes()) != 0 {
 		t.Errorf("marks in a row: %v", i.Changes())
+	}
+}
+
+// TestLargeInstances: what is not remembered is read as well.
+func TestLargeInstances(t *testing.T) {
+	s := newStore(t)
+	big := building("p", "big")
+	big.Set("user_data", strings.Repeat("A", 65535))
+	id := create(t, s, big).UUID()
+	for _, state := range []string{"spawning", ""} {
+		if _, err := s.SetInstance(t.Context(), id, cell.Expect{}, map[string]any{"task_state": state}); err != nil {
+			t.Fatal(err)
+		}
+		if i, err := s.Instance(t.Context(), id); err != nil || i.TaskState() != state || len(i.UserData()) != 65535 {
+			t.Errorf("state %q: %q %v", state, i.TaskState(), err)
+		}
 	}
 }
 

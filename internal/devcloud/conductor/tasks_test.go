@@ -435,6 +435,32 @@ func TestRecoverAfterACrash(t *testing.T) {
 			t.Errorf("allocation of %s: %v", id, got)
 		}
 	}
+	for id, want := range map[string]bool{lost: true, leaving: true, running: false, failed: false} {
+		if got := r.ports.of(id); got != want {
+			t.Errorf("networks of %s are given back: %v", id, got)
+		}
+	}
+}
+
+// TestStartWhileTheNetworkFails: the cloud starts, and what it could not do is
+// left to be done.
+func TestStartWhileTheNetworkFails(t *testing.T) {
+	r := newRig(t, filepath.Join(t.TempDir(), "cell.db"))
+	made := r.accepted(t, 2, nil).Instances
+	if _, err := r.store.SetInstance(t.Context(), made[1].UUID(), cell.Expect{}, map[string]any{"task_state": "deleting"}); err != nil {
+		t.Fatal(err)
+	}
+	r.ports.err = errors.New("away")
+	r.serve(t)
+	if i, err := r.store.Instance(t.Context(), made[0].UUID()); err != nil || i.VMState() != "error" {
+		t.Errorf("a lost build: %v %v", i.VMState(), err)
+	}
+	if i, err := r.store.Instance(t.Context(), made[1].UUID()); err != nil || i.TaskState() != "deleting" {
+		t.Errorf("a lost delete: %v %v", i.TaskState(), err)
+	}
+	if err := r.conductor.DeleteUnhosted(t.Context(), userContext("req-delete"), made[1].UUID()); err == nil {
+		t.Error("a delete that leaves ports behind is done")
+	}
 }
 
 func TestServicesOfTheControlPlane(t *testing.T) {

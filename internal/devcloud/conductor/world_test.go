@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -279,11 +280,32 @@ func (r *room) at(consumer string) string {
 	return ""
 }
 
+// ports notes whose networks were given back.
+type ports struct {
+	mu       sync.Mutex
+	released []string // +checklocks:mu
+	err      error    // set before use
+}
+
+func (p *ports) Release(_ context.Context, instance string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.released = append(p.released, instance)
+	return p.err
+}
+
+func (p *ports) of(instance string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.released, instance)
+}
+
 // rig is our conductor with all around it.
 type rig struct {
 	store     *cell.Store
 	room      *room
 	groups    *groups
+	ports     *ports
 	broker    *inproc.Broker
 	conductor *conductor.Conductor
 	caller    messaging.Caller
@@ -296,7 +318,7 @@ func newRig(t testing.TB, path string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{store: store, room: newRoom(), groups: &groups{}, broker: inproc.NewBroker()}
+	r := &rig{store: store, room: newRoom(), groups: &groups{}, ports: &ports{}, broker: inproc.NewBroker()}
 	t.Cleanup(func() {
 		if err := store.Close(); err != nil {
 			t.Error(err)
@@ -313,7 +335,7 @@ func (r *rig) serve(t testing.TB) {
 	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
 	var err error
 	r.conductor, err = conductor.New(conductor.Options{
-		Transport: inproc.New(r.broker), Host: "control", Store: r.store, Placement: r.room, Groups: r.groups,
+		Transport: inproc.New(r.broker), Host: "control", Store: r.store, Placement: r.room, Groups: r.groups, Networks: r.ports,
 		Scheduler: scheduler.New(scheduler.Options{Placement: r.room, Nodes: r.store, Groups: r.groups, Log: log}), Log: log,
 	})
 	if err != nil {
