@@ -46,7 +46,7 @@ func Restore(ctx context.Context, spec *process.Spec) (_ process.ForeignProcess,
 
 // restore is one that is under way.
 type restore struct {
-	spec *process.Spec
+	spec   *process.Spec
 	dir    string
 	mounts []Mount
 	made   process.ForeignProcess
