@@ -135,6 +135,21 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+func TestDomainsAreNoProjectsUnlessAskedFor(t *testing.T) {
+	c := newCloud(t)
+	admin := c.admin()
+	c.want(201, admin, "POST", "/v3/roles", `{"role":{"name":"own","domain_id":"default"}}`)
+	for path, want := range map[string]int{
+		"/v3/projects": 3, "/v3/projects?is_domain=true": 1, "/v3/projects?name=Default": 0, "/v3/domains": 1, "/v3/roles": 4, "/v3/roles?domain_id=default": 1,
+	} {
+		a := c.want(200, admin, "GET", path, "")
+		many, _, _ := strings.Cut(strings.TrimPrefix(path, "/v3/"), "?")
+		if l, _ := a.at(many).([]any); len(l) != want {
+			t.Errorf("%s: %d, want %d", path, len(l), want)
+		}
+	}
+}
+
 func TestImmutableAndImpliedRoles(t *testing.T) {
 	c := newCloud(t)
 	admin, a, m := c.admin(), c.role("admin"), c.role("member")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"strings"
 
 	"github.com/google/uuid"
@@ -46,6 +47,8 @@ type noun struct {
 	also      map[string]rule // for attributes without a column
 	required  []string
 	filters   []string
+	// unasked are filters of lists that do not name them.
+	unasked url.Values
 	// known ones are no secret: 404 comes before 403.
 	known bool
 	// may allows what the default policies (see session.reads) do not.

@@ -223,9 +223,14 @@ func (s *Service) list(ctx context.Context, r *rest.Request, n *noun, condition 
 	if err != nil {
 		return nil, err
 	}
+	query := maps.Clone(n.unasked)
+	if query == nil {
+		query = url.Values{}
+	}
+	maps.Copy(query, r.Params())
 	shown := make([]record, 0, len(all))
 	for _, rec := range all {
-		if n.wanted(rec, r.Params()) {
+		if n.wanted(rec, query) {
 			shown = append(shown, n.view(r, rec))
 		}
 	}

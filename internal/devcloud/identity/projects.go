@@ -29,6 +29,7 @@ var projects = &noun{
 	},
 	required: []string{"name"},
 	filters:  []string{"name", "domain_id", "enabled", "parent_id", "is_domain"},
+	unasked:  url.Values{"is_domain": {"false"}},
 	may: func(who *session, verb, id string) bool {
 		return verb == "get" && id == who.ProjectID
 	},

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"net/http"
+	"net/url"
 
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -20,6 +21,7 @@ var roles = &noun{
 	},
 	required: []string{"name"},
 	filters:  []string{"name", "domain_id"},
+	unasked:  url.Values{"domain_id": {""}},
 	known:    true,
 	before: func(ctx context.Context, tx *sql.Tx, _ *session, old, now record) error {
 		if err := guarded("role", old, now); err != nil {
