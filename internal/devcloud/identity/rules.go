@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"regexp"
@@ -9,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
 
 // rule is what a value of a request may be: the part of JSON schema that
@@ -62,7 +63,7 @@ func (u rule) check(v any) error {
 
 func (u rule) problem(path string, v any) (where, what string) {
 	if len(u.types) > 0 && !slices.Contains(u.types, typeOf(v)) {
-		return path, fmt.Sprintf("%s is not of type '%s'", repr(v), strings.Join(u.types, "', '"))
+		return path, fmt.Sprintf("%s is not of type '%s'", rest.Repr(v), strings.Join(u.types, "', '"))
 	}
 	switch v := v.(type) {
 	case string:
@@ -79,24 +80,24 @@ func (u rule) stringProblem(v string) string {
 	n := utf8.RuneCountInString(v)
 	switch {
 	case n < u.min:
-		return repr(v) + " is too short"
+		return rest.Repr(v) + " is too short"
 	case u.max > 0 && n > u.max:
-		return repr(v) + " is too long"
+		return rest.Repr(v) + " is too long"
 	case u.pattern != nil && !u.pattern.MatchString(v):
-		return repr(v) + " does not match " + repr(u.pattern.String())
+		return rest.Repr(v) + " does not match " + rest.Repr(u.pattern.String())
 	case u.enum != nil && !slices.Contains(u.enum, v):
-		return repr(v) + " is not one of ['" + strings.Join(u.enum, "', '") + "']"
+		return rest.Repr(v) + " is not one of ['" + strings.Join(u.enum, "', '") + "']"
 	}
 	return ""
 }
 
 func (u rule) arrayProblem(path string, v []any) (where, what string) {
 	if u.most > 0 && len(v) > u.most {
-		return path, repr(v) + " is too long"
+		return path, rest.Repr(v) + " is too long"
 	}
 	for i, item := range v {
-		if u.once && slices.ContainsFunc(v[:i], func(o any) bool { return repr(o) == repr(item) }) {
-			return path, repr(v) + " has non-unique elements"
+		if u.once && slices.ContainsFunc(v[:i], func(o any) bool { return rest.Repr(o) == rest.Repr(item) }) {
+			return path, rest.Repr(v) + " has non-unique elements"
 		}
 		if u.items == nil {
 			break
@@ -111,20 +112,20 @@ func (u rule) arrayProblem(path string, v []any) (where, what string) {
 func (u rule) objectProblem(path string, v map[string]any) (where, what string) {
 	for _, name := range u.required {
 		if _, ok := v[name]; !ok {
-			return path, repr(name) + " is a required property"
+			return path, rest.Repr(name) + " is a required property"
 		}
 	}
 	if u.exactly > 0 && len(v) < u.exactly {
-		return path, repr(v) + " does not have enough properties"
+		return path, rest.Repr(v) + " does not have enough properties"
 	}
 	if u.exactly > 0 && len(v) > u.exactly {
-		return path, repr(v) + " has too many properties"
+		return path, rest.Repr(v) + " has too many properties"
 	}
 	for _, name := range slices.Sorted(maps.Keys(v)) {
 		p, known := u.props[name]
 		if !known {
 			if u.closed {
-				return path, fmt.Sprintf("Additional properties are not allowed (%s was unexpected)", repr(name))
+				return path, fmt.Sprintf("Additional properties are not allowed (%s was unexpected)", rest.Repr(name))
 			}
 			continue
 		}
@@ -156,34 +157,4 @@ func typeOf(v any) string {
 		return "object"
 	}
 	return "number"
-}
-
-// repr prints a value as Python would.
-func repr(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "None"
-	case string:
-		return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`, "\n", `\n`).Replace(v) + "'"
-	case bool:
-		if v {
-			return "True"
-		}
-		return "False"
-	case json.Number:
-		return v.String()
-	case []any:
-		parts := make([]string, len(v))
-		for i, item := range v {
-			parts[i] = repr(item)
-		}
-		return "[" + strings.Join(parts, ", ") + "]"
-	case map[string]any:
-		parts := make([]string, 0, len(v))
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			parts = append(parts, repr(k)+": "+repr(v[k]))
-		}
-		return "{" + strings.Join(parts, ", ") + "}"
-	}
-	return fmt.Sprint(v)
 }

@@ -46,7 +46,7 @@ func readObject(r *rest.Request) (map[string]any, error) {
 	}
 	body, ok := v.(map[string]any)
 	if !ok {
-		return nil, invalid("Provided object does not match schema 'image': %s is not of type 'object'", repr(v))
+		return nil, invalid("Provided object does not match schema 'image': %s is not of type 'object'", rest.Repr(v))
 	}
 	return body, nil
 }

@@ -106,7 +106,7 @@ func problem(name string, v any) string {
 		a.types = []string{"string"}
 	}
 	if !slices.Contains(a.types, typeOf(v)) {
-		return fmt.Sprintf("%s is not of type '%s'", repr(v), strings.Join(a.types, "', '"))
+		return fmt.Sprintf("%s is not of type '%s'", rest.Repr(v), strings.Join(a.types, "', '"))
 	}
 	switch v := v.(type) {
 	case string:
@@ -115,13 +115,13 @@ func problem(name string, v any) string {
 			if slices.Contains(a.types, "null") {
 				null = "None, "
 			}
-			return fmt.Sprintf("%s is not one of [%s'%s']", repr(v), null, strings.Join(a.one, "', '"))
+			return fmt.Sprintf("%s is not one of [%s'%s']", rest.Repr(v), null, strings.Join(a.one, "', '"))
 		}
 		if a.most > 0 && utf8.RuneCountInString(v) > a.most {
-			return repr(v) + " is too long"
+			return rest.Repr(v) + " is too long"
 		}
 		if name == "id" && !idShape.MatchString(v) {
-			return repr(v) + " does not match " + repr(idShape.String())
+			return rest.Repr(v) + " does not match " + rest.Repr(idShape.String())
 		}
 	case []any:
 		for _, item := range v {
@@ -130,10 +130,10 @@ func problem(name string, v any) string {
 			}
 			s, ok := item.(string)
 			if !ok {
-				return repr(item) + " is not of type 'string'"
+				return rest.Repr(item) + " is not of type 'string'"
 			}
 			if utf8.RuneCountInString(s) > 255 {
-				return repr(item) + " is too long"
+				return rest.Repr(item) + " is too long"
 			}
 		}
 	}
@@ -158,34 +158,6 @@ func typeOf(v any) string {
 		return "number"
 	}
 	return "object"
-}
-
-// repr prints a value as Python would.
-func repr(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "None"
-	case string:
-		return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`, "\n", `\n`).Replace(v) + "'"
-	case bool:
-		if v {
-			return "True"
-		}
-		return "False"
-	case []any:
-		parts := make([]string, len(v))
-		for i, item := range v {
-			parts[i] = repr(item)
-		}
-		return "[" + strings.Join(parts, ", ") + "]"
-	case map[string]any:
-		parts := make([]string, 0, len(v))
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			parts = append(parts, repr(k)+": "+repr(v[k]))
-		}
-		return "{" + strings.Join(parts, ", ") + "}"
-	}
-	return fmt.Sprint(v)
 }
 
 // checkValues refuses what the schema lets pass and the domain model does not.

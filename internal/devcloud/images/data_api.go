@@ -211,7 +211,7 @@ func checkImport(body map[string]any) error {
 		return invalid("Import request requires a 'name' field.")
 	}
 	if name != "glance-direct" {
-		return invalid("Unknown import method name '%s'.", strings.Trim(repr(name), "'"))
+		return invalid("Unknown import method name '%s'.", strings.Trim(rest.Repr(name), "'"))
 	}
 	for _, flag := range []string{"all_stores_must_succeed", "all_stores"} {
 		if v, ok := body[flag]; ok {

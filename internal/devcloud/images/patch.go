@@ -106,7 +106,7 @@ func readChange(raw map[string]any, old bool) (c change, err error) {
 			return c, invalid("Unable to find `op` in JSON Schema change. It must be one of the following: add, remove, replace.")
 		}
 		if c.op, _ = op.(string); !slices.Contains(operations, c.op) {
-			return c, invalid("Invalid operation: `%s`. It must be one of the following: add, remove, replace.", strings.Trim(repr(op), "'"))
+			return c, invalid("Invalid operation: `%s`. It must be one of the following: add, remove, replace.", strings.Trim(rest.Repr(op), "'"))
 		}
 		if pointer, ok = raw["path"]; !ok {
 			return c, invalid("Unable to find 'path' in JSON Schema change")
@@ -135,7 +135,7 @@ func readPointer(v any) (string, error) {
 	p, ok := v.(string)
 	switch {
 	case !ok:
-		return "", invalid("Pointer `%s` does not start with \"/\".", repr(v))
+		return "", invalid("Pointer `%s` does not start with \"/\".", rest.Repr(v))
 	case !strings.HasPrefix(p, "/"):
 		return "", invalid("Pointer `%s` does not start with \"/\".", p)
 	case adjacent.MatchString(p[1:]):
