@@ -162,6 +162,46 @@ func TestPortsAreSyncedAndRemoved(t *testing.T) {
 	}
 }
 
+// TestEveryRuleIsTaken: a rule that the kernel's tools refuse would keep all
+// ports of the host from being filtered.
+func TestEveryRuleIsTaken(t *testing.T) {
+	h := newHost(t)
+	id := "00000001-dddd-0000-0000-000000000000"
+	p := fabric.Port{ID: id, Device: netbridge.TapName(id)}
+	for _, cidr := range []string{"0.0.0.0/0", "10.0.0.0/8", "10.0.0.1/32", "::/0", "fd00::/8", "fd00::1/128"} {
+		p.Sources = append(p.Sources, fabric.Source{MAC: "fa:16:3e:00:00:01", Address: netip.MustParsePrefix(cidr)})
+	}
+	const icmp, icmp6 = 1, 58
+	for _, v6 := range []bool{false, true} {
+		remote := netip.MustParsePrefix("10.0.0.7/8")
+		if v6 {
+			remote = netip.MustParsePrefix("fd00::7/8")
+		}
+		for protocol := range 256 {
+			if v6 && protocol == icmp || !v6 && protocol == icmp6 {
+				continue // refused where rules are made
+			}
+			p.Rules = append(p.Rules, fabric.Rule{IPv6: v6, Protocol: protocol, First: -1, Last: -1, Remote: remote},
+				fabric.Rule{IPv6: v6, Ingress: true, Protocol: protocol, First: -1, Last: -1, Group: "all"})
+		}
+		for _, protocol := range []int{6, 17, 33, 132, 136} {
+			for _, ports := range [][2]int{{1, 1}, {1, 65535}, {65535, 65535}} {
+				p.Rules = append(p.Rules, fabric.Rule{IPv6: v6, Ingress: true, Protocol: protocol, First: ports[0], Last: ports[1]})
+			}
+		}
+		protocol := icmp
+		if v6 {
+			protocol = icmp6
+		}
+		for kind := range 256 {
+			p.Rules = append(p.Rules, fabric.Rule{IPv6: v6, Protocol: protocol, First: kind, Last: -1},
+				fabric.Rule{IPv6: v6, Protocol: protocol, First: kind, Last: 255 - kind})
+		}
+	}
+	h.ok(h.fabric.SetPort(t.Context(), p))
+	h.ok(h.fabric.SetPort(t.Context(), p))
+}
+
 // filters is what the kernel filters by.
 func (h *host) filters() string {
 	h.t.Helper()

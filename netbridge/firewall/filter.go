@@ -3,6 +3,7 @@ package firewall
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -88,7 +89,7 @@ func Filter(ctx context.Context, ns *os.File, c Change) error {
 			gone = append(gone, strings.TrimPrefix(p.ingress(), ingressPrefix))
 		}
 		if c.Fresh {
-			if err := bridged(); err != nil {
+			if err := bridged(ctx); err != nil {
 				return err
 			}
 			there, left, err := leftovers(c.Dispatch, c.All)
@@ -155,10 +156,17 @@ func hookPackets(v6 bool, dispatch string, wanted bool) error {
 	return ipt.ClearAndDeleteChain("filter", dispatch)
 }
 
-// bridged makes sure that bridged packets pass the chains at all.
-func bridged() error {
+// bridged makes sure that bridged packets pass the chains at all. The module
+// that does it is loaded if it is one and is not there yet.
+func bridged(ctx context.Context) error {
+	const dir = "/proc/sys/net/bridge/"
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		if out, err := exec.CommandContext(ctx, "modprobe", "br_netfilter").CombinedOutput(); err != nil {
+			return fmt.Errorf("load br_netfilter: %w: %s: %w", err, strings.TrimSpace(string(out)), errdefs.ErrUnsupported)
+		}
+	}
 	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
-		if err := os.WriteFile("/proc/sys/net/bridge/"+name, []byte("1"), 0); err != nil {
+		if err := os.WriteFile(dir+name, []byte("1"), 0); err != nil {
 			return fmt.Errorf("br_netfilter: %w: %w", err, errdefs.ErrUnsupported)
 		}
 	}

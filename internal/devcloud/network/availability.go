@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"math/big"
+	"strconv"
 
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
@@ -41,10 +42,15 @@ func (r ipRange) size() *big.Int {
 	return last.Sub(last, first).Add(last, big.NewInt(1))
 }
 
-func (st *state) availability(n *network) map[string]any {
+// availability counts the addresses of a network; version "4" or "6" leaves the
+// other one out.
+func (st *state) availability(n *network, version string) map[string]any {
 	total, used := new(big.Int), 0
 	subnets := []map[string]any{}
 	for _, sub := range st.subnetsOf(n.ID) {
+		if version != "" && version != strconv.Itoa(sub.version()) {
+			continue
+		}
 		own := new(big.Int)
 		for _, r := range sub.Pools {
 			own.Add(own, r.size())
@@ -74,7 +80,9 @@ func number(n *big.Int) any {
 func (s *Service) listAvailability(_ context.Context, r *rest.Request) (res *rest.Response, err error) {
 	err = s.store.read(func(st *state) error {
 		all := st.networks.where(func(*network) bool { return r.Caller.Admin() })
-		res, err = list(r, &availabilityResource, all, st.availability)
+		res, err = list(r, &availabilityResource, all, func(n *network) map[string]any {
+			return st.availability(n, r.Params().Get("ip_version"))
+		})
 		return err
 	})
 	return res, err
@@ -86,7 +94,7 @@ func (s *Service) showAvailability(_ context.Context, r *rest.Request) (res *res
 		if err != nil || !r.Caller.Admin() {
 			return networkResource.missing(r.PathValue("id"))
 		}
-		res, err = show(r, &availabilityResource, st.availability(n))
+		res, err = show(r, &availabilityResource, st.availability(n, ""))
 		return err
 	})
 	return res, err

@@ -18,7 +18,8 @@ import (
 type Fabric interface {
 	// Sync is the whole wanted state, sent when the service starts: it sets
 	// all plans and removes what an earlier process made and nobody wants any
-	// more. Devices of instances are not its own and stay.
+	// more. Devices of instances are not its own and stay. After an error all
+	// plans are sent one by one.
 	Sync(ctx context.Context, all World) error
 	// SetNetwork makes the bridge of a network, or removes it.
 	SetNetwork(ctx context.Context, plan NetworkPlan) error

@@ -165,6 +165,9 @@ func (f filter) matches(v map[string]any) bool {
 	if f.name == "fixed_ips" {
 		return matchesIPs(v, f.values)
 	}
+	if _, counted := v["subnet_ip_availability"]; counted && f.name == "ip_version" {
+		return true // it has chosen what was counted
+	}
 	have, _ := v["tags"].([]string)
 	in := func(tag string) bool { return slices.Contains(have, tag) }
 	switch f.name {

@@ -147,3 +147,25 @@ func TestRulesThatAreTheSame(t *testing.T) {
 		t.Errorf("twice in one: %v", a.body)
 	}
 }
+
+func TestAvailability(t *testing.T) {
+	c := newCloud(t, nil)
+	net, _ := c.private()
+	c.id("us", "subnets", obj("subnet", `"network_id": %q, "ip_version": 6, "cidr": "fd00:1::/64"`, net))
+	c.id("us", "ports", obj("port", `"network_id": %q`, net))
+	for query, want := range map[string]string{
+		"?ip_version=4": "1 of 253, 1 subnets", "?ip_version=6": "1 of 18446744073709551615, 1 subnets", "": "2 of 18446744073709551868, 2 subnets",
+	} {
+		all := c.list("admin", "network-ip-availabilities"+query)
+		if len(all) != 1 {
+			t.Fatalf("%s: %v", query, all)
+		}
+		subnets, _ := all[0]["subnet_ip_availability"].([]any)
+		if got := fmt.Sprintf("%v of %v, %d subnets", all[0]["used_ips"], all[0]["total_ips"], len(subnets)); got != want {
+			t.Errorf("%q: %s, want %s", query, got, want)
+		}
+	}
+	if all := c.list("us", "network-ip-availabilities"); len(all) != 0 {
+		t.Errorf("a tenant sees %v", all)
+	}
+}

@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -31,8 +30,9 @@ type realiser struct {
 	log    zerolog.Logger
 	wake   chan struct{}
 
-	mu      sync.Mutex // guards all below
-	running bool       // everything was sent once
+	mu      sync.Mutex      // guards all below
+	running bool            // everything was sent once, or is marked
+	ready   map[string]bool // ports whose plan holds
 	dirty   map[key]bool
 	waiting map[key][]chan struct{}
 	devices map[string]bool // that are up; nil until they are known
@@ -42,7 +42,7 @@ type realiser struct {
 func newRealiser(s *Service, f Fabric, log zerolog.Logger) *realiser {
 	return &realiser{
 		s: s, fabric: f, log: log, wake: make(chan struct{}, 1),
-		dirty: map[key]bool{}, waiting: map[key][]chan struct{}{}, sent: map[key]any{},
+		dirty: map[key]bool{}, waiting: map[key][]chan struct{}{}, ready: map[string]bool{}, sent: map[key]any{},
 	}
 }
 
@@ -88,21 +88,10 @@ func (r *realiser) await(ctx context.Context, p *port) {
 
 // run sends everything, and then what is marked, until ctx ends.
 func (r *realiser) run(ctx context.Context) error {
-	wait := retryFirst
-	for {
-		err := r.sync(ctx)
-		if err == nil {
-			break
-		}
-		r.log.Error().Err(err).Msg("networks of the host are not as they should be")
-		if !pause(ctx, wait) {
-			return ctx.Err()
-		}
-		wait = min(2*wait, retryMost)
-	}
+	r.sync(ctx)
 	retry := time.NewTimer(0)
 	defer retry.Stop()
-	wait = retryFirst
+	wait := retryFirst
 	for {
 		select {
 		case <-ctx.Done():
@@ -131,8 +120,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// sync sends everything.
-func (r *realiser) sync(ctx context.Context) error {
+// sync sends everything. What one plan makes impossible must not keep the
+// others from being: if it fails, all are marked, to be sent one by one.
+func (r *realiser) sync(ctx context.Context) {
 	r.mu.Lock()
 	clear(r.dirty)
 	r.mu.Unlock()
@@ -141,28 +131,42 @@ func (r *realiser) sync(ctx context.Context) error {
 		w = st.world()
 		return nil
 	})
-	if r.fabric != nil {
-		if err := r.fabric.Sync(ctx, w); err != nil {
-			return fmt.Errorf("send all plans: %w", err)
-		}
-	}
+	plans := map[key]any{}
 	for _, p := range w.Networks {
-		r.sent[key{kindNetwork, p.ID}] = p
+		plans[key{kindNetwork, p.ID}] = p
 	}
 	for _, p := range w.Groups {
-		r.sent[key{kindGroup, p.ID}] = p
+		plans[key{kindGroup, p.ID}] = p
+	}
+	for _, p := range w.Ports {
+		plans[key{kindPort, p.ID}] = p
 	}
 	for _, p := range w.Routers {
-		r.sent[key{kindRouter, p.ID}] = p
+		plans[key{kindRouter, p.ID}] = p
+	}
+	var err error
+	if r.fabric != nil {
+		err = r.fabric.Sync(ctx, w)
 	}
 	r.mu.Lock()
 	r.running = true
+	for k := range plans {
+		switch {
+		case err != nil:
+			r.dirty[k] = true
+		case k.kind == kindPort:
+			r.ready[k.id] = true
+		}
+	}
 	r.mu.Unlock()
+	if err != nil {
+		r.log.Error().Err(err).Msg("networks of the host are not as they should be")
+		return
+	}
+	r.sent = plans
 	for _, p := range w.Ports {
-		r.sent[key{kindPort, p.ID}] = p
 		r.settle(ctx, p.ID)
 	}
-	return nil
 }
 
 // round sends what is marked, and reports whether nothing failed.
@@ -221,6 +225,11 @@ func (r *realiser) one(ctx context.Context, k key) error {
 		delete(r.sent, k)
 	}
 	if k.kind == kindPort {
+		r.mu.Lock()
+		if r.ready[k.id] = true; absent {
+			delete(r.ready, k.id)
+		}
+		r.mu.Unlock()
 		r.settle(ctx, k.id)
 	}
 	return nil
@@ -320,12 +329,13 @@ func (r *realiser) seen(ctx context.Context, device string, up bool) {
 }
 
 // settle makes the status of a port what it is, and tells Nova when that
-// changes: ACTIVE is a port whose device is there, and whose plan was sent. As
-// long as it is not known which devices are there, it stays as it was.
+// changes: ACTIVE is a port whose device is there, and whose plan holds. As long
+// as either is not known, it stays as it was.
 func (r *realiser) settle(ctx context.Context, id string) {
 	r.mu.Lock()
 	known := r.running && (r.fabric == nil || r.devices != nil)
 	up := r.fabric == nil || r.devices[tapName(id)]
+	ready := r.ready[id]
 	r.mu.Unlock()
 	if !known {
 		return
@@ -335,10 +345,13 @@ func (r *realiser) settle(ctx context.Context, id string) {
 		if !ok || p.routed() || p.Owner == ownerFloating {
 			return nil, ""
 		}
-		if up && p.plugged() && p.Up {
-			return p, portActive
+		switch {
+		case !up || !p.plugged() || !p.Up:
+			return p, portDown
+		case !ready:
+			return p, p.Status
 		}
-		return p, portDown
+		return p, portActive
 	}
 	same := true
 	_ = r.s.store.read(func(st *state) error { // returns nil

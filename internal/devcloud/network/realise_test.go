@@ -18,7 +18,8 @@ type fabric struct {
 	mu      sync.Mutex
 	plans   map[key]any
 	syncs   int
-	fails   int // so many calls fail
+	fails   int    // so many calls fail
+	bad     string // whose plans fail
 	devices map[string]bool
 	seen    func(string, bool)
 }
@@ -28,6 +29,9 @@ func newFabric() *fabric { return &fabric{plans: map[key]any{}, devices: map[str
 func (f *fabric) set(k key, plan any, absent bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if k.id == f.bad {
+		return fmt.Errorf("set %s: %w", k.id, errdefs.ErrInvalid)
+	}
 	if f.fails > 0 {
 		f.fails--
 		return fmt.Errorf("set %s: %w", k.id, errdefs.ErrUnavailable)
@@ -197,6 +201,34 @@ func TestADeviceBeforeItsPort(t *testing.T) {
 	f.plug("tap"+id[:11], true)
 	c.must("admin", "PUT", "/v2.0/ports/"+id, obj("port", `"binding:host_id": %q`, here))
 	c.until("ACTIVE", func() bool { return c.must("us", "GET", "/v2.0/ports/"+id, "")["status"] == "ACTIVE" })
+}
+
+// TestOneBadPlanHarmsNoOther: neither at the start nor later.
+func TestOneBadPlanHarmsNoOther(t *testing.T) {
+	f := newFabric()
+	c := &cloud{t: t, nova: &nova{}, path: t.TempDir() + "/db"}
+	c.o = Options{Path: c.path, Host: here, Auth: callers, Fabric: f, Events: c.nova}
+	stop := c.open()
+	c.running()
+	net, _ := c.private()
+	bad, good := c.id("admin", "ports", instance(net, nobody)), c.id("admin", "ports", instance(net, nobody))
+	status := func(id string) any { return c.must("us", "GET", "/v2.0/ports/"+id, "")["status"] }
+	stop()
+	f.mu.Lock()
+	clear(f.plans)
+	f.bad = bad
+	f.mu.Unlock()
+	f.plug(tapName(bad), true)
+	f.plug(tapName(good), true)
+	c.open()
+	c.until("the good one", func() bool { return status(good) == "ACTIVE" })
+	if status(bad) != "DOWN" {
+		t.Errorf("without a filter: %v", status(bad))
+	}
+	f.mu.Lock()
+	f.bad = ""
+	f.mu.Unlock()
+	c.until("the other one", func() bool { return status(bad) == "ACTIVE" })
 }
 
 func TestAFailingFabricIsAskedAgain(t *testing.T) {

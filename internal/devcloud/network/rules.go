@@ -165,12 +165,12 @@ func (r *rule) remote() (netip.Prefix, bool) {
 	return p.Masked(), err == nil
 }
 
-// number is the protocol as a number; 0 is any.
+// number is the protocol as a number; 0 is any. That of ICMP is IPv6's own there.
 func (r *rule) number() int {
-	if n, err := strconv.Atoi(r.Protocol); err == nil {
-		return n
+	n, err := strconv.Atoi(r.Protocol)
+	if err != nil {
+		n = protocols[r.Protocol]
 	}
-	n := protocols[r.Protocol]
 	if n == 1 && r.Ethertype == ipv6 {
 		return 58
 	}

@@ -141,7 +141,9 @@ func (c *cloud) ask(token, method, path, body string) answer {
 	c.s.Handler().ServeHTTP(w, r)
 	a := answer{status: w.Code}
 	if w.Body.Len() > 0 {
-		if err := json.NewDecoder(bytes.NewReader(w.Body.Bytes())).Decode(&a.body); err != nil {
+		d := json.NewDecoder(bytes.NewReader(w.Body.Bytes()))
+		d.UseNumber()
+		if err := d.Decode(&a.body); err != nil {
 			c.t.Fatalf("%s %s: %d %s", method, path, w.Code, w.Body)
 		}
 	}
