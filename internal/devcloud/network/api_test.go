@@ -247,7 +247,7 @@ func TestRevisions(t *testing.T) {
 	net, _ := c.private()
 	before := c.must("us", "GET", "/v2.0/networks/"+net, "")["revision_number"]
 	after := c.must("us", "PUT", "/v2.0/networks/"+net, obj("network", `"name": "new"`))["revision_number"]
-	if fmt.Sprint(before, after) != "2 3" {
+	if fmt.Sprintf("%v %v", before, after) != "2 3" {
 		t.Errorf("revisions %v, %v", before, after)
 	}
 }
