@@ -128,7 +128,24 @@ func (e *Engine) Restore(ctx context.Context, id ContainerID, req RestoreRequest
 	if err != nil {
 		return errdefs.WithPublic(fmt.Errorf("restore container %s: %w", id, err), "The container could not be brought back.")
 	}
+	e.holdRoot(ctx, c)
 	return nil
+}
+
+// repin puts the network namespace of restored processes in the place of the one
+// that is pinned, if somebody had asked for that: otherwise it was criu's need.
+func (e *Engine) repin(id ContainerID, p process.Process, asked bool) error {
+	dir := e.nsDir(id)
+	if err := process.RemoveNamespaces(dir); err != nil || !asked {
+		return err
+	}
+	network, err := process.NetworkOf(p)
+	if err != nil {
+		return err
+	}
+	defer network.Close()
+	_, err = process.PinNetwork(dir, network)
+	return err
 }
 
 // readCheckpoint returns what a checkpoint says, if it is one for the container.

@@ -126,6 +126,13 @@ func TestRestore(t *testing.T) {
 		t.Errorf("restored %+v, was %+v", after, before)
 	}
 	console(t, e, "c", "restored")
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	check(t, err)
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, "/"+t.Name()) {
+			t.Errorf("mount on the host: %s", line)
+		}
+	}
 	con, err := e.Attach(ctx, "c")
 	check(t, err)
 	_, err = con.Write([]byte("so\n"))

@@ -3,6 +3,7 @@
 package engine_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -87,6 +88,14 @@ func TestCriu(t *testing.T) {
 			t.Errorf("confined otherwise:\n%s", diff)
 		}
 		apart(t, after.Process.Pid)
+		// the first time nobody had asked for it before
+		path, err := e.NetNS(ctx, "c")
+		check(t, err)
+		var pinned, its unix.Stat_t
+		check(t, errors.Join(unix.Stat(path, &pinned), unix.Stat(fmt.Sprintf("/proc/%d/ns/net", after.Process.Pid), &its)))
+		if pinned.Ino != its.Ino {
+			t.Error("another network namespace is pinned")
+		}
 		check(t, e.Kill(ctx, "c", int(unix.SIGUSR1)))
 		seen(t, e, "counted 3", i+1)
 		if out, _ := execOutput(t, e, engine.ExecRequest{Args: sh("cat /dev/shm/x; ls -d /root/gone; id -u; hostname; cat /proc/1/comm")}); out != "shared\nls: /root/gone: No such file or directory\n0\nguest\nsh\n" {

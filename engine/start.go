@@ -48,10 +48,10 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 // caller holds the container's lock.
 func (e *Engine) start(ctx context.Context, c *container, user string, paths bool, describe func(*ground) (process.Spec, error)) (err error) {
 	id := ContainerID(c.rec.ID)
-	lay := e.layAt
+	lay, pinned := e.layAt, process.Pinned(e.nsDir(id))
 	if !paths {
 		var made *process.Namespaces
-		if !process.Pinned(e.nsDir(id)) {
+		if !pinned {
 			made = c.takeNamespaces() // until they are wanted there is enough to do
 			defer e.watching.Go(made.Close)
 		}
@@ -107,7 +107,7 @@ func (e *Engine) start(ctx context.Context, c *container, user string, paths boo
 		return errors.Join(group.Kill(ctx), e.reap(ctx, id))
 	})
 	if spec.Restore != nil {
-		if err := process.PinNamespaces(e.nsDir(id), proc.Pid); err != nil {
+		if err := e.repin(id, proc, pinned); err != nil {
 			return err
 		}
 	}

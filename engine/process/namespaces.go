@@ -346,20 +346,3 @@ func formatMap(maps []IDMap) (string, error) {
 	}
 	return b.String(), nil
 }
-
-// PinNamespaces pins the user and the network namespace of a process in dir, in
-// the place of those that CreateNamespaces made. On error dir may hold none.
-func PinNamespaces(dir string, pid int) error {
-	if err := RemoveNamespaces(dir); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	for _, pin := range []string{userPin, netPin} {
-		if err := pinNamespace(fmt.Sprintf("/proc/%d/ns/%s", pid, pin), filepath.Join(dir, pin)); err != nil {
-			return errors.Join(fmt.Errorf("pin namespaces of process %d: %w", pid, err), RemoveNamespaces(dir))
-		}
-	}
-	return nil
-}
