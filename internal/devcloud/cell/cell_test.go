@@ -2,6 +2,7 @@ package cell_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -88,6 +89,31 @@ func TestInstanceIsKeptWhole(t *testing.T) {
 		if i.Has(f.Name) == derived {
 			t.Errorf("field %s: set is %v", f.Name, i.Has(f.Name))
 		}
+	}
+}
+
+// TestKilledProcessLosesNothing opens what the files hold while the store is
+// open: what a process that is killed leaves.
+func TestKilledProcessLosesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cell.db")
+	s := open(t, path)
+	made := create(t, s, building("p", "one"))
+	if _, err := s.SetInstance(t.Context(), made.UUID(), cell.Expect{}, map[string]any{"vm_state": "active"}); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(t.TempDir(), "cell.db")
+	for _, suffix := range []string{"", "-wal"} {
+		raw, err := os.ReadFile(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(left+suffix, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	i, err := open(t, left).Instance(t.Context(), made.UUID())
+	if err != nil || i.VMState() != "active" {
+		t.Errorf("after the kill: %v %v", i.VMState(), err)
 	}
 }
 

@@ -48,11 +48,11 @@ func (c *Conductor) logged(h messaging.Handler) messaging.Handler {
 		if err == nil {
 			return res, nil
 		}
-		event := c.o.Log.Error()
+		level := zerolog.ErrorLevel
 		if _, told := errors.AsType[*messaging.RemoteError](err); told {
-			event = c.o.Log.Debug()
+			level = zerolog.DebugLevel
 		}
-		event.Err(err).Str(logging.Method, req.Method).Str(logging.Request, req.Context.RequestID()).Msg("request of a compute host")
+		c.o.Log.WithLevel(level).Err(err).Str(logging.Method, req.Method).Str(logging.Request, req.Context.RequestID()).Msg("request of a compute host")
 		return nil, err
 	}
 }

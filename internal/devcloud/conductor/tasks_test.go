@@ -91,7 +91,7 @@ func (h *host) next(t *testing.T) *messaging.Request {
 // until polls the store until the instance is as wanted.
 func (r *rig) until(t *testing.T, id string, ok func(objects.Instance) bool) objects.Instance {
 	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
+	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	end := time.After(deadline)
 	for {
