@@ -96,6 +96,9 @@ func (st *state) secure(c *rest.Caller, p *port, v values, create bool) error {
 		p.Secure = false
 	}
 	v.setFlag("port_security_enabled", &p.Secure)
+	if err := p.setPairs(v); err != nil {
+		return err
+	}
 	switch {
 	case v.has("security_groups"):
 		ids := v.strs("security_groups")
@@ -113,7 +116,7 @@ func (st *state) secure(c *rest.Caller, p *port, v values, create bool) error {
 		return conflict("PortSecurityPortHasSecurityGroup", "Port has security group associated. "+
 			"Cannot disable port security or IP address until security group is removed.")
 	}
-	return p.setPairs(v)
+	return nil
 }
 
 func noFilter() error {
