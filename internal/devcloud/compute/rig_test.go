@@ -253,6 +253,19 @@ func (h *computeHost) serve(method string) messaging.Handler {
 	}
 }
 
+// line is the way to compute hosts, which may be cut.
+type line struct {
+	*messaging.Client
+	cut error
+}
+
+func (l *line) Cast(ctx context.Context, rc messaging.RequestContext, t messaging.Target, method string, args map[string]any) error {
+	if l.cut != nil {
+		return l.cut
+	}
+	return l.Client.Cast(ctx, rc, t, method, args)
+}
+
 // rig is the API with fakes around it.
 type rig struct {
 	t        *testing.T
@@ -263,6 +276,7 @@ type rig struct {
 	networks *networks
 	host     *computeHost
 	handler  http.Handler
+	rpc      *line
 }
 
 func newRig(t *testing.T) *rig {
@@ -283,13 +297,13 @@ func newRigIn(t testing.TB, dir string) *rig {
 	}
 	transport := inproc.New(inproc.NewBroker())
 	client := messaging.NewClient(transport, messaging.ClientOptions{})
-	r := &rig{cell: store, tasks: &tasks{store: store}, images: &images{}, networks: newNetworks()}
+	r := &rig{cell: store, tasks: &tasks{store: store}, images: &images{}, networks: newNetworks(), rpc: &line{Client: client}}
 	r.t, _ = t.(*testing.T)
 	r.host = &computeHost{store: store, told: make(chan string, 1000)}
 	r.host.run(t, transport)
 	everybody := callers()
 	r.service = New(Options{
-		Store: own, Auth: everybody, Cell: store, Tasks: r.tasks, RPC: client, Images: r.images, Networks: r.networks,
+		Store: own, Auth: everybody, Cell: store, Tasks: r.tasks, RPC: r.rpc, Images: r.images, Networks: r.networks,
 		Identity: everybody, ImagesURL: "http://images", Log: zerolog.Nop(),
 	})
 	r.handler = r.service.Handler()

@@ -2,6 +2,7 @@ package compute
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 
@@ -54,21 +55,24 @@ func (a verb) admits(r *rest.Request, i objects.Instance) error {
 		}
 	}
 	if a.vm != nil && !slices.Contains(a.vm, i.VMState()) {
-		return wrongState(a.name2(), i, "vm_state", i.VMState())
+		return wrongState(a.word(), i, "vm_state", i.VMState())
 	}
 	if from := a.from(); from != nil && !slices.Contains(from, i.TaskState()) {
-		return wrongState(a.name2(), i, "task_state", i.TaskState())
+		return wrongState(a.word(), i, "task_state", i.TaskState())
 	}
 	if !a.unlaunched && i.LaunchedAt().IsZero() {
-		return wrongState(a.name2(), i, "launched_at", "")
+		return wrongState(a.word(), i, "launched_at", "")
 	}
 	return nil
 }
 
-// name2 is the verb as it stands in refusals.
-func (a verb) name2() string {
-	if word, ok := map[string]string{"os-start": "start", "os-stop": "stop", "os-migrateLive": "os-migrateLive"}[a.name]; ok {
-		return word
+// word is the verb as it stands in refusals.
+func (a verb) word() string {
+	switch a.name {
+	case "os-start":
+		return "start"
+	case "os-stop":
+		return "stop"
 	}
 	return a.name
 }
@@ -94,23 +98,34 @@ func (s *Service) told(a verb, task, action, method string, args func(d *schema.
 		if i.Host() == "" {
 			return nil, conflict("Instance %s is not ready", i.UUID())
 		}
-		i, err := s.begin(ctx, i, a.name2(), a.from(), map[string]any{"task_state": task, "progress": 0})
+		i, err := s.begin(ctx, i, a.word(), a.from(), map[string]any{"task_state": task, "progress": 0})
 		if err != nil {
-			return nil, err
-		}
-		if err := s.record(ctx, r, i, action); err != nil {
 			return nil, err
 		}
 		with := map[string]any{}
 		if args != nil {
 			with = args(d)
 		}
-		if err := s.cast(ctx, r, i, method, "6.0", with); err != nil {
-			return nil, err
+		if err := s.tell(ctx, r, i, action, method, with); err != nil {
+			return nil, s.abandon(ctx, i, task, err)
 		}
 		return empty(http.StatusAccepted)
 	}
 	return a
+}
+
+// tell records an action and has the instance's host do it.
+func (s *Service) tell(ctx context.Context, r *rest.Request, i objects.Instance, action, method string, args map[string]any) error {
+	if err := s.record(ctx, r, i, action); err != nil {
+		return err
+	}
+	return s.cast(ctx, r, i, method, "6.0", args)
+}
+
+// abandon ends a task that no host has heard of, and returns the cause.
+func (s *Service) abandon(ctx context.Context, i objects.Instance, task string, cause error) error {
+	_, err := s.o.Cell.SetInstance(context.WithoutCancel(ctx), i.UUID(), cell.Expect{TaskState: []string{task}}, map[string]any{"task_state": nil})
+	return errors.Join(cause, err)
 }
 
 // powerVerbs are what a host does to a running or stopped server.
@@ -170,9 +185,8 @@ func (s *Service) rebootVerb() verb {
 			return map[string]any{"block_device_info": nil, "reboot_type": name}
 		})
 	}
-	softly := kind("SOFT", "rebooting", []string{vmActive}, []string{""})
+	softly := kind("SOFT", "rebooting", []string{vmActive}, soft)
 	harshly := kind("HARD", "rebooting_hard", []string{vmActive, vmStopped, vmPaused, vmSuspended, vmError}, hard)
-	softly.tasks = soft
 	a.run = func(ctx context.Context, r *rest.Request, i objects.Instance, d *schema.Dict) (*rest.Response, error) {
 		how := harshly
 		if t := d.String("type"); t == "SOFT" || t == "Soft" || t == "soft" {
@@ -189,9 +203,6 @@ func (s *Service) rebootVerb() verb {
 func (s *Service) restoreVerb() verb {
 	a := verb{name: "restore", policy: "os-deferred-delete:restore", vm: []string{vmSoftDeleted}}
 	a.run = func(ctx context.Context, r *rest.Request, i objects.Instance, _ *schema.Dict) (*rest.Response, error) {
-		if err := s.record(ctx, r, i, "restore"); err != nil {
-			return nil, err
-		}
 		change := map[string]any{"task_state": "restoring", "deleted_at": nil}
 		if i.Host() == "" {
 			change = map[string]any{"vm_state": vmActive, "task_state": nil, "deleted_at": nil}
@@ -200,10 +211,13 @@ func (s *Service) restoreVerb() verb {
 		if err != nil {
 			return nil, err
 		}
-		if i.Host() != "" {
-			if err := s.cast(ctx, r, i, "restore_instance", "6.0", map[string]any{}); err != nil {
-				return nil, err
-			}
+		if i.Host() == "" {
+			err = s.record(ctx, r, i, "restore")
+		} else if err = s.tell(ctx, r, i, "restore", "restore_instance", map[string]any{}); err != nil {
+			err = s.abandon(ctx, i, "restoring", err)
+		}
+		if err != nil {
+			return nil, err
 		}
 		return empty(http.StatusAccepted)
 	}
@@ -320,10 +334,7 @@ func (s *Service) crashDump(ctx context.Context, r *rest.Request, i objects.Inst
 	if i.Host() == "" {
 		return nil, conflict("Instance %s is not ready", i.UUID())
 	}
-	if err := s.record(ctx, r, i, "trigger_crash_dump"); err != nil {
-		return nil, err
-	}
-	if err := s.cast(ctx, r, i, "trigger_crash_dump", "6.0", map[string]any{}); err != nil {
+	if err := s.tell(ctx, r, i, "trigger_crash_dump", "trigger_crash_dump", map[string]any{}); err != nil {
 		return nil, err
 	}
 	return empty(http.StatusAccepted)
@@ -338,7 +349,7 @@ func (s *Service) changePassword(ctx context.Context, r *rest.Request, i objects
 		return nil, err
 	}
 	if err := s.record(ctx, r, i, "changePassword"); err != nil {
-		return nil, err
+		return nil, s.abandon(ctx, i, "updating_password", err)
 	}
 	err = s.call(ctx, r, i.Host(), "set_admin_password", "6.0", map[string]any{"instance": i, "new_pass": d.String("adminPass")}, nil)
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/gantry-project/gantry/driver/objects"
-	"github.com/gantry-project/gantry/internal/devcloud/cell"
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
@@ -91,18 +90,10 @@ func (s *Service) createImage(ctx context.Context, r *rest.Request, i objects.In
 	}
 	id, err := s.o.Images.CreateImage(ctx, r.Caller, snapshotImage(i, r.Caller.UserID, strings.TrimSpace(d.String("name")), metadata))
 	if err == nil {
-		err = s.record(ctx, r, i, "createImage")
-	}
-	if err == nil {
-		err = s.cast(ctx, r, i, "snapshot_instance", "6.0", map[string]any{"image_id": id})
+		err = s.tell(ctx, r, i, "createImage", "snapshot_instance", map[string]any{"image_id": id})
 	}
 	if err != nil {
-		// the host knows nothing of it: the task ends here
-		_, undo := s.o.Cell.SetInstance(context.WithoutCancel(ctx), i.UUID(), cell.Expect{TaskState: []string{"image_snapshot_pending"}}, map[string]any{"task_state": nil})
-		if undo != nil {
-			s.log.Warn().Err(undo).Str("instance", i.UUID()).Msg("instance stays in a task that nobody does")
-		}
-		return nil, fmt.Errorf("snapshot of %s: %w", i.UUID(), err)
+		return nil, fmt.Errorf("snapshot of %s: %w", i.UUID(), s.abandon(ctx, i, "image_snapshot_pending", err))
 	}
 	if r.Version.AtLeast(2, 45) {
 		return rest.Accepted(map[string]string{"image_id": id})

@@ -62,6 +62,16 @@ func TestAnImageThatCannotBeMadeLeavesNoTask(t *testing.T) {
 	r.ask("demo", "2.93", "GET", path, nil).is(200).has(nil, "server", "OS-EXT-STS:task_state")
 }
 
+func TestAHostThatCannotBeToldLeavesNoTask(t *testing.T) {
+	r := newRig(t)
+	path := "/v2.1/servers/" + r.server("demo", "a", r.flavor("tiny"))
+	r.rpc.cut = errors.New("cut")
+	for _, body := range []string{`{"os-stop": null}`, `{"pause": null}`, `{"reboot": {"type": "SOFT"}}`, `{"createImage": {"name": "x"}}`} {
+		r.ask("demo", "2.93", "POST", path+"/action", body).is(500)
+		r.ask("demo", "2.93", "GET", path, nil).is(200).has(nil, "server", "OS-EXT-STS:task_state").has("ACTIVE", "server", "status")
+	}
+}
+
 func TestAServerWithoutHostIsDeletedByTheConductor(t *testing.T) {
 	r := newRig(t)
 	r.tasks.nowhere = true

@@ -114,8 +114,10 @@ func action(r *rest.Request, known func(name string) (schema.Schema, bool)) (str
 	return name, d, nil
 }
 
-// empty is an answer without a body.
-func empty(status int) (*rest.Response, error) { return &rest.Response{Status: status}, nil }
+// empty is an answer without a body, which Nova gives a type all the same.
+func empty(status int) (*rest.Response, error) {
+	return &rest.Response{Status: status, Header: http.Header{"Content-Type": {"application/json"}}}, nil
+}
 
 // projectExists refuses projects that the identity service does not know.
 func (s *Service) projectExists(ctx context.Context, r *rest.Request, id string) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/logging"
 )
 
 // computeBinary is the service that has instances.
@@ -239,7 +240,7 @@ func (s *Service) changeService(ctx context.Context, r *rest.Request, svc object
 	if svc.Disabled() != was && cell.Up(svc, time.Now()) {
 		err := s.call(ctx, r, svc.Host(), "set_host_enabled", "6.0", map[string]any{"enabled": !svc.Disabled()}, nil)
 		if err != nil {
-			s.log.Warn().Err(err).Str("host", svc.Host()).Msg("host was not told that it is enabled or disabled")
+			s.log.Warn().Err(err).Str(logging.Host, svc.Host()).Msg("host was not told that it is enabled or disabled")
 		}
 	}
 	return svc, nil
