@@ -13,6 +13,12 @@
 // addresses. The namespace is pinned below Options.Dir, so that routers work on
 // while the service does not run.
 //
+// Devices of instances are filtered where they are bridged. Not covered: what
+// the host itself forwards to an instance that sits in a network that leads out
+// is not filtered by the instance's rules (what it sends is). Guests are told
+// their addresses by who makes them: there is no DHCP and no router
+// advertisement yet.
+//
 // What is ours: links with the alias "gantry-net:<cloud>:<id>", the namespaces
 // below Options.Dir, chains of the firewall named "gantry-<cloud>-…". Nothing
 // else is changed or removed, but that forwarding of IPv4 is switched on.

@@ -228,7 +228,9 @@ func (s *Service) createRules(ctx context.Context, r *rest.Request) (*rest.Respo
 				return err
 			}
 			made = append(made, one)
-			views = append(views, one.view())
+			view := one.view()
+			delete(view, "tags") // as the real service answers
+			views = append(views, view)
 		}
 		return nil
 	})
