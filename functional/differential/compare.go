@@ -25,7 +25,7 @@ func sortedByLength(m map[string]string) iter.Seq2[string, string] {
 var (
 	uuids     = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\b[0-9a-f]{32}\b`)
 	times     = regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?`)
-	links     = regexp.MustCompile(`https?://[^/"\s]+(/identity|/compute|/image|/network|/placement)?`)
+	links     = regexp.MustCompile(`https?://[^/"\s]+(/(identity|compute|image|network|placement)\b)?`)
 	macs      = regexp.MustCompile(`fa:16:3e(:[0-9a-f]{2}){3}`)
 	prints    = regexp.MustCompile(`([0-9a-f]{2}:){15}[0-9a-f]{2}`)
 	mounted   = regexp.MustCompile(`^/(identity|compute|image|network|placement)/`)

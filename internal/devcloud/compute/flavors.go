@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
@@ -245,7 +246,7 @@ func (s *Service) flavorDelete(ctx context.Context, r *rest.Request) (*rest.Resp
 	if err := s.exec(ctx, "DELETE FROM flavors WHERE id = ?", f.ID); err != nil {
 		return nil, err
 	}
-	return rest.Accepted(nil)
+	return empty(http.StatusAccepted)
 }
 
 // flavorView is a flavor in full.

@@ -201,9 +201,9 @@ func (s *Service) keypairDelete(ctx context.Context, r *rest.Request) (*rest.Res
 		return nil, err
 	}
 	if r.Version.AtLeast(2, 2) {
-		return rest.NoContent()
+		return empty(http.StatusNoContent)
 	}
-	return rest.Accepted(nil)
+	return empty(http.StatusAccepted)
 }
 
 // addKeypair stores a key if the quota of the project that the caller works in
