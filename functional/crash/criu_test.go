@@ -48,22 +48,31 @@ func TestRestoredOutlivesKills(t *testing.T) {
 	signal("counted 1")
 	h.killKeeper(t)()
 	signal("counted 2")
-	h.killGuard(t)()
-	signal("counted 3")
 	h.end(t, syscall.SIGKILL)
 	h.start(t, "")
-	signal("counted 4")
+	signal("counted 3")
 	if now, err := h.api.Container(ctx, "c"); err != nil || now.Pid != c.Pid || now.Status != engine.StatusRunning {
 		t.Errorf("after the kills %+v, %v; it was %+v", now, err, c)
 	}
 	if _, err := h.api.Stop(ctx, "c", api.Stop{Timeout: patience.Seconds()}, api.Change{}); err != nil {
 		t.Fatal(err)
 	}
-	says("ended 4")
+	says("ended 3")
 	if exit, err := h.api.Wait(ctx, "c"); err != nil || !exit.Known || exit.Code != 7 {
 		t.Errorf("exit %+v, %v", exit, err)
 	}
-	if err := h.api.Remove(ctx, "c", false, api.Change{}); err != nil {
+	// how it ends is not known everywhere then (docs/keeper.md)
+	if _, err := h.api.Restore(ctx, "c", api.Restore{Dir: dir}, api.Change{}); err != nil {
+		t.Fatal(err)
+	}
+	h.killGuard(t)()
+	if err := h.api.Kill(ctx, "c", int(syscall.SIGUSR1), api.Change{}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, patience, "the console says it again", func() bool {
+		return strings.Count(h.console(t, "c", api.LogsRequest{}), "counted 1") == 2
+	})
+	if err := h.api.Remove(ctx, "c", true, api.Change{}); err != nil {
 		t.Error(err)
 	}
 	h.close(t)
