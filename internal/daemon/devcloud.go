@@ -106,11 +106,18 @@ type embedded struct {
 	log       zerolog.Logger
 }
 
+// serve runs the services until the compute service has ended, which ends with
+// ctx: what it still has to say is heard.
 func (e *embedded) serve(ctx context.Context, l net.Listener) error {
-	group, ctx := errgroup.WithContext(ctx)
+	ctx, stopCompute := context.WithCancel(ctx)
+	defer stopCompute()
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, life := errgroup.WithContext(life)
+	context.AfterFunc(life, stopCompute) // a service has failed
 	server := &http.Server{
 		Handler: e.cloud.Handler(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
-		BaseContext: func(net.Listener) context.Context { return ctx },
+		BaseContext: func(net.Listener) context.Context { return life },
 	}
 	group.Go(func() error {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -119,13 +126,16 @@ func (e *embedded) serve(ctx context.Context, l net.Listener) error {
 		return nil
 	})
 	group.Go(func() error {
-		<-ctx.Done()
-		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		<-life.Done()
+		ending, cancel := context.WithTimeout(context.WithoutCancel(life), grace)
 		defer cancel()
 		return server.Shutdown(ending)
 	})
-	group.Go(func() error { return e.cloud.Run(ctx) })
-	group.Go(func() error { return e.compute(ctx) })
+	group.Go(func() error { return e.cloud.Run(life) })
+	group.Go(func() error {
+		defer stop()
+		return e.compute(ctx)
+	})
 	group.Go(func() error { return e.greet(ctx) })
 	return group.Wait()
 }
