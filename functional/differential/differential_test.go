@@ -4,24 +4,30 @@ package differential
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/gantry-project/gantry/functional/cloudtest"
 )
 
-// TestAnswersAreThoseOfARealOpenStack needs two clouds in the environment:
-// REAL_AUTH_URL with the users and passwords of functional/controlplane, and
-// CLOUD_STATE, the state directory of a running gantry cloud.
+// TestAnswersAreThoseOfARealOpenStack asks the control plane of the functional
+// tests, which gets a compute host, and a gantry cloud that it starts.
+// REAL_AUTH_URL and CLOUD_STATE name others that run already.
 func TestAnswersAreThoseOfARealOpenStack(t *testing.T) {
 	ctx := t.Context()
-	real, err := open(ctx, "real", os.Getenv("REAL_AUTH_URL"), map[string]account{
-		"admin": {"admin", "admin", os.Getenv("REAL_PASSWORD")}, "demo": {"demo", "demo", os.Getenv("REAL_PASSWORD")},
-	})
+	real, err := openReal(t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours, err := openOurs(t, os.Getenv("CLOUD_STATE"))
+	state := os.Getenv("CLOUD_STATE")
+	if state == "" {
+		state = cloudtest.Boot(t, filepath.Join(t.TempDir(), "state")).State
+	}
+	ours, err := openOurs(t, state)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +60,39 @@ func TestAnswersAreThoseOfARealOpenStack(t *testing.T) {
 		})
 	}
 	accepted.unused(t)
+}
+
+// openReal logs in to the real OpenStack, once it has a compute host.
+func openReal(t *testing.T) (*cloud, error) {
+	t.Helper()
+	url, password := os.Getenv("REAL_AUTH_URL"), os.Getenv("REAL_PASSWORD")
+	if url == "" {
+		url, password = os.Getenv("OS_AUTH_URL"), os.Getenv("OS_PASSWORD")
+		startCompute(t)
+	}
+	return open(t.Context(), "real", url, map[string]account{"admin": {"admin", "admin", password}, "demo": {"demo", "demo", password}})
+}
+
+// startCompute starts gantry compute as a host of the real OpenStack, to the end
+// of the test.
+func startCompute(t *testing.T) {
+	t.Helper()
+	state := os.Getenv("GANTRY_CONTROLPLANE")
+	etc := filepath.Join(state, "etc", "nova")
+	cmd := exec.Command(os.Getenv("GANTRY_BINARY"), "compute", "--config-file", filepath.Join(etc, "common.conf"), "--config-file", filepath.Join(etc, "gantry.conf"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("gantry compute ended: %v", err)
+		}
+		cloudtest.EndKeeper(t, filepath.Join(state, "gantry", "engine"))
+	})
+	if out, err := exec.CommandContext(t.Context(), filepath.Join("..", "controlplane", "wait-compute"), "gantry-1").CombinedOutput(); err != nil {
+		t.Fatalf("the real OpenStack has no compute host: %v: %s", err, out)
+	}
 }
 
 // openOurs logs in with the openrc files of gantry cloud.

@@ -1,6 +1,6 @@
-//go:build functional
-
-package cloud
+// Package cloudtest starts gantry cloud for tests, and is its clients. The binary
+// is GANTRY_BINARY.
+package cloudtest
 
 import (
 	"bufio"
@@ -22,9 +22,10 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack"
 )
 
-// process is a gantry cloud that this program has started.
-type process struct {
-	state, url string
+// Cloud is a gantry cloud that this program has started.
+type Cloud struct {
+	// State is its directory, URL where it answers.
+	State, URL string
 	cmd        *exec.Cmd
 	log        string
 }
@@ -32,31 +33,31 @@ type process struct {
 // readyTime bounds a start; it is not what is promised.
 const readyTime = time.Minute
 
-// boot starts a cloud with that state, on a port that is free. Its instances and
+// Boot starts a cloud with that state, on a port that is free. Its instances and
 // its keeper are ended with the test.
-func boot(t *testing.T, state string, args ...string) *process {
+func Boot(t *testing.T, state string, args ...string) *Cloud {
 	t.Helper()
-	p := &process{state: state, log: filepath.Join(filepath.Dir(state), filepath.Base(state)+".log")}
-	p.start(t, args...)
+	p := &Cloud{State: state, log: filepath.Join(filepath.Dir(state), filepath.Base(state)+".log")}
+	p.Start(t, args...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			text, _ := os.ReadFile(p.log)
 			t.Logf("log of the cloud:\n%s", text[max(0, len(text)-8000):])
 		}
-		p.stop(t, syscall.SIGINT)
-		endKeeper(t, state)
+		p.Stop(t, syscall.SIGINT)
+		EndKeeper(t, filepath.Join(state, "compute", "engine"))
 	})
 	return p
 }
 
-// start starts it again, at the same address if it had one.
-func (p *process) start(t *testing.T, args ...string) {
+// Start starts it again, at the same address if it had one.
+func (p *Cloud) Start(t *testing.T, args ...string) {
 	t.Helper()
-	address := strings.TrimPrefix(p.url, "http://")
+	address := strings.TrimPrefix(p.URL, "http://")
 	if address == "" {
 		address = "127.0.0.1:0"
 	}
-	p.cmd = exec.Command(os.Getenv("GANTRY_BINARY"), append([]string{"cloud", "--state", p.state, "--listen", address, "--log-file", p.log}, args...)...)
+	p.cmd = exec.Command(os.Getenv("GANTRY_BINARY"), append([]string{"cloud", "--state", p.State, "--listen", address, "--log-file", p.log}, args...)...)
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -79,14 +80,14 @@ func (p *process) start(t *testing.T, args ...string) {
 			_ = p.cmd.Wait()
 			t.Fatalf("the cloud said %q and %q", line, stderr.String())
 		}
-		p.url, _, _ = strings.Cut(rest, ". ")
+		p.URL, _, _ = strings.Cut(rest, ". ")
 	case <-time.After(readyTime):
 		t.Fatal("the cloud does not come up")
 	}
 }
 
-// stop ends it by a signal and waits.
-func (p *process) stop(t *testing.T, sig syscall.Signal) {
+// Stop ends it by a signal and waits.
+func (p *Cloud) Stop(t *testing.T, sig syscall.Signal) {
 	t.Helper()
 	if p.cmd == nil {
 		return
@@ -99,11 +100,11 @@ func (p *process) stop(t *testing.T, sig syscall.Signal) {
 	}
 }
 
-// endKeeper ends the keeper of a state, and with it the guard: gantry leaves
+// EndKeeper ends the keeper of an engine, and with it the guard: gantry leaves
 // both to hold instances.
-func endKeeper(t *testing.T, state string) {
+func EndKeeper(t *testing.T, dir string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(state, "compute", "engine", "keeper.pid"))
+	text, err := os.ReadFile(filepath.Join(dir, "keeper.pid"))
 	if errors.Is(err, os.ErrNotExist) {
 		return
 	}
@@ -114,15 +115,15 @@ func endKeeper(t *testing.T, state string) {
 	}
 	// the pid counts only while it is still that program on that state
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err == nil && bytes.Contains(line, []byte(state)) {
+	if err == nil && bytes.Contains(line, []byte(dir)) {
 		_ = syscall.Kill(pid, syscall.SIGTERM)
 	}
 }
 
-// environ are the settings that gantry cloud env prints for a user.
-func (p *process) environ(t *testing.T, user string) []string {
+// Env are the settings that gantry cloud env prints for a user.
+func (p *Cloud) Env(t *testing.T, user string) []string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), os.Getenv("GANTRY_BINARY"), "cloud", "env", "--state", p.state, "--user", user).Output()
+	out, err := exec.CommandContext(t.Context(), os.Getenv("GANTRY_BINARY"), "cloud", "env", "--state", p.State, "--user", user).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,13 +136,13 @@ func (p *process) environ(t *testing.T, user string) []string {
 	return env
 }
 
-// openstack runs the stock client and returns what it printed.
-func (p *process) openstack(t *testing.T, user string, args ...string) string {
+// OpenStack runs the stock client and returns what it printed.
+func (p *Cloud) OpenStack(t *testing.T, user string, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "openstack", args...)
-	cmd.Env = p.environ(t, user)
+	cmd.Env = p.Env(t, user)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -151,50 +152,50 @@ func (p *process) openstack(t *testing.T, user string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// clients are gophercloud's.
-type clients struct {
-	compute, image, network, identity, placement *gophercloud.ServiceClient
+// Clients are gophercloud's.
+type Clients struct {
+	Compute, Image, Network, Identity, Placement *gophercloud.ServiceClient
 }
 
-// login returns clients of a user of a project.
-func (p *process) login(t *testing.T, user, password, project string) clients {
+// Login returns clients of a user of a project.
+func (p *Cloud) Login(t *testing.T, user, password, project string) Clients {
 	t.Helper()
 	provider, err := openstack.AuthenticatedClient(t.Context(), gophercloud.AuthOptions{
-		IdentityEndpoint: p.url + "/identity/v3", Username: user, Password: password, DomainID: "default",
+		IdentityEndpoint: p.URL + "/identity/v3", Username: user, Password: password, DomainID: "default",
 		Scope: &gophercloud.AuthScope{ProjectName: project, DomainID: "default"},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var c clients
+	var c Clients
 	var errs [5]error
 	at := gophercloud.EndpointOpts{Region: "RegionOne"}
-	c.compute, errs[0] = openstack.NewComputeV2(provider, at)
-	c.image, errs[1] = openstack.NewImageV2(provider, at)
-	c.network, errs[2] = openstack.NewNetworkV2(provider, at)
-	c.identity, errs[3] = openstack.NewIdentityV3(provider, at)
-	c.placement, errs[4] = openstack.NewPlacementV1(provider, at)
+	c.Compute, errs[0] = openstack.NewComputeV2(provider, at)
+	c.Image, errs[1] = openstack.NewImageV2(provider, at)
+	c.Network, errs[2] = openstack.NewNetworkV2(provider, at)
+	c.Identity, errs[3] = openstack.NewIdentityV3(provider, at)
+	c.Placement, errs[4] = openstack.NewPlacementV1(provider, at)
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}
-	c.compute.Microversion, c.placement.Microversion = "2.93", "1.39"
+	c.Compute.Microversion, c.Placement.Microversion = "2.93", "1.39"
 	return c
 }
 
-// as returns clients of a user that a new cloud has.
-func (p *process) as(t *testing.T, user string) clients {
+// As returns clients of a user that a new cloud has.
+func (p *Cloud) As(t *testing.T, user string) Clients {
 	t.Helper()
-	for _, set := range p.environ(t, user) {
+	for _, set := range p.Env(t, user) {
 		if password, ok := strings.CutPrefix(set, "OS_PASSWORD="); ok {
-			return p.login(t, user, password, user)
+			return p.Login(t, user, password, user)
 		}
 	}
 	t.Fatal("no password")
-	return clients{}
+	return Clients{}
 }
 
-// eventually repeats ask until it says yes.
-func eventually(t *testing.T, what string, ask func() (bool, error)) {
+// Eventually repeats ask until it says yes.
+func Eventually(t *testing.T, what string, ask func() (bool, error)) {
 	t.Helper()
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
