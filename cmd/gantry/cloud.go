@@ -1,7 +1,7 @@
 package main
 
 import (
-
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/gantry-project/gantry/internal/daemon"
@@ -34,7 +34,7 @@ func cloudCommand() *cobra.Command {
 	f.BoolVar(&o.Debug, "debug", false, "log at debug level")
 	f.StringVar(&o.Failpoints, "failpoints", "", "for tests only: failures to inject")
 	_ = f.MarkHidden("failpoints") // it is defined one line above
-	cmd.AddCommand(cloudEnvCommand(&o.State))
+	cmd.AddCommand(cloudEnvCommand(&o.State), cloudPurgeCommand(&o.State))
 	return cmd
 }
 
@@ -58,3 +58,13 @@ func cloudEnvCommand(state *string) *cobra.Command {
 	return cmd
 }
 
+func cloudPurgeCommand(state *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "purge",
+		Short: "end all instances of a cloud that does not run, and remove it from this host",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return daemon.PurgeCloud(cmd.Context(), *state, zerolog.Nop())
+		},
+	}
+}

@@ -45,7 +45,9 @@ func Boot(t *testing.T, state string, args ...string) *Cloud {
 			t.Logf("log of the cloud:\n%s", text[max(0, len(text)-8000):])
 		}
 		p.Stop(t, syscall.SIGINT)
-		EndKeeper(t, filepath.Join(state, "compute", "engine"))
+		if out, err := exec.Command(os.Getenv("GANTRY_BINARY"), "cloud", "purge", "--state", state).CombinedOutput(); err != nil { //nolint:noctx // the test's has ended
+			t.Errorf("purge: %v: %s", err, out)
+		}
 	})
 	return p
 }

@@ -86,7 +86,7 @@ func Cloud(ctx context.Context, o CloudOptions) (err error) {
 	}
 	c, err := devcloud.Open(ctx, devcloud.Options{
 		State: o.State, URL: url, Host: host, Busybox: busybox(log),
-		Fabric:    hostFabric{fabric.New(fabric.Options{Cloud: cloudName(o.State), Dir: filepath.Join("/run/gantry", cloudName(o.State))})},
+		Fabric:    hostFabric{cloudFabric(o.State)},
 		Transport: inproc.New(broker), Log: log,
 	})
 	if err != nil {
@@ -143,7 +143,7 @@ func (e *embedded) serve(ctx context.Context, l net.Listener) error {
 // compute is the compute service: the one that a real OpenStack gets, with this
 // cloud for its control plane.
 func (e *embedded) compute(ctx context.Context) error {
-	cfg, err := config.Load(config.Sources{Overrides: e.overrides()})
+	cfg, err := config.Load(config.Sources{Overrides: e.overrides(e.cloud.ServicePassword())})
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (e *embedded) compute(ctx context.Context) error {
 }
 
 // overrides is the configuration of the compute service.
-func (e *embedded) overrides() []string {
+func (e *embedded) overrides(password string) []string {
 	set := []string{
 		"DEFAULT.host=" + e.host, "DEFAULT.my_ip=127.0.0.1", "DEFAULT.transport_url=inproc://",
 		"DEFAULT.state_path=" + filepath.Join(e.o.State, "compute"), "DEFAULT.periodic_fuzzy_delay=0",
@@ -168,7 +168,7 @@ func (e *embedded) overrides() []string {
 		"keystone_authtoken": "nova", "service_user": "nova", "glance": "glance", "placement": "placement", "neutron": "neutron",
 	} {
 		for key, value := range map[string]string{
-			"auth_url": e.url + "/identity/v3", "username": user, "password": e.cloud.ServicePassword(), "project_name": "service",
+			"auth_url": e.url + "/identity/v3", "username": user, "password": password, "project_name": "service",
 			"user_domain_id": "default", "project_domain_id": "default", "cafile": e.o.CertFile,
 		} {
 			set = append(set, section+"."+key+"="+value)
@@ -259,6 +259,13 @@ func lockState(dir string) (done func(), err error) {
 		return nil, fmt.Errorf("another cloud runs with the state in %s: %w", dir, errdefs.ErrConflict)
 	}
 	return func() { _ = f.Close() }, nil
+}
+
+// runDir is where a cloud has what does not outlive a boot.
+const runDir = "/run/gantry"
+
+func cloudFabric(state string) *fabric.Fabric {
+	return fabric.New(fabric.Options{Cloud: cloudName(state), Dir: filepath.Join(runDir, cloudName(state))})
 }
 
 // cloudName is what tells a cloud's groups, bridges and rules from those of

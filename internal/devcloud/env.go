@@ -25,8 +25,16 @@ type passwords struct {
 	Service string `json:"service"`
 }
 
+// Owns reports whether the directory is the state of a cloud.
+func Owns(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, passwordFile))
+	return err == nil
+}
+
+const passwordFile = "passwords.json"
+
 func loadPasswords(state string) (p passwords, err error) {
-	path := filepath.Join(state, "passwords.json")
+	path := filepath.Join(state, passwordFile)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		p = passwords{rand.Text(), rand.Text(), rand.Text()}
