@@ -10,7 +10,7 @@ STATE   ?= /var/lib/gantry-controlplane
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run stop test check fmt lint unit fuzz functional validate crash criu bench-boot bench-engine install clean deps
+.PHONY: help build run stop test check fmt lint unit fuzz functional validate crash criu bench-boot bench-engine bench-cloud install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ bench-boot: build deps ## boot and delete, beside a stock nova-compute on one co
 
 bench-engine: build ## container starts and their like, beside crun, runc, docker and podman in one run (root)
 	./functional/bench-engine $(abspath $(BIN))
+
+bench-cloud: build ## gantry cloud: start, boots, 100 servers at once, memory, a list of 1,000 (root)
+	./functional/bench-cloud $(abspath $(BIN))
 
 install: build ## install the binaries and the service unit
 	install -D -m 0755 $(BIN) $(DESTDIR)/usr/local/bin/gantry

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/gantry-project/gantry/functional/measure"
 )
 
 // settings are the command line.
@@ -62,7 +64,7 @@ func bench(ctx context.Context, s settings) error {
 		return err
 	}
 	defer ours.stop()
-	b := &session{settings: s, peers: peers, ours: ours, log: log, report: &report{out: os.Stdout}}
+	b := &session{settings: s, peers: peers, ours: ours, log: log, report: &measure.Report{Out: os.Stdout}}
 	for _, section := range []struct {
 		name string
 		run  func(context.Context) error
@@ -72,12 +74,12 @@ func bench(ctx context.Context, s settings) error {
 		if !strings.Contains(","+s.only+",", ","+section.name+",") {
 			continue
 		}
-		b.report.say("== %s\n", section.name)
+		b.report.Say("== %s\n", section.name)
 		if err := section.run(ctx); err != nil {
 			return fmt.Errorf("%s: %w", section.name, err)
 		}
 	}
-	if !b.report.print() {
+	if !b.report.Print() {
 		return fmt.Errorf("a bar was missed")
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-project/gantry/engine"
+	"github.com/gantry-project/gantry/functional/measure"
 )
 
 // session is one run of the program.
@@ -24,7 +25,7 @@ type session struct {
 	peers  *peers
 	ours   *ours
 	log    *os.File
-	report *report
+	report *measure.Report
 	serial int
 }
 
@@ -43,26 +44,26 @@ type turn struct {
 
 // turns lets the contenders do it rounds times, in an order that changes; the
 // first round warms up. A contender that fails is out.
-func (b *session) turns(ctx context.Context, rounds int, list ...turn) []*series {
-	out := make([]*series, len(list))
+func (b *session) turns(ctx context.Context, rounds int, list ...turn) []*measure.Series {
+	out := make([]*measure.Series, len(list))
 	for i, t := range list {
-		out[i] = &series{name: t.name}
+		out[i] = &measure.Series{Name: t.name}
 	}
 	for round := range rounds + 1 {
 		for _, i := range rand.Perm(len(list)) {
-			if out[i].failed != nil || ctx.Err() != nil {
+			if out[i].Failed != nil || ctx.Err() != nil {
 				continue
 			}
 			d, err := list[i].time(ctx)
 			if err != nil {
-				out[i].failed = err
+				out[i].Failed = err
 			} else if round > 0 {
-				out[i].values = append(out[i].values, d)
+				out[i].Values = append(out[i].Values, d)
 			}
 		}
 	}
 	for _, s := range out {
-		b.report.add(s)
+		b.report.Add(s)
 	}
 	return out
 }
@@ -130,12 +131,12 @@ func (b *session) start(ctx context.Context) error {
 		b.command("runc run true", []string{"runc", "run", "-b", b.bundle("true"), "%s"}, nil),
 		b.command("gantry-runtime run true", []string{b.runtime(), "run", "-b", b.bundle("true"), "%s"}, nil),
 	)
-	b.report.ratio("create to running inside the service / crun run", res[0], res[3], 0.25)
-	b.report.ratio("create to running inside the service / floor", res[0], res[1], 1.6)
-	b.report.ratio("gantry runtime run / crun run", res[2], res[3], 0.6)
-	b.report.ratio("gantry runtime run / runc run", res[2], res[4], 0.35)
-	b.report.ratio("gantry-runtime run / crun run", res[5], res[3], 0.6)
-	b.report.ratio("gantry-runtime run / runc run", res[5], res[4], 0.35)
+	b.report.Ratio("create to running inside the service / crun run", res[0], res[3], 0.25)
+	b.report.Ratio("create to running inside the service / floor", res[0], res[1], 1.6)
+	b.report.Ratio("gantry runtime run / crun run", res[2], res[3], 0.6)
+	b.report.Ratio("gantry runtime run / runc run", res[2], res[4], 0.35)
+	b.report.Ratio("gantry-runtime run / crun run", res[5], res[3], 0.6)
+	b.report.Ratio("gantry-runtime run / runc run", res[5], res[4], 0.35)
 	return nil
 }
 
@@ -156,7 +157,7 @@ func (b *session) socket(ctx context.Context) error {
 			return b.peers.spawner.run(b.peers.podmanArgs("rm", "-f", "-t", "0", id)...)
 		}),
 	)
-	b.report.ratio("request on the socket to running / docker run -d", res[0], res[1], 1.0/40)
+	b.report.Ratio("request on the socket to running / docker run -d", res[0], res[1], 1.0/40)
 	return nil
 }
 
@@ -208,10 +209,10 @@ func (b *session) ops(ctx context.Context) error {
 			return timed(func() error { return e.Delete(ctx, engine.ContainerID(one)) })
 		}},
 	)
-	b.report.ratio("exec into a running one / crun exec", res[0], res[2], 0.5)
-	b.report.below("pause", res[4].median().Seconds()*1000, 1, "ms")
-	b.report.below("stop of a process that obeys", res[5].median().Seconds()*1000, 5, "ms")
-	b.report.below("delete", res[6].median().Seconds()*1000, 5, "ms")
+	b.report.Ratio("exec into a running one / crun exec", res[0], res[2], 0.5)
+	b.report.Below("pause", res[4].Median().Seconds()*1000, 1, "ms")
+	b.report.Below("stop of a process that obeys", res[5].Median().Seconds()*1000, 5, "ms")
+	b.report.Below("delete", res[6].Median().Seconds()*1000, 5, "ms")
 	return errors.Join(e.Delete(ctx, id), b.ours.remove(ctx, id), b.peers.spawner.run("crun", "delete", "-f", peer))
 }
 
@@ -271,8 +272,8 @@ func (b *session) burst(ctx context.Context) error {
 			return d, errors.Join(err, gone)
 		}},
 	)
-	if len(res[0].values) > 0 && len(res[1].values) > 0 {
-		b.report.above("burst of 100: containers per second / crun's", float64(res[1].median())/float64(res[0].median()), 3, "x")
+	if len(res[0].Values) > 0 && len(res[1].Values) > 0 {
+		b.report.Above("burst of 100: containers per second / crun's", float64(res[1].Median())/float64(res[0].Median()), 3, "x")
 	}
 	return nil
 }
@@ -283,7 +284,7 @@ func (b *session) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.report.below("idle service, PSS with keeper", before.pss, 30, "MiB")
+	b.report.Below("idle service, PSS with keeper", before.pss, 30, "MiB")
 	var mu sync.Mutex
 	took := make([]time.Duration, b.settings.idle)
 	all, err := workers(ctx, 2, b.settings.idle, func(ctx context.Context, i int) error {
@@ -315,10 +316,10 @@ func (b *session) idle(ctx context.Context) error {
 		return err
 	}
 	n := float64(b.settings.idle)
-	b.report.below(fmt.Sprintf("%d idle: all running", b.settings.idle), all.Seconds(), 5, "s")
-	b.report.below("... user PSS each, service and keeper included", (after.pss-before.pss)*1024/n, 80, "KiB")
-	b.report.below("... kernel memory each", (after.kernel-before.kernel)/n, 650, "KiB")
-	b.report.below("... idle CPU of service and keeper", idle*100, 0.5, "% of a core")
+	b.report.Below(fmt.Sprintf("%d idle: all running", b.settings.idle), all.Seconds(), 5, "s")
+	b.report.Below("... user PSS each, service and keeper included", (after.pss-before.pss)*1024/n, 80, "KiB")
+	b.report.Below("... kernel memory each", (after.kernel-before.kernel)/n, 650, "KiB")
+	b.report.Below("... idle CPU of service and keeper", idle*100, 0.5, "% of a core")
 	_, err = workers(ctx, 2, b.settings.idle, func(ctx context.Context, i int) error { return b.ours.remove(ctx, fmt.Sprint("idle", i)) })
 	if err != nil {
 		return err
@@ -328,7 +329,7 @@ func (b *session) idle(ctx context.Context) error {
 		d, err := timed(func() error { return b.ours.ask(ctx, id, "/bin/sleep", "1000000") })
 		return d, errors.Join(err, b.ours.remove(ctx, id))
 	}})
-	b.report.ratio(fmt.Sprintf("start beside %d / start of the only one", b.settings.idle), last[0], first[0], 1.5)
+	b.report.Ratio(fmt.Sprintf("start beside %d / start of the only one", b.settings.idle), last[0], first[0], 1.5)
 	return nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/functional/measure"
 )
 
 // weight is memory: pss of processes in MiB, and what the kernel holds for the
@@ -72,35 +74,17 @@ func (b *session) weigh(more []int) (weight, error) {
 		return weight{}, err
 	}
 	var w weight
-	for _, pid := range append(pids, more...) {
-		kib, err := field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
-		if err != nil {
-			return weight{}, err
-		}
-		w.pss += kib / 1024
+	if w.pss, err = measure.PSS(append(pids, more...)); err != nil {
+		return weight{}, err
 	}
 	for _, name := range []string{"Slab:", "KernelStack:", "PageTables:", "Percpu:"} {
-		kib, err := field("/proc/meminfo", name)
+		kib, err := measure.KiB("/proc/meminfo", name)
 		if err != nil {
 			return weight{}, err
 		}
 		w.kernel += kib
 	}
 	return w, nil
-}
-
-func field(path, name string) (float64, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		f := strings.Fields(line)
-		if len(f) > 1 && f[0] == name {
-			return strconv.ParseFloat(f[1], 64)
-		}
-	}
-	return 0, fmt.Errorf("%s has no %s", path, name)
 }
 
 // idleCPU is the part of one core that the household uses while nothing is
