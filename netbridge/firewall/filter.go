@@ -88,6 +88,7 @@ func Filter(ctx context.Context, ns *os.File, c Change) error {
 		for _, p := range c.Gone {
 			gone = append(gone, strings.TrimPrefix(p.ingress(), ingressPrefix))
 		}
+		goneFrames := gone
 		if c.Fresh {
 			if err := bridged(ctx); err != nil {
 				return err
@@ -96,12 +97,14 @@ func Filter(ctx context.Context, ns *os.File, c Change) error {
 			if err != nil {
 				return err
 			}
-			if !there && len(c.All) == 0 {
+			// a change that was cut off has been made for frames and not for packets
+			framed, leftFrames := leftFrames(ctx, c.Dispatch, c.All)
+			if !there && !framed && len(c.All) == 0 {
 				return nil
 			}
-			gone = left
+			gone, goneFrames = left, leftFrames
 		}
-		return c.write(ctx, gone)
+		return c.write(ctx, goneFrames, gone)
 	})
 	if err != nil {
 		return fmt.Errorf("filter of bridged devices: %w", err)
@@ -109,10 +112,10 @@ func Filter(ctx context.Context, ns *os.File, c Change) error {
 	return nil
 }
 
-func (c Change) write(ctx context.Context, gone []string) error {
+func (c Change) write(ctx context.Context, goneFrames, gone []string) error {
 	// Frames first: a device whose addresses are not checked yet is not let
 	// through by rules that trust them.
-	if err := restore(ctx, "ebtables-restore", c.frames(gone)); err != nil {
+	if err := restore(ctx, "ebtables-restore", c.frames(goneFrames)); err != nil {
 		return err
 	}
 	if c.Fresh {
@@ -194,6 +197,22 @@ func leftovers(dispatch string, all []Port) (there bool, out []string, err error
 		}
 	}
 	return true, out, nil
+}
+
+// leftFrames is leftovers for frames.
+func leftFrames(ctx context.Context, dispatch string, all []Port) (there bool, out []string) {
+	text, err := exec.CommandContext(ctx, "ebtables", "-t", "nat", "-L", dispatch).CombinedOutput()
+	if err != nil {
+		return false, nil // no such chain
+	}
+	for line := range strings.Lines(string(text)) {
+		_, id, ok := strings.Cut(strings.TrimSpace(line), "-j "+egressPrefix)
+		id, _, _ = strings.Cut(id, " ")
+		if ok && !slices.ContainsFunc(all, func(p Port) bool { return p.egress() == egressPrefix+id }) {
+			out = append(out, id)
+		}
+	}
+	return true, out
 }
 
 // restore runs a program that takes a table's changes.
