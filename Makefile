@@ -7,10 +7,11 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 PKGS    := ./...
 FUZZ ?= 500x
 STATE   ?= /var/lib/gantry-controlplane
+CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run stop test check fmt lint unit fuzz functional validate crash criu bench-boot bench-engine bench-cloud install clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional validate crash criu bench-boot bench-engine bench-cloud install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -22,10 +23,14 @@ build: ## build bin/gantry and bin/gantry-runtime, static binaries
 deps: ## install the Debian packages that running and testing need (root)
 	./functional/controlplane/deps
 
-run: build deps ## bring up an OpenStack on the loopback, join it with gantry and boot an instance (root)
+run: build ## start a small cloud with this host as its compute host; Ctrl-C ends it, instances run on (root)
+	./tools/run-deps
+	./$(BIN) cloud --state $(CLOUD)
+
+openstack: build deps ## bring up a real OpenStack on the loopback, join it with gantry and boot an instance (root)
 	STATE=$(STATE) ./functional/controlplane/run $(abspath $(BIN))
 
-stop: ## stop what make run started and remove its state (root)
+stop: ## stop what make openstack started and remove its state (root)
 	STATE=$(STATE) ./functional/controlplane/run --stop $(abspath $(BIN))
 
 test: deps unit fuzz validate functional ## all tests: unit and root tests, fuzz smoke, OCI validation, functional tests (root)

@@ -12,6 +12,7 @@ func Features() []Group {
 		{"Storage", storage()},
 		{"Crashes and restarts", restarts()},
 		{"Failures", failures()},
+		{"The embedded cloud", embedded()},
 		{"The wire", wire()},
 		{"Platforms", platforms()},
 	}

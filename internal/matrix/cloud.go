@@ -1,0 +1,28 @@
+package matrix
+
+func embedded() []Feature {
+	const (
+		cloud = "functional/cloud:"
+		diff  = "functional/differential:TestAnswersAreThoseOfARealOpenStack/"
+	)
+	return []Feature{
+		{"a tenant boots with the stock client on a new cloud", []string{cloud + "TestATenantBootsByTheStockClient"}, ""},
+		{"stop, start, reboot, pause, snapshot and boot from it", []string{cloud + "TestLifeOfAServer"}, ""},
+		{"kill -9 and a restart lose nothing that was answered; instances run on", []string{cloud + "TestACloudThatIsKilledLosesNothing"}, ""},
+		{"tenants see nothing of one another", []string{cloud + "TestTenantsSeeNothingOfOneAnother", "internal/devcloud/compute:Test.*"}, ""},
+		{"quotas hold under parallel creates", []string{cloud + "TestQuotaHoldsUnderParallelCreates"}, ""},
+		{"an address without a certificate, a state in use and a bad address are refused", []string{cloud + "TestABadStartIsRefused"}, ""},
+		{"identity answers as Keystone", []string{diff + "identity", diff + "identity-wide"}, "but for functional/differential/testdata/accepted.txt; so the next lines"},
+		{"images answer as Glance", []string{diff + "images", diff + "images-wide"}, ""},
+		{"compute answers as Nova", []string{diff + "compute-general", diff + "flavors", diff + "keypairs", diff + "servers"}, ""},
+		{"networks answer as Neutron", []string{diff + "network"}, ""},
+		{"placement answers as Placement", []string{diff + "placement"}, ""},
+		{"malformed requests never end in a 5xx or a panic", []string{"internal/devcloud/placement:FuzzAPI", "internal/devcloud/identity:Fuzz.*", "internal/devcloud/compute:Fuzz.*", "internal/devcloud/network:Fuzz.*"}, "each service by itself"},
+		{"routers, NAT and floating IPs on the host", []string{"netbridge/fabric:Test.*"}, "IPv4"},
+		{"security groups, default deny, checked sources", []string{"netbridge/fabric:Test.*"}, "with iptables' nft back end"},
+		{"gophercloud's acceptance tests", nil, ""},
+		{"Horizon", nil, ""},
+		{"Terraform's provider", nil, ""},
+		{"TLS on another address than the loopback", nil, "not tried with a client"},
+	}
+}
