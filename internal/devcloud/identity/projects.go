@@ -260,7 +260,7 @@ func (s *Service) putTag(ctx context.Context, r *rest.Request, who *session) (*r
 		return nil, err
 	}
 	at := base(r) + "/" + r.PathValue("id") + "/tags/" + url.PathEscape(tag)
-	return &rest.Response{Status: http.StatusCreated, Header: http.Header{"Location": {at}}}, nil
+	return &rest.Response{Status: http.StatusCreated, Header: http.Header{"Location": {at}, "Content-Type": {"text/html; charset=utf-8"}}}, nil
 }
 
 func (s *Service) deleteTag(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {

@@ -219,7 +219,16 @@ func (s *Service) userGroups(ctx context.Context, r *rest.Request, who *session)
 	if err := s.must(ctx, users, id); err != nil {
 		return nil, err
 	}
-	return s.list(ctx, r, groups, "id IN (SELECT group_id FROM members WHERE user_id = ?)", id)
+	res, err := s.list(ctx, r, groups, "id IN (SELECT group_id FROM members WHERE user_id = ?)", id)
+	if err != nil {
+		return nil, err
+	}
+	body, _ := res.Body.(record)
+	list, _ := body["groups"].([]record)
+	for _, g := range list {
+		g["membership_expires_at"] = nil
+	}
+	return res, nil
 }
 
 // must is 404 if there is none of that id.

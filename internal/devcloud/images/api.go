@@ -38,6 +38,11 @@ func (s *Service) imageRoutes() {
 	})
 }
 
+// done is 204 as Glance sends it, with a type of nothing.
+func done() (*rest.Response, error) {
+	return &rest.Response{Status: http.StatusNoContent, Header: http.Header{"Content-Type": {"text/html; charset=UTF-8"}}}, nil
+}
+
 // readObject reads a body that has to be an object.
 func readObject(r *rest.Request) (map[string]any, error) {
 	v, err := readBody(r)
@@ -158,7 +163,7 @@ func (s *Service) delete(ctx context.Context, r *rest.Request) (*rest.Response, 
 	if err := s.Delete(ctx, r.Caller, r.PathValue("id")); err != nil {
 		return nil, err
 	}
-	return rest.NoContent()
+	return done()
 }
 
 // remove deletes an image and its data.
@@ -209,7 +214,7 @@ func (s *Service) move(ctx context.Context, r *rest.Request, action, from, to st
 	if err != nil {
 		return nil, err
 	}
-	return rest.NoContent()
+	return done()
 }
 
 // retag changes the tags of an image.
@@ -234,7 +239,7 @@ func (s *Service) retag(ctx context.Context, r *rest.Request, verb string, f fun
 	if err != nil {
 		return nil, err
 	}
-	return rest.NoContent()
+	return done()
 }
 
 func (s *Service) putTag(ctx context.Context, r *rest.Request) (*rest.Response, error) {

@@ -70,7 +70,7 @@ func (s *Service) putFile(ctx context.Context, r *rest.Request) (*rest.Response,
 	if err := s.Upload(ctx, r.Caller, r.PathValue("id"), data); err != nil {
 		return nil, err
 	}
-	return rest.NoContent()
+	return done()
 }
 
 func gone(id string, cause error) error {
@@ -150,7 +150,7 @@ func (s *Service) putStage(ctx context.Context, r *rest.Request) (*rest.Response
 	if err != nil {
 		return nil, s.release(ctx, i.ID, "uploading", err)
 	}
-	return rest.NoContent()
+	return done()
 }
 
 // postImport makes staged data the image's. All about it is known since it was
