@@ -120,7 +120,7 @@ func TestFeaturesNameRealTests(t *testing.T) {
 func testNames(t *testing.T, root string) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
-	fn := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	fn := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
 			return err
