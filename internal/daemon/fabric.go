@@ -23,9 +23,9 @@ func (h hostFabric) SetGroup(ctx context.Context, p network.GroupPlan) error {
 	return h.f.SetGroup(ctx, fabric.Group(p))
 }
 
-// SetPort implements network.Fabric.
-func (h hostFabric) SetPort(ctx context.Context, p network.PortPlan) error {
-	return h.f.SetPort(ctx, fabricPort(p))
+// SetPorts implements network.Fabric.
+func (h hostFabric) SetPorts(ctx context.Context, plans ...network.PortPlan) error {
+	return h.f.SetPorts(ctx, each(plans, fabricPort)...)
 }
 
 // SetRouter implements network.Fabric.

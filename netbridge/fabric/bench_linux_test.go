@@ -29,7 +29,7 @@ func BenchmarkSetPort(b *testing.B) {
 				b.Fatal(err)
 			}
 			for i := 0; b.Loop(); i++ {
-				if err := h.SetPort(b.Context(), port(have+i%10)); err != nil {
+				if err := h.SetPorts(b.Context(), port(have+i%10)); err != nil {
 					b.Fatal(err)
 				}
 			}

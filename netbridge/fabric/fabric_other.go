@@ -5,12 +5,16 @@ package fabric
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 // Options of New.
-type Options struct{ Cloud, Dir, HostNetNS string }
+type Options struct {
+	Cloud, Dir, HostNetNS string
+	Metadata              func(router string, w http.ResponseWriter, r *http.Request)
+}
 
 // Fabric can do nothing on this operating system.
 type Fabric struct{}
@@ -29,11 +33,14 @@ func (*Fabric) SetRouter(context.Context, Router) error { return unsupported() }
 // SetGroup refuses.
 func (*Fabric) SetGroup(context.Context, Group) error { return unsupported() }
 
-// SetPort refuses.
-func (*Fabric) SetPort(context.Context, Port) error { return unsupported() }
+// SetPorts refuses.
+func (*Fabric) SetPorts(context.Context, ...Port) error { return unsupported() }
 
 // Sync refuses.
 func (*Fabric) Sync(context.Context, World) error { return unsupported() }
 
 // Watch refuses.
 func (*Fabric) Watch(context.Context, func([]string), func(string, bool)) error { return unsupported() }
+
+// Close has nothing to end.
+func (*Fabric) Close(context.Context) error { return nil }

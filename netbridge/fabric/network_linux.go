@@ -27,7 +27,7 @@ func (f *Fabric) SetNetwork(ctx context.Context, n Network) error {
 	}
 	defer done()
 	if n.Absent {
-		err = f.removeNetwork(s, n)
+		err = f.removeNetwork(ctx, s, n)
 	} else {
 		err = f.makeNetwork(s, n)
 	}
@@ -184,8 +184,11 @@ func (f *Fabric) setChains(s *session, n Network) error {
 	return firewall.Set(s.ns, true, chains[0])
 }
 
-func (f *Fabric) removeNetwork(s *session, n Network) error {
+func (f *Fabric) removeNetwork(ctx context.Context, s *session, n Network) error {
 	if err := f.setChains(s, n); err != nil {
+		return err
+	}
+	if err := f.unhook(ctx, s); err != nil {
 		return err
 	}
 	l, err := s.host.ByName(n.Bridge)

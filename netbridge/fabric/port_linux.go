@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/netbridge/firewall"
@@ -64,53 +65,83 @@ func (f *Fabric) setName(group string, v6 bool) string {
 	return f.setPrefix() + version + hex.EncodeToString(sum[:8])
 }
 
-// SetPort filters a device, whether it is there or not. When it returns, a
-// device of that name is filtered from its first frame on. Without br_netfilter
-// it is errdefs.ErrUnsupported.
-func (f *Fabric) SetPort(ctx context.Context, p Port) error {
-	if err := p.check(); err != nil {
-		return err
+// SetPorts filters devices, whether they are there or not. When it returns,
+// devices of those names are filtered from their first frame on. A refusal
+// changes nothing for any of them. Without br_netfilter it is
+// errdefs.ErrUnsupported. Many at once cost little more than one.
+func (f *Fabric) SetPorts(ctx context.Context, ports ...Port) error {
+	var ids []string
+	for _, p := range ports {
+		if err := p.check(); err != nil {
+			return err
+		}
+		ids = append(ids, p.ID)
 	}
 	s, done, err := f.open(ctx)
-	if err != nil {
-		return fmt.Errorf("set port %s: %w", p.ID, err)
+	if err == nil {
+		defer done()
+		err = f.setPorts(ctx, s, ports)
 	}
-	defer done()
-	if err := f.setPort(ctx, s, p); err != nil {
-		return fmt.Errorf("set port %s: %w", p.ID, err)
+	if err != nil {
+		return fmt.Errorf("set ports %s: %w", strings.Join(ids, " "), err)
 	}
 	return nil
 }
 
-func (f *Fabric) setPort(ctx context.Context, s *session, p Port) error {
+func (f *Fabric) setPorts(ctx context.Context, s *session, ports []Port) error {
 	c := firewall.Change{Dispatch: f.chain("sg", "")}
-	old, known := f.ports[p.ID]
-	switch {
-	case p.Absent && !known:
+	groups := map[string]bool{}
+	for _, p := range ports {
+		if !p.Absent {
+			for _, id := range p.groups() {
+				groups[id] = true
+			}
+		}
+	}
+	if err := f.fillSets(s, slices.Sorted(maps.Keys(groups))); err != nil {
+		return err
+	}
+	for _, p := range ports {
+		old, known := f.ports[p.ID]
+		switch {
+		case p.Absent && !known:
+		case p.Absent:
+			c.Gone = append(c.Gone, old)
+			delete(f.ports, p.ID)
+		default:
+			now := f.filter(p)
+			f.ports[p.ID] = now
+			if c.Fill = append(c.Fill, now); !known {
+				c.Added = append(c.Added, now)
+			}
+		}
+	}
+	if len(c.Gone) == 0 && len(c.Fill) == 0 {
 		return nil
-	case p.Absent:
-		c.Gone = []firewall.Port{old}
-		delete(f.ports, p.ID)
-	default:
-		if err := f.fillSets(s, p.groups()); err != nil {
-			return err
-		}
-		f.ports[p.ID] = f.filter(p)
-		c.Fill = []firewall.Port{f.ports[p.ID]}
-		if !known {
-			c.Added = c.Fill
-		}
 	}
-	c.All = f.allPorts()
-	if c.Fresh = !f.looked || len(c.All) == 0; c.Fresh {
-		c.Fill = c.All
+	if c.All = f.allPorts(); !f.looked {
+		c.Fresh, c.Fill = true, c.All
 	}
-	f.looked = false // should this fail
+	return f.change(ctx, s, c)
+}
+
+// change is firewall.Filter, after whose failure everything is looked at again.
+func (f *Fabric) change(ctx context.Context, s *session, c firewall.Change) error {
+	f.looked = false
 	if err := firewall.Filter(ctx, s.ns, c); err != nil {
 		return err
 	}
-	f.looked = len(c.All) > 0
+	f.looked = len(c.All) > 0 || !c.Fresh
 	return nil
+}
+
+// unhook removes what leads to ports when there are none. While there are
+// networks it stays, since the next port needs it again.
+func (f *Fabric) unhook(ctx context.Context, s *session) error {
+	if len(f.ports) > 0 || !f.looked {
+		return nil
+	}
+	return f.change(ctx, s, firewall.Change{Dispatch: f.chain("sg", ""), Fresh: true})
 }
 
 func (p Port) check() error {
@@ -200,11 +231,9 @@ func (f *Fabric) syncPorts(ctx context.Context, groups []Group, ports []Port) er
 		return err
 	}
 	all := f.allPorts()
-	f.looked = false // should this fail
-	if err := firewall.Filter(ctx, s.ns, firewall.Change{Dispatch: f.chain("sg", ""), All: all, Fill: all, Fresh: true}); err != nil {
+	if err := f.change(ctx, s, firewall.Change{Dispatch: f.chain("sg", ""), All: all, Fill: all, Fresh: true}); err != nil {
 		return err
 	}
-	f.looked = len(all) > 0
 	names := map[string]bool{}
 	for id := range needed {
 		names[f.setName(id, false)], names[f.setName(id, true)] = true, true

@@ -47,7 +47,7 @@ func (h *host) guests(n int) []guest {
 				{Ingress: true, IPv6: true, First: -1, Last: -1, Group: "all"},
 			},
 		}
-		h.ok(h.fabric.SetPort(h.t.Context(), g.port))
+		h.ok(h.fabric.SetPorts(h.t.Context(), g.port))
 		h.ok(netbridge.New(netbridge.Options{HostNetNS: fdPath(h.ns)}).Set(h.t.Context(), netbridge.Plan{
 			Owner: id, NetNS: fdPath(g.ns), Interfaces: []netbridge.Interface{{
 				ID: id, HostName: g.port.Device, GuestName: "eth0", MAC: mac, MTU: 1500, Attachment: netbridge.AttachBridge, Bridge: lan,
@@ -73,17 +73,17 @@ func TestSecurityGroups(t *testing.T) {
 	h.ok(h.fabric.SetGroup(ctx, fabric.Group{ID: "all"}))
 	h.refused("a member no more", a.ns, b.ip+":80")
 	b.port.Rules = append(b.port.Rules, fabric.Rule{Ingress: true, Protocol: 6, First: 80, Last: 80, Remote: netip.MustParsePrefix("10.0.0.0/24")})
-	h.ok(h.fabric.SetPort(ctx, b.port))
+	h.ok(h.fabric.SetPorts(ctx, b.port))
 	h.seenAs("a rule", a.ns, b.ip+":80", a.ip)
 	h.refused("another port", a.ns, b.ip+":81")
 	a.port.Rules = nil
-	h.ok(h.fabric.SetPort(ctx, a.port))
+	h.ok(h.fabric.SetPorts(ctx, a.port))
 	h.refused("nothing may go out", a.ns, b.ip+":80")
 	a.port.Open = true
-	h.ok(h.fabric.SetPort(ctx, a.port))
+	h.ok(h.fabric.SetPorts(ctx, a.port))
 	h.seenAs("not filtered", a.ns, b.ip+":80", a.ip)
 	b.port.Down = true
-	h.ok(h.fabric.SetPort(ctx, b.port))
+	h.ok(h.fabric.SetPorts(ctx, b.port))
 	h.refused("switched off", a.ns, b.ip+":80")
 }
 
@@ -113,7 +113,7 @@ func TestAGuestCannotBeAnother(t *testing.T) {
 		t.Error("with another address it is heard")
 	}
 	a.port.Sources = append(a.port.Sources, fabric.Source{MAC: a.port.Sources[0].MAC, Address: netip.MustParsePrefix("10.0.0.99/32")})
-	h.ok(h.fabric.SetPort(t.Context(), a.port))
+	h.ok(h.fabric.SetPorts(t.Context(), a.port))
 	h.ok(from("10.0.0.99", long))
 	h.ok(c.Set(l.Index, link.Change{MAC: "fa:16:3e:66:66:66"}))
 	if from(a.ip, short) == nil {
@@ -147,12 +147,12 @@ func TestPortsAreSyncedAndRemoved(t *testing.T) {
 		"bad ports":    {ID: gs[0].port.ID, Device: "tap1", Rules: []fabric.Rule{{Protocol: 6, First: 80, Last: -1}}},
 		"wrong family": {ID: gs[0].port.ID, Device: "tap1", Rules: []fabric.Rule{{First: -1, Last: -1, Remote: netip.MustParsePrefix("fd00::/8")}}},
 	} {
-		if err := restarted.SetPort(t.Context(), p); !errors.Is(err, errdefs.ErrInvalid) {
+		if err := restarted.SetPorts(t.Context(), p); !errors.Is(err, errdefs.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	h.ok(restarted.SetPort(t.Context(), gs[1].port))
-	h.ok(restarted.SetPort(t.Context(), fabric.Port{ID: gs[0].port.ID, Absent: true}))
+	h.ok(restarted.SetPorts(t.Context(), gs[1].port))
+	h.ok(restarted.SetPorts(t.Context(), fabric.Port{ID: gs[0].port.ID, Absent: true}))
 	if now := h.filters(); strings.Contains(now, gs[0].port.ID[:11]) || !strings.Contains(now, gs[1].port.ID[:11]) {
 		t.Errorf("after one came and one went:\n%s", now)
 	}
@@ -198,8 +198,8 @@ func TestEveryRuleIsTaken(t *testing.T) {
 				fabric.Rule{IPv6: v6, Protocol: protocol, First: kind, Last: 255 - kind})
 		}
 	}
-	h.ok(h.fabric.SetPort(t.Context(), p))
-	h.ok(h.fabric.SetPort(t.Context(), p))
+	h.ok(h.fabric.SetPorts(t.Context(), p))
+	h.ok(h.fabric.SetPorts(t.Context(), p))
 }
 
 // filters is what the kernel filters by.

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/netbridge/netns"
@@ -73,8 +74,8 @@ type Change struct {
 	All, Fill, Added []Port
 	// Gone are ports that were among All and are no more.
 	Gone []Port
-	// Fresh asks for a look at what is there: at the first change of a process,
-	// and at the last one. Chains that Dispatch led to and none of All has are
+	// Fresh asks for a look at what is there, which takes far longer than a
+	// change: at the first one of a process, and to leave nothing. Chains that Dispatch led to and none of All has are
 	// removed then, and Dispatch itself if there is none.
 	Fresh bool
 }
@@ -83,11 +84,14 @@ type Change struct {
 // say. It needs br_netfilter (errdefs.ErrUnsupported without). Each of the three
 // kinds of packets (frames, IPv4, IPv6) changes at once.
 func Filter(ctx context.Context, ns *os.File, c Change) error {
+	gone := make([]string, 0, len(c.Gone))
+	for _, p := range c.Gone {
+		gone = append(gone, strings.TrimPrefix(p.ingress(), ingressPrefix))
+	}
+	nothing := false
+	// Frames first: a device whose addresses are not checked yet is not let
+	// through by rules that trust them.
 	err := netns.Do(ns, func() error {
-		gone := make([]string, 0, len(c.Gone))
-		for _, p := range c.Gone {
-			gone = append(gone, strings.TrimPrefix(p.ingress(), ingressPrefix))
-		}
 		goneFrames := gone
 		if c.Fresh {
 			if err := bridged(ctx); err != nil {
@@ -99,45 +103,44 @@ func Filter(ctx context.Context, ns *os.File, c Change) error {
 			}
 			// a change that was cut off has been made for frames and not for packets
 			framed, leftFrames := leftFrames(ctx, c.Dispatch, c.All)
-			if !there && !framed && len(c.All) == 0 {
+			if nothing = !there && !framed && len(c.All) == 0; nothing {
 				return nil
 			}
 			gone, goneFrames = left, leftFrames
 		}
-		return c.write(ctx, goneFrames, gone)
+		return c.writeFrames(ctx, goneFrames)
 	})
+	if err == nil && !nothing {
+		var versions errgroup.Group
+		for _, v6 := range []bool{false, true} {
+			versions.Go(func() error {
+				return netns.Do(ns, func() error { return c.writePackets(ctx, v6, gone) })
+			})
+		}
+		err = versions.Wait()
+	}
 	if err != nil {
 		return fmt.Errorf("filter of bridged devices: %w", err)
 	}
 	return nil
 }
 
-func (c Change) write(ctx context.Context, goneFrames, gone []string) error {
-	// Frames first: a device whose addresses are not checked yet is not let
-	// through by rules that trust them.
-	if err := restore(ctx, "ebtables-restore", c.frames(goneFrames)); err != nil {
+func (c Change) writeFrames(ctx context.Context, gone []string) error {
+	if err := restore(ctx, "ebtables-restore", c.frames(gone)); err != nil || !c.Fresh {
 		return err
 	}
-	if c.Fresh {
-		if err := hookFrames(ctx, c.Dispatch, len(c.All) > 0); err != nil {
-			return err
-		}
+	return hookFrames(ctx, c.Dispatch, len(c.All) > 0)
+}
+
+func (c Change) writePackets(ctx context.Context, v6 bool, gone []string) error {
+	program := "iptables-restore"
+	if v6 {
+		program = "ip6tables-restore"
 	}
-	for _, v6 := range []bool{false, true} {
-		program := "iptables-restore"
-		if v6 {
-			program = "ip6tables-restore"
-		}
-		if err := restore(ctx, program, c.packets(v6, gone), "--wait", "5"); err != nil {
-			return err
-		}
-		if c.Fresh {
-			if err := hookPackets(v6, c.Dispatch, len(c.All) > 0); err != nil {
-				return err
-			}
-		}
+	if err := restore(ctx, program, c.packets(v6, gone), "--wait", "5"); err != nil || !c.Fresh {
+		return err
 	}
-	return nil
+	return hookPackets(v6, c.Dispatch, len(c.All) > 0)
 }
 
 // hookPackets leads packets to dispatch, once, or removes it.

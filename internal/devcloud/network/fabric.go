@@ -25,10 +25,11 @@ type Fabric interface {
 	SetNetwork(ctx context.Context, plan NetworkPlan) error
 	// SetGroup says which addresses the rules that name a group mean.
 	SetGroup(ctx context.Context, plan GroupPlan) error
-	// SetPort says what may pass a device, before the device exists: when it
-	// returns, a device of that name is filtered from its first packet on. The
-	// device itself is made by the compute service.
-	SetPort(ctx context.Context, plan PortPlan) error
+	// SetPorts says what may pass devices, before the devices exist: when it
+	// returns, devices of those names are filtered from their first packet on.
+	// The devices themselves are made by the compute service. After an error of
+	// several plans each is sent by itself.
+	SetPorts(ctx context.Context, plans ...PortPlan) error
 	// SetRouter makes a router.
 	SetRouter(ctx context.Context, plan RouterPlan) error
 	// Watch tells of network devices of the host: first all that are up, at

@@ -180,59 +180,93 @@ func (r *realiser) round(ctx context.Context) bool {
 	})
 	r.mu.Unlock()
 	ok := true
-	for _, k := range todo {
-		// Not marked any more before it is read: a change meanwhile marks it again.
-		r.mu.Lock()
-		delete(r.dirty, k)
-		r.mu.Unlock()
-		err := r.one(ctx, k)
-		r.mu.Lock()
-		if err != nil {
-			r.dirty[k] = true
+	for len(todo) > 0 && ctx.Err() == nil {
+		n := 1
+		for n < len(todo) && todo[0].kind == kindPort && todo[n].kind == kindPort {
+			n++ // ports together cost little more than one
 		}
+		ok = r.some(ctx, todo[:n]) && ok
+		todo = todo[n:]
+	}
+	return ok && ctx.Err() == nil
+}
+
+// change is a plan to be sent.
+type change struct {
+	key
+	plan   any
+	absent bool
+	failed error
+}
+
+// some sends the plans of keys of one kind, and reports whether nothing failed.
+func (r *realiser) some(ctx context.Context, keys []key) bool {
+	// Not marked any more before it is read: a change meanwhile marks it again.
+	r.mu.Lock()
+	for _, k := range keys {
+		delete(r.dirty, k)
+	}
+	r.mu.Unlock()
+	changes := r.changed(keys)
+	r.sendAll(ctx, changes)
+	ok := true
+	for _, c := range changes {
+		if c.failed == nil {
+			r.note(ctx, c)
+			continue
+		}
+		ok = false
+		if ctx.Err() == nil {
+			r.log.Error().Err(c.failed).Str("kind", string(c.kind)).Str("id", c.id).Msg("a network of the host is not as it should be")
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range changes {
+		if c.failed != nil {
+			r.dirty[c.key] = true
+		}
+	}
+	for _, k := range keys {
 		for _, done := range r.waiting[k] {
 			close(done)
 		}
 		delete(r.waiting, k)
-		r.mu.Unlock()
-		if ctx.Err() != nil {
-			return false
-		}
-		if err != nil {
-			ok = false
-			r.log.Error().Err(err).Str("kind", string(k.kind)).Str("id", k.id).Msg("a network of the host is not as it should be")
-		}
 	}
 	return ok
 }
 
-// one sends one plan, unless it is what was sent before.
-func (r *realiser) one(ctx context.Context, k key) error {
-	var plan any
-	var absent bool
+// changed are the plans that are not what was sent before.
+func (r *realiser) changed(keys []key) (out []*change) {
 	_ = r.s.store.read(func(st *state) error { // returns nil
-		plan, absent = st.plan(k)
+		for _, k := range keys {
+			c := &change{key: k}
+			c.plan, c.absent = st.plan(k)
+			before, known := r.sent[k]
+			if known && reflect.DeepEqual(before, c.plan) || !known && c.absent {
+				continue
+			}
+			out = append(out, c)
+		}
 		return nil
 	})
-	before, known := r.sent[k]
-	if known && reflect.DeepEqual(before, plan) || !known && absent {
-		return nil
+	return out
+}
+
+// note remembers that a plan holds.
+func (r *realiser) note(ctx context.Context, c *change) {
+	if r.sent[c.key] = c.plan; c.absent {
+		delete(r.sent, c.key)
 	}
-	if err := r.send(ctx, plan); err != nil {
-		return err
+	if c.kind != kindPort {
+		return
 	}
-	if r.sent[k] = plan; absent {
-		delete(r.sent, k)
+	r.mu.Lock()
+	if r.ready[c.id] = true; c.absent {
+		delete(r.ready, c.id)
 	}
-	if k.kind == kindPort {
-		r.mu.Lock()
-		if r.ready[k.id] = true; absent {
-			delete(r.ready, k.id)
-		}
-		r.mu.Unlock()
-		r.settle(ctx, k.id)
-	}
-	return nil
+	r.mu.Unlock()
+	r.settle(ctx, c.id)
 }
 
 // plan makes the plan of a key.
@@ -252,6 +286,23 @@ func (st *state) plan(k key) (plan any, absent bool) {
 	return p, p.Absent
 }
 
+// sendAll sends changes of one kind: ports at once, and one by one when they are
+// refused, since what one makes impossible must not keep the others from being.
+func (r *realiser) sendAll(ctx context.Context, changes []*change) {
+	var ports []PortPlan
+	for _, c := range changes {
+		if p, ok := c.plan.(PortPlan); ok {
+			ports = append(ports, p)
+		}
+	}
+	if len(ports) > 1 && r.fabric != nil && r.fabric.SetPorts(ctx, ports...) == nil {
+		return
+	}
+	for _, c := range changes {
+		c.failed = r.send(ctx, c.plan)
+	}
+}
+
 func (r *realiser) send(ctx context.Context, plan any) error {
 	if r.fabric == nil {
 		return nil
@@ -262,7 +313,7 @@ func (r *realiser) send(ctx context.Context, plan any) error {
 	case GroupPlan:
 		return r.fabric.SetGroup(ctx, p)
 	case PortPlan:
-		return r.fabric.SetPort(ctx, p)
+		return r.fabric.SetPorts(ctx, p)
 	case RouterPlan:
 		return r.fabric.SetRouter(ctx, p)
 	}

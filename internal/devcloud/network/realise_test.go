@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -50,8 +51,12 @@ func (f *fabric) SetGroup(_ context.Context, p GroupPlan) error {
 	return f.set(key{kindGroup, p.ID}, p, p.Absent)
 }
 
-func (f *fabric) SetPort(_ context.Context, p PortPlan) error {
-	return f.set(key{kindPort, p.ID}, p, p.Absent)
+func (f *fabric) SetPorts(_ context.Context, plans ...PortPlan) error {
+	var errs []error
+	for _, p := range plans {
+		errs = append(errs, f.set(key{kindPort, p.ID}, p, p.Absent))
+	}
+	return errors.Join(errs...)
 }
 
 func (f *fabric) SetRouter(_ context.Context, p RouterPlan) error {
@@ -74,7 +79,7 @@ func (f *fabric) Sync(ctx context.Context, w World) error {
 		}
 	}
 	for _, p := range w.Ports {
-		if err := f.SetPort(ctx, p); err != nil {
+		if err := f.SetPorts(ctx, p); err != nil {
 			return err
 		}
 	}
