@@ -13,27 +13,32 @@ import (
 // watch waits for the process in the background, tidies up and tells.
 func (e *Engine) watch(id ContainerID, c *container) {
 	done := c.done
+	// What waits has a frame of its own: there are as many stacks as containers.
 	e.watching.Go(func() {
 		state, ok := e.awaitEnd(string(id), func(known bool) bool { return e.outlives(id, c, done, known) })
-		if !ok {
-			return
-		}
-		unlock, err := e.locks.Lock(e.life, id)
-		if err != nil {
-			return
-		}
-		if c.done == done && c.running {
-			if err := e.ended(e.life, c, state); err != nil {
-				e.opts.Log.Warn().Err(err).Str(logging.Container, string(id)).Msg("tidy up container")
-			}
-		}
-		event := Event{Kind: EventExit, Time: time.Now(), ID: id, Exit: c.exit, Asked: c.asked}
-		unlock()
-		select {
-		case e.events <- event:
-		case <-e.life.Done():
+		if ok {
+			e.noteEnd(id, c, done, state)
 		}
 	})
+}
+
+// noteEnd tidies up after a process that has ended, and tells.
+func (e *Engine) noteEnd(id ContainerID, c *container, done chan struct{}, state ExitState) {
+	unlock, err := e.locks.Lock(e.life, id)
+	if err != nil {
+		return
+	}
+	if c.done == done && c.running {
+		if err := e.ended(e.life, c, state); err != nil {
+			e.opts.Log.Warn().Err(err).Str(logging.Container, string(id)).Msg("tidy up container")
+		}
+	}
+	event := Event{Kind: EventExit, Time: time.Now(), ID: id, Exit: c.exit, Asked: c.asked}
+	unlock()
+	select {
+	case e.events <- event:
+	case <-e.life.Done():
+	}
 }
 
 // lookAgain is how long after a runner that cannot answer is asked again.

@@ -61,7 +61,7 @@ const (
 )
 
 // call makes one request, of the next keeper if this one cannot finish it.
-func (c *Client) call(ctx context.Context, req request, files []*os.File) (*response, error) {
+func (c *Client) call(ctx context.Context, req *request, files []*os.File) (*response, error) {
 	return c.retry(ctx, func() (*response, error) { return c.once(ctx, req, files) })
 }
 
@@ -96,7 +96,7 @@ func (c *Client) retry(ctx context.Context, try func() (*response, error)) (*res
 }
 
 // once makes one request of one keeper.
-func (c *Client) once(ctx context.Context, req request, files []*os.File) (*response, error) {
+func (c *Client) once(ctx context.Context, req *request, files []*os.File) (*response, error) {
 	res, conn, err := c.open(ctx, req, files)
 	if conn != nil {
 		_ = conn.Close()
@@ -107,17 +107,17 @@ func (c *Client) once(ctx context.Context, req request, files []*os.File) (*resp
 // open makes one request and leaves the connection open if it has succeeded.
 // On cancellation it tells the keeper and takes its answer, so that the outcome
 // of a start is always known.
-func (c *Client) open(ctx context.Context, req request, files []*os.File) (_ *response, _ *net.UnixConn, err error) {
+func (c *Client) open(ctx context.Context, req *request, files []*os.File) (_ *response, _ *net.UnixConn, err error) {
 	req.Version = Version
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)
 	}
-	conn, err := c.connect()
-	if err != nil && req.Op == opStart && c.ensure != nil && !guarded(c.socket) {
-		if err := c.restart(ctx); err != nil {
-			return nil, nil, err
-		}
-		conn, err = c.connect()
+	var conn *net.UnixConn
+	begin := func() { conn, err = c.begin(ctx, req, files) }
+	if req.Op == opWait {
+		aside(begin)
+	} else {
+		begin()
 	}
 	if err != nil {
 		return nil, nil, err
@@ -134,11 +134,13 @@ func (c *Client) open(ctx context.Context, req request, files []*os.File) (_ *re
 			_ = send(conn, request{Version: Version, Op: opCancel}, nil)
 		}
 	}
-	if err := send(conn, req, files); err != nil {
-		return nil, nil, c.broken(ctx, err)
-	}
 	stop := context.AfterFunc(ctx, onCancel)
 	defer stop()
+	if req.Op == opWait {
+		if err := awaitMessage(conn); err != nil {
+			return nil, nil, c.broken(ctx, err)
+		}
+	}
 	var res response
 	if _, err := receive(conn, &res); err != nil {
 		err = c.broken(ctx, err)
@@ -154,6 +156,25 @@ func (c *Client) open(ctx context.Context, req request, files []*os.File) (_ *re
 		return nil, nil, fromWire(res.Error)
 	}
 	return &res, conn, nil
+}
+
+// begin sends a request, by a connection of its own.
+func (c *Client) begin(ctx context.Context, req *request, files []*os.File) (*net.UnixConn, error) {
+	conn, err := c.connect()
+	if err != nil && req.Op == opStart && c.ensure != nil && !guarded(c.socket) {
+		if err := c.restart(ctx); err != nil {
+			return nil, err
+		}
+		conn, err = c.connect()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := send(conn, req, files); err != nil {
+		_ = conn.Close()
+		return nil, c.broken(ctx, err)
+	}
+	return conn, nil
 }
 
 // cutStart is the error of a start whose keeper has ended before it answered.
@@ -236,13 +257,13 @@ func (c *Client) broken(ctx context.Context, err error) error {
 // Hello asks the keeper who it is. errdefs.ErrUnsupported when it speaks another
 // version of the protocol.
 func (c *Client) Hello(ctx context.Context) (Hello, error) {
-	res, err := c.call(ctx, request{Op: opHello}, nil)
+	res, err := c.call(ctx, &request{Op: opHello}, nil)
 	return hello(res, err)
 }
 
 // helloOnce does not wait for a keeper that is being restarted.
 func (c *Client) helloOnce(ctx context.Context) (Hello, error) {
-	res, err := c.once(ctx, request{Op: opHello}, nil)
+	res, err := c.once(ctx, &request{Op: opHello}, nil)
 	return hello(res, err)
 }
 
@@ -263,7 +284,7 @@ func hello(res *response, err error) (Hello, error) {
 func (c *Client) Start(ctx context.Context, id string, spec process.Spec) (process.Process, error) {
 	files := spec.TakeFiles()
 	before := bootTicks()
-	res, err := c.call(ctx, request{Op: opStart, ID: id, Spec: &spec}, files)
+	res, err := c.call(ctx, &request{Op: opStart, ID: id, Spec: &spec}, files)
 	var cut *cutStart
 	if errors.As(err, &cut) && ctx.Err() == nil {
 		// The keeper had started it if the next one knows it, and then it is
@@ -301,7 +322,7 @@ func wrap(op, id string, err error) error {
 
 // Signal implements process.Runner.
 func (c *Client) Signal(ctx context.Context, id string, sig int) error {
-	if _, err := c.call(ctx, request{Op: opSignal, ID: id, Signal: sig}, nil); err != nil {
+	if _, err := c.call(ctx, &request{Op: opSignal, ID: id, Signal: sig}, nil); err != nil {
 		return wrap("signal", id, err)
 	}
 	return nil
@@ -309,7 +330,7 @@ func (c *Client) Signal(ctx context.Context, id string, sig int) error {
 
 // Status implements process.Runner.
 func (c *Client) Status(ctx context.Context, id string) (process.Status, error) {
-	res, err := c.call(ctx, request{Op: opStatus, ID: id}, nil)
+	res, err := c.call(ctx, &request{Op: opStatus, ID: id}, nil)
 	if err != nil {
 		return process.Status{}, wrap("look at", id, err)
 	}
@@ -321,7 +342,7 @@ func (c *Client) Status(ctx context.Context, id string) (process.Status, error) 
 
 // List implements process.Runner.
 func (c *Client) List(ctx context.Context) ([]process.Status, error) {
-	res, err := c.call(ctx, request{Op: opList}, nil)
+	res, err := c.call(ctx, &request{Op: opList}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
@@ -330,7 +351,7 @@ func (c *Client) List(ctx context.Context) ([]process.Status, error) {
 
 // Wait implements process.Runner.
 func (c *Client) Wait(ctx context.Context, id string) (process.Exit, error) {
-	res, err := c.call(ctx, request{Op: opWait, ID: id}, nil)
+	res, err := c.call(ctx, &request{Op: opWait, ID: id}, nil)
 	if err != nil {
 		return process.Exit{}, wrap("wait for", id, err)
 	}
@@ -342,7 +363,7 @@ func (c *Client) Wait(ctx context.Context, id string) (process.Exit, error) {
 
 // Forget implements process.Runner.
 func (c *Client) Forget(ctx context.Context, id string) error {
-	if _, err := c.call(ctx, request{Op: opForget, ID: id}, nil); err != nil {
+	if _, err := c.call(ctx, &request{Op: opForget, ID: id}, nil); err != nil {
 		return wrap("forget", id, err)
 	}
 	return nil

@@ -75,7 +75,7 @@ type remoteConsole struct {
 func (c *Client) Attach(ctx context.Context, id string) (io.ReadWriteCloser, error) {
 	var conn *net.UnixConn
 	_, err := c.retry(ctx, func() (res *response, err error) {
-		res, conn, err = c.open(ctx, request{Op: opConsole, ID: id}, nil)
+		res, conn, err = c.open(ctx, &request{Op: opConsole, ID: id}, nil)
 		return res, err
 	})
 	if err != nil {
@@ -86,7 +86,7 @@ func (c *Client) Attach(ctx context.Context, id string) (io.ReadWriteCloser, err
 
 // Resize implements process.Runner.
 func (c *Client) Resize(ctx context.Context, id string, rows, cols uint16) error {
-	if _, err := c.call(ctx, request{Op: opResize, ID: id, Rows: rows, Columns: cols}, nil); err != nil {
+	if _, err := c.call(ctx, &request{Op: opResize, ID: id, Rows: rows, Columns: cols}, nil); err != nil {
 		return wrap("resize terminal of", id, err)
 	}
 	return nil

@@ -90,7 +90,7 @@ func (c *Client) Replace(ctx context.Context, command, env []string) error {
 		fmt.Errorf("no answer after %s: %w", startLimit, errdefs.ErrUnavailable))
 	defer cancel()
 	old, _ := c.helloOnce(ctx) // of another version: nothing
-	if _, err := c.call(ctx, request{Op: opReplace, Command: command, Env: env}, nil); err != nil {
+	if _, err := c.call(ctx, &request{Op: opReplace, Command: command, Env: env}, nil); err != nil {
 		return fmt.Errorf("replace keeper: %w", err)
 	}
 	tick := time.NewTicker(pollInterval)

@@ -198,7 +198,9 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 		return
 	}
 	var req request
-	files, err := receive(conn, &req)
+	var files []*os.File
+	var err error
+	aside(func() { files, err = receive(conn, &req) })
 	if err != nil {
 		if s.leaving.Err() == nil {
 			_ = send(conn, response{Error: toWire(err)}, nil)
@@ -257,10 +259,18 @@ func checkPeer(conn *net.UnixConn) error {
 // watchCancel ends when the connection does. A client that is killed cancels
 // its wait, but never a start.
 func watchCancel(conn *net.UnixConn, op string, cancel func()) {
+	err := awaitMessage(conn)
+	if op == opWait {
+		cancel()
+		return
+	}
+	if err != nil {
+		return
+	}
 	var req request
 	files, err := receive(conn, &req)
 	linux.CloseAll(files)
-	if op == opWait || err == nil && req.Op == opCancel {
+	if err == nil && req.Op == opCancel {
 		cancel()
 	}
 }

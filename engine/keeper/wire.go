@@ -185,6 +185,34 @@ func send(c *net.UnixConn, v any, files []*os.File) error {
 	return err
 }
 
+// aside runs f on a stack of its own. A stack that has grown is not given back
+// while its goroutine waits: who is to wait for long does what comes before here.
+func aside(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
+}
+
+// awaitMessage returns when there is something to read, the end or a failure
+// included, or the deadline is over. It is for messages that may be days away:
+// a goroutine that waits here keeps no buffers and a small stack.
+func awaitMessage(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		_, err := linux.RetryEINTR(func() (int, error) {
+			n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			return n, err
+		})
+		return !errors.Is(err, unix.EAGAIN)
+	})
+}
+
 // receive reads one message into v; io.EOF if the peer has closed before it.
 // The caller closes the files.
 func receive(c *net.UnixConn, v any) ([]*os.File, error) {
