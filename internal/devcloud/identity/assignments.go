@@ -36,11 +36,19 @@ const (
 	SELECT user_id, NULL AS group_id, project_id, role_id, through, prior FROM held`
 )
 
+// below are the projects of the tree under a project or domain.
+const below = `WITH RECURSIVE tree (id) AS (
+	SELECT id FROM projects WHERE parent_id = ?4 UNION SELECT p.id FROM projects p JOIN tree ON p.parent_id = tree.id) SELECT id FROM tree`
+
 func (s *Service) listAssignments(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
-	if !who.reads() {
-		return nil, denied("identity:list_role_assignments")
-	}
 	q := r.Params()
+	action := "identity:list_role_assignments"
+	if flag(q, "include_subtree") {
+		action += "_for_tree"
+	}
+	if !who.reads() {
+		return nil, denied(action)
+	}
 	effective := flag(q, "effective")
 	if err := checkAssignmentQuery(q, effective); err != nil {
 		return nil, err
@@ -83,6 +91,8 @@ func checkAssignmentQuery(q url.Values, effective bool) error {
 		return invalid("Specify a domain or project, not both")
 	case targets > 1:
 		return invalid("Specify system or domain, not both")
+	case flag(q, "include_subtree") && q.Get("scope.project.id") == "":
+		return invalid("scope.project.id must be specified if include_subtree is also specified")
 	case user && group:
 		return invalid("Specify a user or group, not both")
 	case effective && group:
@@ -99,11 +109,11 @@ func queryAssignments(ctx context.Context, tx *sql.Tx, source string, q url.Valu
 		LEFT JOIN projects ad ON ad.id = ifnull(u.domain_id, g.domain_id)
 		LEFT JOIN projects p ON p.id = a.project_id LEFT JOIN projects pd ON pd.id = p.domain_id
 		WHERE ifnull(?1, a.user_id) IS a.user_id AND ifnull(?2, a.group_id) IS a.group_id AND ifnull(?3, a.role_id) = a.role_id
-			AND ifnull(?4, a.project_id) IS a.project_id AND (?5 IS NULL OR a.project_id = ?5 AND p.is_domain) AND (?6 IS NULL OR a.project_id IS NULL)
+			AND (ifnull(?4, a.project_id) IS a.project_id OR ?7 AND a.project_id IN (`+below+`)) AND (?5 IS NULL OR a.project_id = ?5 AND p.is_domain) AND (?6 IS NULL OR a.project_id IS NULL)
 			AND (?4 IS NULL OR NOT p.is_domain)
 		ORDER BY a.user_id, a.group_id, a.project_id, a.role_id`,
 		null(q.Get("user.id")), null(q.Get("group.id")), null(q.Get("role.id")),
-		null(q.Get("scope.project.id")), null(q.Get("scope.domain.id")), null(q.Get("scope.system")))
+		null(q.Get("scope.project.id")), null(q.Get("scope.domain.id")), null(q.Get("scope.system")), flag(q, "include_subtree"))
 	if err != nil {
 		return nil, err
 	}

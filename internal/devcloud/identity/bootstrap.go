@@ -24,8 +24,10 @@ type BootstrapRequest struct {
 // BootstrapUser is a user of the default domain.
 type BootstrapUser struct {
 	Name, Password string
-	// Generated says that nobody can guess the password (128 random bits or
-	// more). It is then hashed quickly, and is this one after each Bootstrap;
+	// Random says that nobody can guess the password (128 random bits or more).
+	// It is then hashed quickly.
+	Random bool
+	// Generated is Random, and the password is this one after each Bootstrap;
 	// otherwise only a new user gets it, so that a change by its user stays.
 	Generated bool
 	// Project is its default project, by name, or empty.
@@ -96,11 +98,13 @@ func (s *Service) bootstrapHashes(ctx context.Context, list []BootstrapUser) ([]
 			continue
 		}
 		wg.Go(func() {
-			if same, err := s.secrets.matches(ctx, stored, u.Password); stored != "" && (err != nil || same) {
-				errs[i] = err
-				return
+			if stored != "" { // else the comparison would take as long as that of a guess
+				if same, err := s.secrets.matches(ctx, stored, u.Password); err != nil || same {
+					errs[i] = err
+					return
+				}
 			}
-			hashes[i], errs[i] = s.secrets.hash(ctx, u.Password, u.Generated)
+			hashes[i], errs[i] = s.secrets.hash(ctx, u.Password, u.Random || u.Generated)
 		})
 	}
 	wg.Wait()

@@ -47,7 +47,7 @@ func (c *credential) view(r *rest.Request) record {
 		v["description"] = c.description.String
 	}
 	if c.expires.Valid {
-		v["expires_at"] = time.Unix(c.expires.Int64, 0).UTC().Format("2006-01-02T15:04:05.000000")
+		v["expires_at"] = time.UnixMicro(c.expires.Int64).UTC().Format("2006-01-02T15:04:05.000000")
 	}
 	if c.unrestricted.Valid {
 		v["unrestricted"] = c.unrestricted.Bool
@@ -237,7 +237,7 @@ func (s *Service) newCredential(said record, who *session) (*credential, error) 
 	if !end.After(s.o.Now()) {
 		return nil, invalid("The 'expires_at' must not be before now. %s", malformed)
 	}
-	c.expires = sql.NullInt64{Int64: end.Unix(), Valid: true}
+	c.expires = sql.NullInt64{Int64: end.UnixMicro(), Valid: true}
 	return c, nil
 }
 

@@ -176,9 +176,12 @@ func TestApplicationCredentials(t *testing.T) {
 	c := newCloud(t)
 	demo := c.demo()
 	path := "/v3/users/" + c.ids.Users["demo"] + "/application_credentials"
-	a := c.want(201, demo, "POST", path, `{"application_credential":{"name":"ci","roles":[{"name":"reader"}],"expires_at":"2026-01-02T03:34:05"}}`)
+	a := c.want(201, demo, "POST", path, `{"application_credential":{"name":"ci","roles":[{"name":"reader"}],"expires_at":"2026-01-02T03:34:05.386"}}`)
 	id, _ := a.at("application_credential", "id").(string)
 	secret, _ := a.at("application_credential", "secret").(string)
+	if end := a.at("application_credential", "expires_at"); end != "2026-01-02T03:34:05.386000" {
+		t.Errorf("ends at %v", end)
+	}
 	if strings.Contains(c.dump("application_credentials"), secret) || strings.Contains(c.want(200, demo, "GET", path+"/"+id, "").raw, "secret") {
 		t.Error("the secret is told")
 	}
@@ -256,7 +259,40 @@ func TestTags(t *testing.T) {
 	if a := c.want(200, admin, "GET", path, ""); a.at("tags", 0) != "y" {
 		t.Errorf("%s", a.raw)
 	}
+	c.want(200, admin, "PUT", path, `{"tags":["x","y"]}`)
+	for query, want := range map[string]int{
+		"tags=x": 1, "tags=x,y": 1, "tags=x,z": 0, "tags-any=x,z": 1, "tags-any=z": 0, "not-tags=x,y": 2, "not-tags=x,z": 3,
+		"not-tags-any=y,z": 2, "not-tags-any=z": 3, "tags=x&not-tags-any=y": 0,
+	} {
+		if l, _ := c.want(200, admin, "GET", "/v3/projects?"+query, "").at("projects").([]any); len(l) != want {
+			t.Errorf("%s: %d, want %d", query, len(l), want)
+		}
+	}
 	c.want(204, admin, "DELETE", path, "")
+}
+
+func TestAssignmentsOfATree(t *testing.T) {
+	c := newCloud(t)
+	admin, user := c.admin(), c.ids.Users["reader"]
+	parent := c.ids.Projects["demo"]
+	child, _ := c.want(201, admin, "POST", "/v3/projects", `{"project":{"name":"child","parent_id":"`+parent+`"}}`).at("project", "id").(string)
+	role, _ := c.want(201, admin, "POST", "/v3/roles", `{"role":{"name":"own","domain_id":"default"}}`).at("role", "id").(string)
+	at := "/v3/projects/" + child + "/users/" + user + "/roles"
+	c.want(204, admin, "PUT", at+"/"+role, "")
+	if a := c.want(200, admin, "GET", at, ""); a.at("roles", 0, "id") != role {
+		t.Errorf("a role of a domain is not in the list: %s", a.raw)
+	}
+	for query, want := range map[string]int{
+		"scope.project.id=" + parent: 0, "include_subtree&scope.project.id=" + parent: 1, "include_subtree=1&include_names&scope.project.id=default": 1,
+		"include_subtree=0&scope.project.id=" + parent: 0, "include_subtree&scope.project.id=" + child: 1, "include_subtree&scope.project.id=" + c.ids.Projects["admin"]: 0,
+	} {
+		a := c.want(200, admin, "GET", "/v3/role_assignments?user.id="+user+"&role.id="+role+"&"+query, "")
+		if l, _ := a.at("role_assignments").([]any); len(l) != want {
+			t.Errorf("%s: %s", query, a.raw)
+		}
+	}
+	c.want(400, admin, "GET", "/v3/role_assignments?include_subtree", "")
+	c.want(403, c.demo(), "GET", "/v3/role_assignments?include_subtree&scope.project.id="+parent, "")
 }
 
 // FuzzAPI throws requests at everything: never a 5xx (but 501), never a panic.

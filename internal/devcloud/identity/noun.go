@@ -47,8 +47,10 @@ type noun struct {
 	also      map[string]rule // for attributes without a column
 	required  []string
 	filters   []string
-	// unasked are filters of lists that do not name them.
+	// unasked are filters of lists of all that do not name them.
 	unasked url.Values
+	// pass is a filter of its own.
+	pass func(rec record, query url.Values) bool
 	// known ones are no secret: 404 comes before 403.
 	known bool
 	// may allows what the default policies (see session.reads) do not.

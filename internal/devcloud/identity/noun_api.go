@@ -223,9 +223,9 @@ func (s *Service) list(ctx context.Context, r *rest.Request, n *noun, condition 
 	if err != nil {
 		return nil, err
 	}
-	query := maps.Clone(n.unasked)
-	if query == nil {
-		query = url.Values{}
+	query := url.Values{}
+	if condition == "" {
+		maps.Copy(query, n.unasked)
 	}
 	maps.Copy(query, r.Params())
 	shown := make([]record, 0, len(all))
@@ -282,7 +282,7 @@ func (n *noun) wanted(rec record, query url.Values) bool {
 			}
 		}
 	}
-	return true
+	return n.pass == nil || n.pass(rec, query)
 }
 
 // truth reads a flag of a query: there without a value is yes.

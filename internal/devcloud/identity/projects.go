@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -30,6 +31,7 @@ var projects = &noun{
 	required: []string{"name"},
 	filters:  []string{"name", "domain_id", "enabled", "parent_id", "is_domain"},
 	unasked:  url.Values{"is_domain": {"false"}},
+	pass:     tagged,
 	may: func(who *session, verb, id string) bool {
 		return verb == "get" && id == who.ProjectID
 	},
@@ -160,6 +162,23 @@ func (s *Service) projectRoutes() {
 	s.handle("GET /v3/projects/{id}/tags/{tag}", s.getTag)
 	s.handle("PUT /v3/projects/{id}/tags/{tag}", s.putTag)
 	s.handle("DELETE /v3/projects/{id}/tags/{tag}", s.deleteTag)
+}
+
+// tagged are the four filters by tags of a list of projects.
+func tagged(project record, query url.Values) bool {
+	tags, _ := project["tags"].([]any)
+	has := func(tag string) bool { return slices.Contains(tags, any(tag)) }
+	for name, want := range map[string]func(asked []string) bool{
+		"tags":         func(asked []string) bool { return !slices.ContainsFunc(asked, func(t string) bool { return !has(t) }) },
+		"tags-any":     func(asked []string) bool { return slices.ContainsFunc(asked, has) },
+		"not-tags":     func(asked []string) bool { return slices.ContainsFunc(asked, func(t string) bool { return !has(t) }) },
+		"not-tags-any": func(asked []string) bool { return !slices.ContainsFunc(asked, has) },
+	} {
+		if query.Has(name) && !want(strings.Split(query.Get(name), ",")) {
+			return false
+		}
+	}
+	return true
 }
 
 // tagsOf reads the tags of a project that the caller may see.

@@ -158,11 +158,11 @@ func (s *Service) proveCredential(ctx context.Context, a *authRequest, p *proof,
 	if err != nil {
 		return "", err
 	}
-	if !ok || id == "" || expires.Valid && expires.Int64 <= now.Unix() {
+	if !ok || id == "" || expires.Valid && expires.Int64 <= now.UnixMicro() {
 		return "", unauthorized(errors.New("wrong or expired application credential"))
 	}
 	p.credential = id
-	if end := time.Unix(expires.Int64, 0).UTC(); expires.Valid && end.Before(p.expires) {
+	if end := time.UnixMicro(expires.Int64).UTC().Truncate(time.Second); expires.Valid && end.Before(p.expires) {
 		p.expires = end
 	}
 	return user, nil

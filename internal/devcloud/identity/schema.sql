@@ -76,7 +76,7 @@ CREATE TABLE application_credentials (
     project_id TEXT NOT NULL REFERENCES projects (id) ON DELETE CASCADE,
     description TEXT,
     secret TEXT NOT NULL,
-    expires_at INTEGER,
+    expires_at INTEGER, -- microseconds; null is never
     unrestricted INTEGER,
     UNIQUE (user_id, name)
 ) STRICT;

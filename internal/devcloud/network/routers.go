@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -302,6 +303,9 @@ func (st *state) setGateway(c *rest.Caller, old *router, v values, host string) 
 	}
 	ask := values{}
 	if ips, ok := info["external_fixed_ips"].([]any); ok && len(ips) > 0 {
+		if has && sameOutside(now, ips) {
+			return &one, nil
+		}
 		ask["fixed_ips"] = ips
 	}
 	if has {
@@ -325,6 +329,27 @@ func (st *state) setGateway(c *rest.Caller, old *router, v values, host string) 
 	st.bumped(&one.base)
 	st.routers.put(&one)
 	return &one, nil
+}
+
+// sameOutside reports whether addresses that are asked for change nothing of a
+// gateway: they name its subnets and its addresses, all of them and no other. One
+// of a subnet that it has, without an address, is no second one, as in Neutron.
+func sameOutside(gateway *port, asked []any) bool {
+	type set = map[string]bool
+	subnets, addresses, askedSubnets, askedAddresses := set{}, set{}, set{}, set{}
+	for _, ip := range gateway.IPs {
+		subnets[ip.Subnet], addresses[ip.Address.String()] = true, true
+	}
+	for _, v := range asked {
+		ip, _ := v.(map[string]any)
+		if s, ok := ip["subnet_id"].(string); ok {
+			askedSubnets[s] = true
+		}
+		if a, ok := ip["ip_address"].(string); ok {
+			askedAddresses[a] = true
+		}
+	}
+	return maps.Equal(subnets, askedSubnets) && maps.Equal(addresses, askedAddresses)
 }
 
 // badRouter is BadRequest of a router.

@@ -54,6 +54,32 @@ func TestRouter(t *testing.T) {
 	}
 }
 
+// TestGatewayAddresses: an entry without an address on a subnet that the gateway
+// has is no second address, unless another has been named.
+func TestGatewayAddresses(t *testing.T) {
+	c := newCloud(t, nil)
+	_, _, ext, router := c.routed()
+	set := func(addresses string) []any {
+		t.Helper()
+		r := c.must("admin", "PUT", "/v2.0/routers/"+router, fmt.Sprintf(`{"router": {"external_gateway_info": {"network_id": %q, "external_fixed_ips": [%s]}}}`, ext, addresses))
+		info, _ := r["external_gateway_info"].(map[string]any)
+		all, _ := info["external_fixed_ips"].([]any)
+		return all
+	}
+	first := set("")
+	if len(first) != 1 {
+		t.Fatalf("gateway %v", first)
+	}
+	own, _ := first[0].(map[string]any)
+	both := fmt.Sprintf(`{"subnet_id": %q, "ip_address": %q}, {"subnet_id": %[1]q}`, own["subnet_id"], own["ip_address"])
+	if again := set(both); fmt.Sprint(again) != fmt.Sprint(first) {
+		t.Errorf("%v became %v", first, again)
+	}
+	if two := set(fmt.Sprintf(`{"subnet_id": %q}, {"subnet_id": %[1]q}`, own["subnet_id"])); len(two) != 2 {
+		t.Errorf("%v became %v", first, two)
+	}
+}
+
 func TestFloatingIP(t *testing.T) {
 	c := newCloud(t, nil)
 	net, sub, ext, router := c.routed()
