@@ -122,8 +122,8 @@ func (c *Cloud) openIdentity(ctx context.Context) (err error) {
 	b := identity.BootstrapRequest{
 		Region: Region, Projects: []string{"admin", "demo", "service"},
 		Users: []identity.BootstrapUser{
-			{Name: "admin", Password: c.passwords.Admin, Project: "admin", Roles: map[string][]string{"admin": {"admin"}, "": {"admin"}}},
-			{Name: "demo", Password: c.passwords.Demo, Project: "demo", Roles: map[string][]string{"demo": {"member"}}},
+			{Name: "admin", Password: c.passwords.Admin, Random: true, Project: "admin", Roles: map[string][]string{"admin": {"admin"}, "": {"admin"}}},
+			{Name: "demo", Password: c.passwords.Demo, Random: true, Project: "demo", Roles: map[string][]string{"demo": {"member"}}},
 		},
 	}
 	for _, name := range []string{"nova", "neutron", "glance", "placement"} {

@@ -20,6 +20,9 @@ const (
 	retryFirst = 100 * time.Millisecond
 	retryMost  = 10 * time.Second
 	awaitMost  = 5 * time.Second
+	// buryAfter is how long filters of ports that are gone may stay: their
+	// removal is slow, and who waits for a new port is not to wait for it.
+	buryAfter = time.Second
 )
 
 // realiser sends plans that changed to the fabric, and keeps the status of ports
@@ -36,13 +39,18 @@ type realiser struct {
 	dirty   map[key]bool
 	waiting map[key][]chan struct{}
 	devices map[string]bool // that are up; nil until they are known
-	sent    map[key]any     // used by run alone
+
+	// used by run alone
+	sent map[key]any
+	gone map[key]bool // ports whose filters are to be removed when bury says so
+	bury *time.Timer
 }
 
 func newRealiser(s *Service, f Fabric, log zerolog.Logger) *realiser {
 	return &realiser{
 		s: s, fabric: f, log: log, wake: make(chan struct{}, 1),
 		dirty: map[key]bool{}, waiting: map[key][]chan struct{}{}, ready: map[string]bool{}, sent: map[key]any{},
+		gone: map[key]bool{}, bury: time.NewTimer(buryAfter),
 	}
 }
 
@@ -91,13 +99,20 @@ func (r *realiser) run(ctx context.Context) error {
 	r.sync(ctx)
 	retry := time.NewTimer(0)
 	defer retry.Stop()
+	defer r.bury.Stop()
 	wait := retryFirst
 	for {
 		select {
 		case <-ctx.Done():
+			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), awaitMost)
+			defer cancel()
+			r.buryAll(late)
 			return ctx.Err()
 		case <-r.wake:
 		case <-retry.C:
+		case <-r.bury.C:
+			r.buryAll(ctx)
+			continue
 		}
 		if r.round(ctx) {
 			wait = retryFirst
@@ -185,7 +200,7 @@ func (r *realiser) round(ctx context.Context) bool {
 		for n < len(todo) && todo[0].kind == kindPort && todo[n].kind == kindPort {
 			n++ // ports together cost little more than one
 		}
-		ok = r.some(ctx, todo[:n]) && ok
+		ok = r.some(ctx, todo[:n], false) && ok
 		todo = todo[n:]
 	}
 	return ok && ctx.Err() == nil
@@ -200,14 +215,25 @@ type change struct {
 }
 
 // some sends the plans of keys of one kind, and reports whether nothing failed.
-func (r *realiser) some(ctx context.Context, keys []key) bool {
+// Unless it is to be now, what only removes the filter of a port is for bury.
+func (r *realiser) some(ctx context.Context, keys []key, now bool) bool {
 	// Not marked any more before it is read: a change meanwhile marks it again.
 	r.mu.Lock()
 	for _, k := range keys {
 		delete(r.dirty, k)
 	}
 	r.mu.Unlock()
-	changes := r.changed(keys)
+	var changes []*change
+	for _, c := range r.changed(keys) {
+		if !now && r.later(c) {
+			r.settle(ctx, c.id)
+			continue
+		}
+		changes = append(changes, c)
+	}
+	if slices.ContainsFunc(changes, func(c *change) bool { return c.kind == kindGroup && c.absent }) {
+		r.buryAll(ctx) // a group that is not used any more goes altogether
+	}
 	r.sendAll(ctx, changes)
 	ok := true
 	for _, c := range changes {
@@ -223,7 +249,7 @@ func (r *realiser) some(ctx context.Context, keys []key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range changes {
-		if c.failed != nil {
+		if c.failed != nil && !r.later(c) {
 			r.dirty[c.key] = true
 		}
 	}
@@ -234,6 +260,26 @@ func (r *realiser) some(ctx context.Context, keys []key) bool {
 		delete(r.waiting, k)
 	}
 	return ok
+}
+
+// later keeps the removal of a port's filter for buryAll, and reports whether it
+// did.
+func (r *realiser) later(c *change) bool {
+	if c.kind != kindPort || !c.absent {
+		return false
+	}
+	if len(r.gone) == 0 {
+		r.bury.Reset(buryAfter)
+	}
+	r.gone[c.key] = true
+	return true
+}
+
+// buryAll removes filters of ports that are gone, all at once.
+func (r *realiser) buryAll(ctx context.Context) {
+	keys := slices.Collect(maps.Keys(r.gone))
+	clear(r.gone)
+	r.some(ctx, keys, true)
 }
 
 // changed are the plans that are not what was sent before.
