@@ -84,16 +84,21 @@ func Cloud(ctx context.Context, o CloudOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	c, err := devcloud.Open(ctx, devcloud.Options{
+	var c *devcloud.Cloud // it has networks only once it runs
+	nets := cloudFabric(o.State, func(router string, w http.ResponseWriter, r *http.Request) { c.ServeMetadata(router, w, r) })
+	c, err = devcloud.Open(ctx, devcloud.Options{
 		State: o.State, URL: url, Host: host, Busybox: busybox(log),
-		Fabric:    hostFabric{cloudFabric(o.State)},
+		Fabric:    hostFabric{nets},
 		Transport: inproc.New(broker), Log: log,
 	})
 	if err != nil {
 		return fmt.Errorf("open the cloud: %w", err)
 	}
 	run := &embedded{o: o, cloud: c, broker: broker, url: url, host: host, listening: make(chan struct{}), log: log}
-	return errors.Join(run.serve(ctx, listener), c.Close())
+	err = run.serve(ctx, listener)
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	return errors.Join(err, nets.Close(ending), c.Close())
 }
 
 // embedded is one run of Cloud.
@@ -264,8 +269,9 @@ func lockState(dir string) (done func(), err error) {
 // runDir is where a cloud has what does not outlive a boot.
 const runDir = "/run/gantry"
 
-func cloudFabric(state string) *fabric.Fabric {
-	return fabric.New(fabric.Options{Cloud: cloudName(state), Dir: filepath.Join(runDir, cloudName(state))})
+// cloudFabric is the networks of a cloud, with who answers for metadata there.
+func cloudFabric(state string, metadata func(router string, w http.ResponseWriter, r *http.Request)) *fabric.Fabric {
+	return fabric.New(fabric.Options{Cloud: cloudName(state), Dir: filepath.Join(runDir, cloudName(state)), Metadata: metadata})
 }
 
 // cloudName is what tells a cloud's groups, bridges and rules from those of

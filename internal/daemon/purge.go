@@ -44,7 +44,7 @@ func PurgeCloud(ctx context.Context, state string, log zerolog.Logger) error {
 	if err := purgeInstances(ctx, cfg, log); err != nil {
 		return fmt.Errorf("purge %s: %w", state, err)
 	}
-	if err := cloudFabric(state).Sync(ctx, fabric.World{}); err != nil {
+	if err := cloudFabric(state, nil).Sync(ctx, fabric.World{}); err != nil {
 		return fmt.Errorf("purge %s: %w", state, err)
 	}
 	errs := []error{endKeeper(cfg.Gantry.StorePath)}

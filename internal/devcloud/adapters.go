@@ -165,6 +165,27 @@ func (n networks) ReleasePorts(ctx context.Context, server string) error {
 	return errors.Join(errs...)
 }
 
+// GroupNames implements metadata.Groups.
+func (n networks) GroupNames(ctx context.Context, instance string) ([]string, error) {
+	token, err := n.service(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found, err := n.Ports(ctx, &rest.Caller{Token: token}, compute.PortQuery{Servers: []string{instance}})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, p := range found {
+		for _, g := range p.Groups {
+			if !slices.Contains(names, g.Name) {
+				names = append(names, g.Name)
+			}
+		}
+	}
+	return names, nil
+}
+
 // Release implements conductor.Networks.
 func (n networks) Release(ctx context.Context, instance string) error {
 	return n.ReleasePorts(ctx, instance)

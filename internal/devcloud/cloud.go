@@ -2,6 +2,7 @@ package devcloud
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,6 +19,7 @@ import (
 	"github.com/gantry-project/gantry/internal/devcloud/conductor"
 	"github.com/gantry-project/gantry/internal/devcloud/identity"
 	"github.com/gantry-project/gantry/internal/devcloud/images"
+	"github.com/gantry-project/gantry/internal/devcloud/metadata"
 	"github.com/gantry-project/gantry/internal/devcloud/network"
 	"github.com/gantry-project/gantry/internal/devcloud/placement"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
@@ -55,6 +57,7 @@ type Cloud struct {
 	conductor *conductor.Conductor
 	rpc       *messaging.Client
 	compute   *compute.Service
+	metadata  *metadata.Proxy
 	closes    []func() error
 	heard     chan struct{} // closed when compute services are heard
 
@@ -97,7 +100,11 @@ func Open(ctx context.Context, o Options) (_ *Cloud, err error) {
 	}
 	c.closes = append(c.closes, c.network.Close)
 	c.mount("/network", c.network.Handler())
-	if err := c.openCompute(ctx, networks{inside{c.mux}, c.serviceToken}); err != nil {
+	nets := networks{inside{c.mux}, c.serviceToken}
+	if err := c.openCompute(ctx, nets); err != nil {
+		return nil, err
+	}
+	if err := c.openMetadata(nets); err != nil {
 		return nil, err
 	}
 	told.compute = c.compute
@@ -171,6 +178,24 @@ func (c *Cloud) openCompute(ctx context.Context, nets networks) (err error) {
 	})
 	c.mount("/compute", c.compute.Handler())
 	return nil
+}
+
+// openMetadata joins the metadata service and its proxy, by a secret that no
+// other process needs.
+func (c *Cloud) openMetadata(nets networks) error {
+	secret := []byte(rand.Text())
+	service, err := metadata.New(metadata.Options{Cell: c.cell, Groups: nets, Secret: secret, Log: c.o.Log})
+	if err != nil {
+		return err
+	}
+	c.metadata = &metadata.Proxy{Resolver: c.network, Secret: secret, Next: service, Log: c.o.Log}
+	return nil
+}
+
+// ServeMetadata answers what a guest asks at 169.254.169.254 through a router.
+// RemoteAddr is that of the guest.
+func (c *Cloud) ServeMetadata(router string, w http.ResponseWriter, r *http.Request) {
+	c.metadata.ServeBehind(router, w, r)
 }
 
 // serviceToken returns a token of a service user that is good for some minutes

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -29,6 +30,12 @@ type Options struct {
 	// HostNetNS is the path of the namespace that has the bridges; empty is the
 	// process's own.
 	HostNetNS string
+	// Metadata answers what guests ask at 169.254.169.254, port 80, through a
+	// router; nil: nobody does. RemoteAddr is that of the guest, which has an
+	// address in a network of the router or would not get the answer: the
+	// address is the router's own, so a request goes no further. It is called
+	// from many goroutines until Close.
+	Metadata func(router string, w http.ResponseWriter, r *http.Request)
 }
 
 // Fabric makes networks. It needs CAP_NET_ADMIN and CAP_SYS_ADMIN. Methods may
@@ -41,6 +48,7 @@ type Fabric struct {
 	ports  map[string]firewall.Port
 	looked bool              // at what is filtered, since the process started
 	zones  map[uint16]string // networks by the number that keeps their connections apart
+	doors  doors
 }
 
 // New returns a Fabric. It changes nothing. It knows nothing of ports that an

@@ -187,13 +187,18 @@ func (h *host) serve(ns *os.File, address string) {
 	}()
 }
 
-// ask connects from ns and returns as whom it was seen.
-func (h *host) ask(ns *os.File, address string, patience time.Duration) (string, error) {
-	var c net.Conn
-	err := netns.Do(ns, func() (err error) {
+// dial connects from ns.
+func (h *host) dial(ns *os.File, address string, patience time.Duration) (c net.Conn, err error) {
+	err = netns.Do(ns, func() (err error) {
 		c, err = net.DialTimeout("tcp4", address, patience) //nolint:noctx // see serve
 		return err
 	})
+	return c, err
+}
+
+// ask connects from ns and returns as whom it was seen.
+func (h *host) ask(ns *os.File, address string, patience time.Duration) (string, error) {
+	c, err := h.dial(ns, address, patience)
 	if err != nil {
 		return "", err
 	}

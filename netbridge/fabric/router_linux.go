@@ -27,7 +27,7 @@ func (f *Fabric) SetRouter(ctx context.Context, r Router) error {
 	if r.Absent || r.Down {
 		err = f.removeRouter(s, r.ID)
 	} else {
-		err = f.makeRouter(s, r)
+		err = f.makeRouter(ctx, s, r)
 	}
 	if err != nil {
 		return fmt.Errorf("set router %s: %w", r.ID, err)
@@ -73,7 +73,7 @@ func (r Router) interfaces() []Interface {
 	return append(all, gw)
 }
 
-func (f *Fabric) makeRouter(s *session, r Router) error {
+func (f *Fabric) makeRouter(ctx context.Context, s *session, r Router) error {
 	ns, err := f.openPin(r.ID)
 	if err != nil {
 		return err
@@ -98,7 +98,10 @@ func (f *Fabric) makeRouter(s *session, r Router) error {
 	if err := setRoutes(in, r); err != nil {
 		return err
 	}
-	return firewall.Set(ns, false, r.chains()...)
+	if err := firewall.Set(ns, false, r.chains()...); err != nil {
+		return err
+	}
+	return f.serveMetadata(ctx, in, ns, r.ID)
 }
 
 // tidy brings lo up and removes devices that the plan does not name.
@@ -257,6 +260,9 @@ func (r Router) chains() []firewall.Chain {
 }
 
 func (f *Fabric) removeRouter(s *session, id string) error {
+	if err := f.doors.shut(id); err != nil {
+		return err
+	}
 	if _, err := os.Lstat(f.pin(id)); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
