@@ -11,7 +11,7 @@ CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional validate crash criu bench-boot bench-engine bench-cloud install clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional acceptance validate crash criu bench-boot bench-engine bench-cloud install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ fuzz: ## each fuzz target for $(FUZZ) inputs
 
 functional: build ## functional tests against a real OpenStack in namespaces of its own (root)
 	./functional/controlplane/functional $(abspath $(BIN))
+
+acceptance: build ## gophercloud's acceptance tests against gantry cloud, in namespaces of its own (root)
+	./functional/acceptance/run $(abspath $(BIN))
 
 validate: ## the OCI validation suite against gantry runtime (root)
 	./tools/validate
