@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -21,8 +22,12 @@ type cloud struct {
 	tokens        map[string]string // by who
 	endpoints     map[string]string // by type of service
 	vars          map[string]string
+	own           map[string]string // those of vars that every list has
 	client        *http.Client
 }
+
+// forget drops what an earlier list has kept.
+func (c *cloud) forget() { c.vars = maps.Clone(c.own) }
 
 // account is who may be asked for.
 type account struct{ user, project, password string }
@@ -55,6 +60,7 @@ func open(ctx context.Context, name, authURL string, accounts map[string]account
 			return nil, fmt.Errorf("%s: log in as %s: %w", name, a.user, err)
 		}
 	}
+	c.own = maps.Clone(c.vars)
 	return c, nil
 }
 

@@ -49,7 +49,7 @@ func newNormal(c *cloud) *normal {
 }
 
 // unordered are the lists whose order says nothing.
-var unordered = []string{"catalog", "endpoints", "roles", "traits", "methods", "tags"}
+var unordered = []string{"catalog", "endpoints", "roles", "traits", "methods", "tags", "security_group_rules"}
 
 func (n *normal) text(s string) string {
 	for value, name := range sortedByLength(n.names) {

@@ -35,13 +35,16 @@ func TestAnswersAreThoseOfARealOpenStack(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no lists: %v", err)
 	}
-	accepted := readAccepted(t)
+	accepted, ran := readAccepted(t), 0
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".calls"), func(t *testing.T) {
+			ran++
 			calls, err := parse(file)
 			if err != nil {
 				t.Fatal(err)
 			}
+			real.forget()
+			ours.forget()
 			for _, q := range calls {
 				a, err := real.do(ctx, q)
 				if err != nil {
@@ -59,7 +62,9 @@ func TestAnswersAreThoseOfARealOpenStack(t *testing.T) {
 			}
 		})
 	}
-	accepted.unused(t)
+	if ran == len(files) {
+		accepted.unused(t)
+	}
 }
 
 // openReal logs in to the real OpenStack, once it has a compute host.
@@ -117,7 +122,8 @@ func openOurs(t *testing.T, state string) (*cloud, error) {
 }
 
 // acceptance is the differences that are meant: each line of accepted.txt is
-// CALL | WHERE | reason, with "*" for any text in CALL and WHERE.
+// CALL | WHERE | reason, with "*" for any text in CALL and WHERE. One that begins
+// with "? " depends on what the other cloud was used for before.
 type acceptance struct {
 	lines []string
 	used  map[string]bool
@@ -144,7 +150,7 @@ func readAccepted(t *testing.T) *acceptance {
 func (a *acceptance) has(q *call, difference string) bool {
 	where, _, _ := strings.Cut(difference, ": ")
 	i := slices.IndexFunc(a.lines, func(line string) bool {
-		parts := strings.Split(line, " | ")
+		parts := strings.Split(strings.TrimPrefix(line, "? "), " | ")
 		return globbed(parts[0], q.name()) && globbed(parts[1], where)
 	})
 	if i < 0 {
@@ -157,7 +163,7 @@ func (a *acceptance) has(q *call, difference string) bool {
 func (a *acceptance) unused(t *testing.T) {
 	t.Helper()
 	for _, line := range a.lines {
-		if !a.used[line] {
+		if !a.used[line] && !strings.HasPrefix(line, "? ") {
 			t.Errorf("accepted.txt: there is no such difference (any more): %s", line)
 		}
 	}
