@@ -20,7 +20,7 @@ type listed struct {
 	// names: of the actor and its domain, the target and its domain, the role.
 	actorName, actorDomain, actorDomainName    sql.NullString
 	targetName, targetDomain, targetDomainName sql.NullString
-	roleName                                   string
+	roleName, roleDomain, roleDomainName       sql.NullString
 }
 
 // everyAssignment is what was assigned; eachEffective the same with groups
@@ -103,8 +103,8 @@ func checkAssignmentQuery(q url.Values, effective bool) error {
 
 func queryAssignments(ctx context.Context, tx *sql.Tx, source string, q url.Values) (all []listed, err error) {
 	rows, err := tx.QueryContext(ctx, `SELECT ifnull(a.user_id, ''), ifnull(a.group_id, ''), ifnull(a.project_id, ''), a.role_id, ifnull(a.through, ''), ifnull(a.prior, ''),
-			ifnull(u.name, g.name), ad.id, ad.name, p.name, pd.id, pd.name, ifnull(p.is_domain, 0), r.name
-		FROM (`+source+`) a JOIN roles r ON r.id = a.role_id
+			ifnull(u.name, g.name), ad.id, ad.name, p.name, pd.id, pd.name, ifnull(p.is_domain, 0), r.name, rd.id, rd.name
+		FROM (`+source+`) a JOIN roles r ON r.id = a.role_id LEFT JOIN projects rd ON rd.id = r.domain_id
 		LEFT JOIN users u ON u.id = a.user_id LEFT JOIN groups g ON g.id = a.group_id
 		LEFT JOIN projects ad ON ad.id = ifnull(u.domain_id, g.domain_id)
 		LEFT JOIN projects p ON p.id = a.project_id LEFT JOIN projects pd ON pd.id = p.domain_id
@@ -121,7 +121,7 @@ func queryAssignments(ctx context.Context, tx *sql.Tx, source string, q url.Valu
 	for rows.Next() {
 		var a listed
 		if err := rows.Scan(&a.user, &a.group, &a.project, &a.role, &a.through, &a.prior, &a.actorName, &a.actorDomain, &a.actorDomainName,
-			&a.targetName, &a.targetDomain, &a.targetDomainName, &a.isDomain, &a.roleName); err != nil {
+			&a.targetName, &a.targetDomain, &a.targetDomainName, &a.isDomain, &a.roleName, &a.roleDomain, &a.roleDomainName); err != nil {
 			return nil, err
 		}
 		all = append(all, a)
@@ -141,7 +141,7 @@ func (a *listed) view(r *rest.Request, names bool) record {
 		}
 		return v
 	}
-	v := record{"role": named(a.role, sql.NullString{String: a.roleName, Valid: true}, sql.NullString{}, sql.NullString{})}
+	v := record{"role": named(a.role, a.roleName, a.roleDomain, a.roleDomainName)}
 	actors := "groups"
 	if a.user != "" {
 		actors = "users"

@@ -290,6 +290,9 @@ func TestAssignmentsOfATree(t *testing.T) {
 		if l, _ := a.at("role_assignments").([]any); len(l) != want {
 			t.Errorf("%s: %s", query, a.raw)
 		}
+		if strings.Contains(query, "names") && a.at("role_assignments", 0, "role", "domain", "name") != "Default" {
+			t.Errorf("%s: %s", query, a.raw)
+		}
 	}
 	c.want(400, admin, "GET", "/v3/role_assignments?include_subtree", "")
 	c.want(403, c.demo(), "GET", "/v3/role_assignments?include_subtree&scope.project.id="+parent, "")
