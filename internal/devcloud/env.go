@@ -68,7 +68,7 @@ func (c *Cloud) accounts() []account {
 
 // The names of the variables are python-openstackclient's; what other clouds may
 // have set is taken away.
-var openrc = template.Must(template.New("openrc").Parse(`unset OS_CLOUD OS_TOKEN OS_SYSTEM_SCOPE OS_DOMAIN_ID OS_DOMAIN_NAME OS_PROJECT_ID OS_USER_ID OS_USER_DOMAIN_NAME OS_PROJECT_DOMAIN_NAME
+const openrc = `unset OS_CLOUD OS_TOKEN OS_SYSTEM_SCOPE OS_DOMAIN_ID OS_DOMAIN_NAME OS_PROJECT_ID OS_USER_ID OS_USER_DOMAIN_NAME OS_PROJECT_DOMAIN_NAME
 export OS_AUTH_URL={{.URL}}/identity/v3
 export OS_IDENTITY_API_VERSION=3
 export OS_USERNAME={{.User}}
@@ -78,9 +78,9 @@ export OS_USER_DOMAIN_ID=default
 export OS_PROJECT_DOMAIN_ID=default
 export OS_REGION_NAME={{.Region}}
 export OS_AUTH_TYPE=password
-`))
+`
 
-var cloudsYAML = template.Must(template.New("clouds").Parse(`clouds:
+const cloudsYAML = `clouds:
 {{- range .}}
   gantry{{if ne .User "admin"}}-{{.User}}{{end}}:
     auth:
@@ -93,21 +93,29 @@ var cloudsYAML = template.Must(template.New("clouds").Parse(`clouds:
     region_name: {{.Region}}
     identity_api_version: 3
 {{- end}}
-`))
+`
 
 // writeEnv writes how clients reach the cloud: openrc files and clouds.yaml.
 func (c *Cloud) writeEnv() error {
 	accounts := c.accounts()
-	var text bytes.Buffer
-	if err := cloudsYAML.Execute(&text, accounts); err != nil {
-		return err
-	}
-	errs := []error{atomicfile.Write(filepath.Join(c.o.State, "clouds.yaml"), text.Bytes(), 0o600)}
+	errs := []error{writeText(filepath.Join(c.o.State, "clouds.yaml"), cloudsYAML, accounts)}
 	for _, a := range accounts {
-		text.Reset()
-		errs = append(errs, openrc.Execute(&text, a), atomicfile.Write(envFile(c.o.State, a.User), text.Bytes(), 0o600))
+		errs = append(errs, writeText(envFile(c.o.State, a.User), openrc, a))
 	}
 	return errors.Join(errs...)
+}
+
+// writeText writes what a template makes of data.
+func writeText(file, text string, data any) error {
+	t, err := template.New(filepath.Base(file)).Parse(text)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	if err := t.Execute(&out, data); err != nil {
+		return err
+	}
+	return atomicfile.Write(file, out.Bytes(), 0o600)
 }
 
 func envFile(state, user string) string { return filepath.Join(state, "openrc-"+user) }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -38,8 +38,8 @@ type Flavor struct {
 }
 
 var (
-	flavorID   = regexp.MustCompile(`^[a-zA-Z0-9._-]([a-zA-Z0-9. _-]*[a-zA-Z0-9._-])?$`)
-	rxtxFactor = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`)
+	flavorID   = lazyregexp.New(`^[a-zA-Z0-9._-]([a-zA-Z0-9. _-]*[a-zA-Z0-9._-])?$`)
+	rxtxFactor = lazyregexp.New(`^[0-9]+(\.[0-9]+)?$`)
 )
 
 const maxFlavorDescription = 65535

@@ -4,9 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"net/http"
-	"regexp"
 
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
 
@@ -170,10 +170,10 @@ func (s *Service) writeSpecs(ctx context.Context, r *rest.Request, verb string, 
 // The keys that placement is asked with; gantry's hosts heed no others, and of
 // those Nova's own checks are not repeated here.
 var (
-	resourceKey = regexp.MustCompile(`^resources([a-zA-Z0-9_-]{1,64})?:`)
-	traitKey    = regexp.MustCompile(`^trait([a-zA-Z0-9_-]{1,64})?:`)
-	class       = regexp.MustCompile(`:[A-Z0-9_]+$`)
-	numeric     = regexp.MustCompile(`^[0-9]+$`)
+	resourceKey = lazyregexp.New(`^resources([a-zA-Z0-9_-]{1,64})?:`)
+	traitKey    = lazyregexp.New(`^trait([a-zA-Z0-9_-]{1,64})?:`)
+	class       = lazyregexp.New(`:[A-Z0-9_]+$`)
+	numeric     = lazyregexp.New(`^[0-9]+$`)
 )
 
 // checkSpecs refuses keys and values that no host could ever fulfil

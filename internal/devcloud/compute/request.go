@@ -4,11 +4,11 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
 
@@ -80,7 +80,7 @@ func limit(r *rest.Request) int {
 
 // projectInPath matches the project that may stand between version and
 // resource (Nova's project_id_regex).
-var projectInPath = regexp.MustCompile(`^/v2\.1/([0-9a-f-]+)(/.*)?$`)
+var projectInPath = lazyregexp.New(`^/v2\.1/([0-9a-f-]+)(/.*)?$`)
 
 // withoutProject takes the project out of the path; the links of answers then
 // have it too (see at).

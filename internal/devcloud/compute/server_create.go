@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/big"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/gantry-project/gantry/internal/devcloud/cell"
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
 	"github.com/gantry-project/gantry/internal/devcloud/conductor"
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
 
@@ -345,8 +345,8 @@ func password() string        { return random(passwordLetters, passwordLength) }
 func randomWord(n int) string { return random(wordLetters, n) }
 
 var (
-	hostDashes = regexp.MustCompile(`[ _.]`)
-	hostOthers = regexp.MustCompile(`[^\p{L}\p{N}_.-]+`)
+	hostDashes = lazyregexp.New(`[ _.]`)
+	hostOthers = lazyregexp.New(`[^\p{L}\p{N}_.-]+`)
 )
 
 // hostname makes a host name of a server's name (nova.utils.sanitize_hostname).

@@ -11,6 +11,7 @@ import (
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/internal/devcloud/cell"
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -31,7 +32,7 @@ var (
 )
 
 // hiddenParams may be sent always.
-var hiddenParams = regexp.MustCompile("^_")
+var hiddenParams = lazyregexp.New("^_")
 
 // Parameters of lists of servers: plain ones and those that are regular
 // expressions.

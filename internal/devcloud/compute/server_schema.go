@@ -1,9 +1,8 @@
 package compute
 
 import (
-	"regexp"
-
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
 
@@ -15,9 +14,9 @@ const (
 )
 
 var (
-	deviceName = regexp.MustCompile(`^[a-zA-Z0-9._-r/]*$`)
-	deviceUUID = regexp.MustCompile(`^[a-zA-Z0-9._-]*$`)
-	hintCIDR   = regexp.MustCompile(`^/[0-9a-f.:]+$`)
+	deviceName = lazyregexp.New(`^[a-zA-Z0-9._-r/]*$`)
+	deviceUUID = lazyregexp.New(`^[a-zA-Z0-9._-]*$`)
+	hintCIDR   = lazyregexp.New(`^/[0-9a-f.:]+$`)
 )
 
 func short(name string) schema.Field {

@@ -5,9 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"net/http"
-	"regexp"
 	"strings"
 
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -122,7 +122,7 @@ func orExpecting(err error, attribute, target string) error {
 
 // placeholder is a part of an endpoint's URL that is replaced: $(name)s, or
 // %(name)s.
-var placeholder = regexp.MustCompile(`[$%]\(([^)]*)\)(s?)`)
+var placeholder = lazyregexp.New(`[$%]\(([^)]*)\)(s?)`)
 
 // urlFor fills in the project; not ok if the URL has other places to fill in.
 func urlFor(url, project string) (filled string, ok bool) {

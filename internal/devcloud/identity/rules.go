@@ -3,12 +3,12 @@ package identity
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
 
@@ -19,7 +19,7 @@ type rule struct {
 	types []string
 	// min and max length of a string; max 0 is any.
 	min, max int
-	pattern  *regexp.Regexp
+	pattern  *lazyregexp.Regexp
 	enum     []string
 	// of objects
 	props    map[string]rule
@@ -33,10 +33,10 @@ type rule struct {
 }
 
 var (
-	notBlank = regexp.MustCompile(`[\S]+`)
-	idShape  = regexp.MustCompile(`^[a-zA-Z0-9-]+$`)
-	urlShape = regexp.MustCompile(`^[a-zA-Z0-9+.-]+:.+`)
-	tagShape = regexp.MustCompile(`^[^,/]*$`)
+	notBlank = lazyregexp.New(`[\S]+`)
+	idShape  = lazyregexp.New(`^[a-zA-Z0-9-]+$`)
+	urlShape = lazyregexp.New(`^[a-zA-Z0-9+.-]+:.+`)
+	tagShape = lazyregexp.New(`^[^,/]*$`)
 
 	anyString  = rule{types: []string{"string"}}
 	nullString = rule{types: []string{"string", "null"}}

@@ -7,9 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"regexp"
 	"time"
 
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -191,7 +191,7 @@ func (s *Service) deleteToken(ctx context.Context, r *rest.Request, who *session
 	return rest.NoContent()
 }
 
-var tokenShape = regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)
+var tokenShape = lazyregexp.New(`^[A-Za-z0-9_-]{43}$`)
 
 // unknownToken words why a token is none.
 func unknownToken(token string, err error) error {

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
 
@@ -29,7 +29,7 @@ func isReserved(name string) bool {
 }
 
 var (
-	idShape   = regexp.MustCompile(`^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$`)
+	idShape   = lazyregexp.New(`^([0-9a-fA-F]){8}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){4}-([0-9a-fA-F]){12}$`)
 	diskKinds = []string{"ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"}
 	// containers are what an image's data may be wrapped in.
 	containers = []string{"ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"}

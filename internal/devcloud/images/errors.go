@@ -6,11 +6,11 @@ import (
 	"html"
 	"mime"
 	"net/http"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
 
@@ -131,7 +131,7 @@ func wrongType(r *rest.Request) *rest.Error {
 	return rest.Errorf(http.StatusUnsupportedMediaType, "The request media type %s is not supported by this server.", kind)
 }
 
-var oneRange = regexp.MustCompile(`^bytes=(?:(\d+)-(\d*)|-(\d+))$`)
+var oneRange = lazyregexp.New(`^bytes=(?:(\d+)-(\d*)|-(\d+))$`)
 
 // checkRange refuses ranges of data of that size which cannot be answered.
 func checkRange(asked string, size *int64) error {

@@ -5,10 +5,10 @@ import (
 	"database/sql"
 	"mime"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
 
@@ -126,8 +126,8 @@ func readChange(raw map[string]any, old bool) (c change, err error) {
 }
 
 var (
-	adjacent  = regexp.MustCompile(`/\s*?/`)
-	badEscape = regexp.MustCompile(`~[^01]`)
+	adjacent  = lazyregexp.New(`/\s*?/`)
+	badEscape = lazyregexp.New(`~[^01]`)
 )
 
 // readPointer reads a JSON pointer to an attribute.

@@ -1,10 +1,11 @@
 package placement
 
 import (
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 )
 
 // group is one group of a query: what is wanted of whom.
@@ -122,7 +123,7 @@ func (g *group) addAggregates(text string) error {
 	return nil
 }
 
-var suffixed = regexp.MustCompile(`^(resources|required|member_of|in_tree)([a-zA-Z0-9_-]{1,64})?$`)
+var suffixed = lazyregexp.New(`^(resources|required|member_of|in_tree)([a-zA-Z0-9_-]{1,64})?$`)
 
 // groups reads those of a query, the one without a suffix first, in the order of
 // their suffixes.

@@ -1,15 +1,15 @@
 package schema
 
-import "regexp"
+import "github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 
 var (
-	digits     = regexp.MustCompile(`^[0-9]*$`)
-	someDigits = regexp.MustCompile(`^[0-9]+$`)
-	signed     = regexp.MustCompile(`^-?[0-9]+$`)
-	hostLabel  = regexp.MustCompile(`^[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+$`)
-	fqdn       = regexp.MustCompile(`^[a-zA-Z0-9-._]*$`)
-	tag        = regexp.MustCompile(`^[^,/]*$`)
-	metaKey    = regexp.MustCompile(`^[a-zA-Z0-9-_:. ]{1,255}$`)
+	digits     = lazyregexp.New(`^[0-9]*$`)
+	someDigits = lazyregexp.New(`^[0-9]+$`)
+	signed     = lazyregexp.New(`^-?[0-9]+$`)
+	hostLabel  = lazyregexp.New(`^[a-zA-Z0-9]+[a-zA-Z0-9-]*[a-zA-Z0-9]+$`)
+	fqdn       = lazyregexp.New(`^[a-zA-Z0-9-._]*$`)
+	tag        = lazyregexp.New(`^[^,/]*$`)
+	metaKey    = lazyregexp.New(`^[a-zA-Z0-9-_:. ]{1,255}$`)
 )
 
 // MaxInt is the greatest integer of Nova's database.

@@ -3,10 +3,11 @@ package schema
 import (
 	"encoding/json"
 	"math/big"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 )
 
 // Type is the keyword of that name: one of the types of JSON, "integer" and
@@ -82,7 +83,7 @@ func MaxLen(n int) Keyword {
 
 // Pattern is for texts. shown is the pattern as Nova writes it, when Go's
 // regular expressions need another form.
-func Pattern(expr *regexp.Regexp, shown string) Keyword {
+func Pattern(expr *lazyregexp.Regexp, shown string) Keyword {
 	return func(v any) *violation {
 		if s, ok := v.(string); ok && !expr.MatchString(s) {
 			return violated(v, "%s does not match %s", Repr(v), Repr(shown))
@@ -210,7 +211,7 @@ func OneOf(schemas ...Schema) Keyword {
 
 // Map is an object whose keys match the pattern and whose values each have the
 // rules; shown is the pattern as Nova writes it.
-func Map(key *regexp.Regexp, shown string, each ...Keyword) Schema {
+func Map(key *lazyregexp.Regexp, shown string, each ...Keyword) Schema {
 	s := Schema(each)
 	return Schema{Type("object"), func(v any) *violation {
 		o, ok := v.(*Dict)

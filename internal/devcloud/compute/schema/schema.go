@@ -12,9 +12,10 @@ package schema
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/gantry-project/gantry/internal/devcloud/lazyregexp"
 )
 
 // Schema is an ordered list of rules. It is not changed after it was made.
@@ -120,7 +121,7 @@ func Nullable(fields ...Field) Schema {
 }
 
 // Ignoring is Object with keys besides that match a pattern.
-func Ignoring(keys *regexp.Regexp, fields ...Field) Schema {
+func Ignoring(keys *lazyregexp.Regexp, fields ...Field) Schema {
 	return Open(fields...).With(func(v any) *violation {
 		o, ok := v.(*Dict)
 		if !ok {
