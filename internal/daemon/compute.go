@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	stdlog "log"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -83,7 +85,25 @@ func logger(cfg *config.Config) (zerolog.Logger, func(), error) {
 		}
 		out, done = f, func() { f.Close() }
 	}
-	return logging.New(out, cfg.Default.Debug).With().Int("pid", os.Getpid()).Logger(), done, nil
+	log := logging.New(out, cfg.Default.Debug).With().Int("pid", os.Getpid()).Logger()
+	adoptStandardLog(log)
+	return log, done, nil
+}
+
+// adoptStandardLog takes what libraries print by package log, which is for
+// those who look at them.
+func adoptStandardLog(log zerolog.Logger) {
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(debugWriter{log})
+}
+
+// debugWriter makes a line of what is printed.
+type debugWriter struct{ log zerolog.Logger }
+
+// Write implements io.Writer.
+func (w debugWriter) Write(line []byte) (int, error) {
+	w.log.Debug().Str("library", strings.TrimSpace(string(line))).Msg("a library says")
+	return len(line), nil
 }
 
 // computeService is one run of the compute service.

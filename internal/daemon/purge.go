@@ -31,6 +31,7 @@ func PurgeCloud(ctx context.Context, state string, log zerolog.Logger) error {
 	if !devcloud.Owns(state) {
 		return fmt.Errorf("purge %s: this is not the state of a cloud: %w", state, errdefs.ErrInvalid)
 	}
+	adoptStandardLog(log)
 	unlock, err := lockState(state)
 	if err != nil {
 		return err
@@ -44,7 +45,7 @@ func PurgeCloud(ctx context.Context, state string, log zerolog.Logger) error {
 	if err := purgeInstances(ctx, cfg, log); err != nil {
 		return fmt.Errorf("purge %s: %w", state, err)
 	}
-	if err := cloudFabric(state, nil).Sync(ctx, fabric.World{}); err != nil {
+	if err := cloudFabric(state, fabric.Options{}).Sync(ctx, fabric.World{}); err != nil {
 		return fmt.Errorf("purge %s: %w", state, err)
 	}
 	errs := []error{endKeeper(cfg.Gantry.StorePath)}
