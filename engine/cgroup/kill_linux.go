@@ -14,27 +14,33 @@ import (
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-// Kill implements Group. An absent group is empty.
+// Kill implements Group. An absent group is empty. Who is in it is looked at
+// afterwards, in every hierarchy; before, only where v2 does not kill at once or
+// that was not enough.
 func (g *group) Kill(ctx context.Context) error {
 	limit := killTry
 	for try := 0; ; try++ {
-		pids, err := g.pids()
-		if err != nil {
-			return g.wrap("kill", err)
-		}
-		if len(pids) == 0 {
-			break
-		}
 		if !g.killAtOnce() || try > 0 {
+			pids, err := g.pids()
+			if err != nil {
+				return g.wrap("kill", err)
+			}
+			if len(pids) == 0 {
+				break
+			}
 			g.killEach(ctx)
 		}
-		err = poll(ctx, limit, g.empty)
+		err := poll(ctx, limit, g.empty)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, errdefs.ErrUnavailable) {
-			if left, err := g.pids(); err == nil && len(left) > 0 {
-				pids = left
+			pids, unread := g.pids()
+			if unread != nil {
+				return g.wrap("kill", errors.Join(err, unread))
+			}
+			if len(pids) == 0 {
+				break
 			}
 			slices.Sort(pids)
 			return g.wrap("kill", &LeftError{pids, states(pids), err})
