@@ -88,41 +88,55 @@ func Filter(ctx context.Context, ns *os.File, c Change) error {
 	for _, p := range c.Gone {
 		gone = append(gone, strings.TrimPrefix(p.ingress(), ingressPrefix))
 	}
-	nothing := false
-	// Frames first: a device whose addresses are not checked yet is not let
-	// through by rules that trust them.
-	err := netns.Do(ns, func() error {
-		goneFrames := gone
-		if c.Fresh {
-			if err := bridged(ctx); err != nil {
-				return err
-			}
-			there, left, err := leftovers(c.Dispatch, c.All)
-			if err != nil {
-				return err
-			}
-			// a change that was cut off has been made for frames and not for packets
-			framed, leftFrames := leftFrames(ctx, c.Dispatch, c.All)
-			if nothing = !there && !framed && len(c.All) == 0; nothing {
-				return nil
-			}
-			gone, goneFrames = left, leftFrames
-		}
-		return c.writeFrames(ctx, goneFrames)
-	})
-	if err == nil && !nothing {
-		var versions errgroup.Group
-		for _, v6 := range []bool{false, true} {
-			versions.Go(func() error {
-				return netns.Do(ns, func() error { return c.writePackets(ctx, v6, gone) })
-			})
-		}
-		err = versions.Wait()
+	var err error
+	if c.Fresh {
+		err = c.fresh(ctx, ns)
+	} else {
+		err = c.writeAll(ctx, ns, gone, gone)
 	}
 	if err != nil {
 		return fmt.Errorf("filter of bridged devices: %w", err)
 	}
 	return nil
+}
+
+// fresh looks at what is there before it writes.
+func (c Change) fresh(ctx context.Context, ns *os.File) error {
+	var there, framed bool
+	var gone, goneFrames []string
+	err := netns.Do(ns, func() (err error) {
+		if err := bridged(ctx); err != nil {
+			return err
+		}
+		if there, gone, err = leftovers(c.Dispatch, c.All); err != nil {
+			return err
+		}
+		// a change that was cut off has been made for frames and not for packets
+		framed, goneFrames = leftFrames(ctx, c.Dispatch, c.All)
+		return nil
+	})
+	if err != nil || !there && !framed && len(c.All) == 0 {
+		return err
+	}
+	return c.writeAll(ctx, ns, goneFrames, gone)
+}
+
+// writeAll writes frames first: a device whose addresses are not checked yet is
+// not let through by rules that trust them. Where ports are only added, whose
+// devices nobody has filtered until now, all is written at the same time.
+func (c Change) writeAll(ctx context.Context, ns *os.File, goneFrames, gone []string) error {
+	var kinds errgroup.Group
+	write := func(f func() error) { kinds.Go(func() error { return netns.Do(ns, f) }) }
+	write(func() error { return c.writeFrames(ctx, goneFrames) })
+	if c.Fresh || len(c.Fill) > len(c.Added) {
+		if err := kinds.Wait(); err != nil {
+			return err
+		}
+	}
+	for _, v6 := range []bool{false, true} {
+		write(func() error { return c.writePackets(ctx, v6, gone) })
+	}
+	return kinds.Wait()
 }
 
 func (c Change) writeFrames(ctx context.Context, gone []string) error {
