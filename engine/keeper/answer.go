@@ -36,10 +36,6 @@ func (s *server) do(ctx context.Context, req *request, files []*os.File, res *re
 		return err
 	case opList:
 		res.List, err = s.runner.List(ctx)
-	case opWait:
-		e, err := s.runner.Wait(ctx, req.ID)
-		res.Exit = &e
-		return err
 	case opForget:
 		return s.runner.Forget(ctx, req.ID)
 	case opResize:

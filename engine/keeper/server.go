@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gantry-project/gantry/engine/process"
@@ -210,19 +211,20 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 	defer linux.CloseAll(files)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if req.Op == opStart || req.Op == opWait {
-		s.tasks.Go(func() { watchCancel(conn, req.Op, cancel) })
+	if req.Op == opStart {
+		s.tasks.Go(func() { watchCancel(conn, cancel) })
 	}
 	if req.Op == opConsole && req.Version == Version {
 		s.console(ctx, conn, req.ID)
 		return
 	}
+	if req.Op == opWait && req.Version == Version {
+		s.wait(conn, req.ID)
+		return
+	}
 	res := s.answer(ctx, &req, files)
 	if res.Error != nil {
 		s.log.Debug().Str(logging.Container, req.ID).Str(logging.Method, req.Op).Str("error", res.Error.Text).Msg("request failed")
-		if req.Op == opWait && s.leaving.Err() != nil {
-			return // the client asks the next keeper
-		}
 	}
 	_ = send(conn, res, nil) // a client that is gone asks again
 	switch {
@@ -256,17 +258,29 @@ func checkPeer(conn *net.UnixConn) error {
 	return nil
 }
 
-// watchCancel ends when the connection does. A client that is killed cancels
-// its wait, but never a start.
-func watchCancel(conn *net.UnixConn, op string, cancel func()) {
-	err := awaitMessage(conn)
-	if op == opWait {
-		cancel()
-		return
-	}
+// wait answers when the process has ended. It ends without an answer when the
+// client does, which may have been killed, and when this keeper is to end: the
+// client asks the next one.
+func (s *server) wait(conn *net.UnixConn, id string) {
+	var exit atomic.Pointer[process.Exit]
+	cancel, err := s.runner.AtEnd(id, func(e process.Exit) {
+		exit.Store(&e)
+		_ = conn.SetReadDeadline(time.Now()) // wakes what is below
+	})
 	if err != nil {
+		_ = send(conn, response{Error: toWire(err)}, nil)
 		return
 	}
+	_ = awaitMessage(conn)
+	cancel()
+	if e := exit.Load(); e != nil {
+		_ = send(conn, response{Exit: e}, nil)
+	}
+}
+
+// watchCancel ends when the connection does. A client that is killed does not
+// cancel a start.
+func watchCancel(conn *net.UnixConn, cancel func()) {
 	var req request
 	files, err := receive(conn, &req)
 	linux.CloseAll(files)

@@ -79,6 +79,7 @@ type proc struct {
 	started bool          // guarded by Local.mu: Start has returned
 	exit    Exit          // valid once ended is closed
 	ended   chan struct{} // closed at the end
+	atEnd   []*func(Exit) // guarded by Local.mu
 
 	// The watch's, guarded by its mu unless said otherwise.
 	fd        int    // pidfd, -1 when closed; guarded by watch.fds
@@ -354,6 +355,40 @@ func (l *Local) Wait(ctx context.Context, id string) (Exit, error) {
 	case <-ctx.Done():
 		return Exit{}, fmt.Errorf("wait for process %s: %w", id, context.Cause(ctx))
 	}
+}
+
+// AtEnd calls f once with how the process has ended, at once if it has; it is a
+// Wait that needs no goroutine. f must not block, nor call the runner. cancel
+// takes it back; f may be under way then. errdefs.ErrNotFound as of Wait.
+func (l *Local) AtEnd(id string, f func(Exit)) (cancel func(), err error) {
+	p, err := l.find(id)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-p.ended:
+		f(p.exit)
+		return func() {}, nil
+	default:
+	}
+	p.atEnd = append(p.atEnd, &f)
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		p.atEnd = slices.DeleteFunc(p.atEnd, func(other *func(Exit)) bool { return other == &f })
+	}, nil
+}
+
+// tellEnd makes the calls of AtEnd, after ended was closed.
+func (l *Local) tellEnd(p *proc) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range p.atEnd {
+		(*f)(p.exit)
+	}
+	p.atEnd = nil
 }
 
 // Forget implements Runner.

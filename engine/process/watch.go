@@ -371,6 +371,7 @@ func (w *watch) complete(p *proc) {
 	w.release(p, io.EOF)
 	w.tidy() // before anybody knows: the terminal is gone
 	close(p.ended)
+	w.l.tellEnd(p)
 }
 
 // release closes what belongs to p and frees its slot. It needs mu.

@@ -1,10 +1,13 @@
 package process
 
 import (
+	"errors"
 	"io"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 // A guard may hold a terminal after its end: it is nobody's event any more.
@@ -38,5 +41,40 @@ func TestClosedTerminalWakesNobody(t *testing.T) {
 	w.release(p, io.EOF)
 	if n, err := unix.EpollWait(w.epfd, events, 0); n != 0 {
 		t.Errorf("a closed one: %d events, %v", n, err)
+	}
+}
+
+func TestAtEnd(t *testing.T) {
+	p := &proc{id: "c", started: true, ended: make(chan struct{})}
+	l := &Local{procs: map[string]*proc{"c": p}}
+	if _, err := l.AtEnd("other", nil); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("unknown process: %v", err)
+	}
+	var told []int
+	listen := func(cancelled bool) {
+		t.Helper()
+		cancel, err := l.AtEnd("c", func(e Exit) { told = append(told, e.Code) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cancelled {
+			cancel()
+		}
+	}
+	listen(false)
+	listen(true)
+	p.exit = Exit{Code: 7}
+	close(p.ended)
+	l.tellEnd(p)
+	if len(told) != 1 || told[0] != 7 {
+		t.Errorf("at the end: %v", told)
+	}
+	listen(true) // it has ended: at once
+	if len(told) != 2 || told[1] != 7 {
+		t.Errorf("after the end: %v", told)
+	}
+	l.tellEnd(p)
+	if len(told) != 2 {
+		t.Errorf("told again: %v", told)
 	}
 }
