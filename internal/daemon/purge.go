@@ -48,7 +48,7 @@ func PurgeCloud(ctx context.Context, state string, log zerolog.Logger) error {
 	if err := cloudFabric(state, fabric.Options{}).Sync(ctx, fabric.World{}); err != nil {
 		return fmt.Errorf("purge %s: %w", state, err)
 	}
-	errs := []error{endKeeper(cfg.Gantry.StorePath)}
+	errs := []error{endKeeper(cfg.Gantry.StorePath), removeGroups(cfg.Gantry.CgroupName)}
 	for _, dir := range []string{filepath.Join(runDir, cloudName(state)), state} {
 		errs = append(errs, os.RemoveAll(dir))
 	}
@@ -69,6 +69,21 @@ func purgeInstances(ctx context.Context, cfg *config.Config, log zerolog.Logger)
 	errs := []error{err}
 	for _, id := range all {
 		errs = append(errs, h.driver.Destroy(ctx, id))
+	}
+	return errors.Join(errs...)
+}
+
+// removeGroups removes the empty control group of that name from each hierarchy.
+func removeGroups(name string) error {
+	var errs []error
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		found, err := filepath.Glob(filepath.Join(pattern, name))
+		errs = append(errs, err)
+		for _, dir := range found {
+			if err := syscall.Rmdir(dir); err != nil && !errors.Is(err, syscall.ENOENT) {
+				errs = append(errs, fmt.Errorf("remove control group %s: %w", dir, err))
+			}
+		}
 	}
 	return errors.Join(errs...)
 }
