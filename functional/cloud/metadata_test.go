@@ -74,6 +74,11 @@ func TestMetadata(t *testing.T) {
 	if got := asks(t, p, s.ID, "/latest/meta-data/local-ipv4"); err != nil || !strings.Contains(address, " "+got+"/") {
 		t.Errorf("told %q, has %q, %v", got, address, err)
 	}
+	// DHCP says the same.
+	said, err := inside(t, p, s.ID, "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-s", "/bin/true")
+	if got := asks(t, p, s.ID, "/latest/meta-data/local-ipv4"); err != nil || !strings.Contains(said, "lease of "+got+" obtained from 10.0.0.1") {
+		t.Errorf("has %s, DHCP: %q, %v", got, said, err)
+	}
 	// The address is not the host's, and another cloud of this host knows nobody of this one.
 	two := cloudtest.Boot(t, filepath.Join(t.TempDir(), "state"))
 	d := as(t, two, "demo")

@@ -25,6 +25,7 @@ import (
 	"github.com/gantry-project/gantry/internal/devcloud"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
+	"github.com/gantry-project/gantry/netbridge/dhcp"
 	"github.com/gantry-project/gantry/netbridge/fabric"
 )
 
@@ -85,7 +86,13 @@ func Cloud(ctx context.Context, o CloudOptions) (err error) {
 		return err
 	}
 	var c *devcloud.Cloud // it has networks only once it runs
-	nets := cloudFabric(o.State, func(router string, w http.ResponseWriter, r *http.Request) { c.ServeMetadata(router, w, r) })
+	nets := cloudFabric(o.State, fabric.Options{
+		Metadata: func(router string, w http.ResponseWriter, r *http.Request) { c.ServeMetadata(router, w, r) },
+		Lease: func(port, mac string) (dhcp.Lease, bool) {
+			l, err := c.LeaseAt(ctx, port, mac)
+			return fabricLease(l), err == nil
+		},
+	})
 	c, err = devcloud.Open(ctx, devcloud.Options{
 		State: o.State, URL: url, Host: host, Busybox: busybox(log),
 		Fabric:    hostFabric{nets},
@@ -269,9 +276,10 @@ func lockState(dir string) (done func(), err error) {
 // runDir is where a cloud has what does not outlive a boot.
 const runDir = "/run/gantry"
 
-// cloudFabric is the networks of a cloud, with who answers for metadata there.
-func cloudFabric(state string, metadata func(router string, w http.ResponseWriter, r *http.Request)) *fabric.Fabric {
-	return fabric.New(fabric.Options{Cloud: cloudName(state), Dir: filepath.Join(runDir, cloudName(state)), Metadata: metadata})
+// cloudFabric is the networks of a cloud, with who answers guests there.
+func cloudFabric(state string, o fabric.Options) *fabric.Fabric {
+	o.Cloud, o.Dir = cloudName(state), filepath.Join(runDir, cloudName(state))
+	return fabric.New(o)
 }
 
 // cloudName is what tells a cloud's groups, bridges and rules from those of

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/gantry-project/gantry/internal/devcloud/network"
+	"github.com/gantry-project/gantry/netbridge/dhcp"
 	"github.com/gantry-project/gantry/netbridge/fabric"
 )
 
@@ -70,6 +71,13 @@ func fabricPort(p network.PortPlan) fabric.Port {
 		ID: p.ID, Absent: p.Absent, Device: p.Device, Down: p.Down, Open: p.Open,
 		Sources: each(p.Sources, func(s network.Source) fabric.Source { return fabric.Source(s) }),
 		Rules:   each(p.Rules, func(r network.Rule) fabric.Rule { return fabric.Rule(r) }),
+	}
+}
+
+func fabricLease(l network.Lease) dhcp.Lease {
+	return dhcp.Lease{
+		Server: l.Server, Address: l.Address, Router: l.Gateway, DNS: l.DNS, MTU: l.MTU, HostName: l.HostName,
+		Routes: each(l.Routes, func(r network.HostRoute) dhcp.Route { return dhcp.Route(r) }),
 	}
 }
 

@@ -198,6 +198,12 @@ func (c *Cloud) ServeMetadata(router string, w http.ResponseWriter, r *http.Requ
 	c.metadata.ServeBehind(router, w, r)
 }
 
+// LeaseAt says what the guest with a MAC is told that asks by DHCP on an
+// interface of a router, by the interface's port; errdefs.ErrNotFound: nothing.
+func (c *Cloud) LeaseAt(ctx context.Context, routerPort, mac string) (network.Lease, error) {
+	return c.network.LeaseAt(ctx, routerPort, mac)
+}
+
 // serviceToken returns a token of a service user that is good for some minutes
 // more.
 func (c *Cloud) serviceToken(ctx context.Context) (string, error) {

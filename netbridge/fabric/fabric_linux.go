@@ -14,6 +14,7 @@ import (
 	"sync"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/netbridge/dhcp"
 	"github.com/gantry-project/gantry/netbridge/firewall"
 	"github.com/gantry-project/gantry/netbridge/link"
 	"github.com/gantry-project/gantry/netbridge/netns"
@@ -36,6 +37,10 @@ type Options struct {
 	// address is the router's own, so a request goes no further. It is called
 	// from many goroutines until Close.
 	Metadata func(router string, w http.ResponseWriter, r *http.Request)
+	// Lease says what a guest with that MAC is told that asks by DHCP on an
+	// interface of a router, by Interface.ID; false: nothing. nil: nobody
+	// answers. It is called from many goroutines until Close.
+	Lease func(port, mac string) (dhcp.Lease, bool)
 }
 
 // Fabric makes networks. It needs CAP_NET_ADMIN and CAP_SYS_ADMIN. Methods may
@@ -49,12 +54,13 @@ type Fabric struct {
 	looked bool              // at what is filtered, since the process started
 	zones  map[uint16]string // networks by the number that keeps their connections apart
 	doors  doors
+	leases leases
 }
 
 // New returns a Fabric. It changes nothing. It knows nothing of ports that an
 // earlier process filtered until Sync has told it.
 func New(o Options) *Fabric {
-	return &Fabric{o: o, groups: map[string][]netip.Prefix{}, ports: map[string]firewall.Port{}, zones: map[uint16]string{}}
+	return &Fabric{o: o, groups: map[string][]netip.Prefix{}, ports: map[string]firewall.Port{}, zones: map[uint16]string{}, leases: leases{}}
 }
 
 const markPrefix = "gantry-net:"

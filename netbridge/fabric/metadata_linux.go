@@ -87,12 +87,12 @@ func (d *doors) shut(router string) error {
 }
 
 // Close ends what the process does for networks, which is to answer for
-// metadata; networks work on. What is being answered is waited for until ctx
+// metadata and leases; networks work on. What is being answered is waited for until ctx
 // ends; nothing is called afterwards, or then at most what hangs.
 func (f *Fabric) Close(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var errs []error
+	errs := []error{f.leases.close("", nil)}
 	for router, server := range f.doors.servers {
 		delete(f.doors.servers, router)
 		errs = append(errs, server.Shutdown(ctx))

@@ -16,8 +16,9 @@
 // Devices of instances are filtered where they are bridged. Not covered: what
 // the host itself forwards to an instance that sits in a network that leads out
 // is not filtered by the instance's rules (what it sends is). Guests are told
-// their addresses by who makes them: there is no DHCP and no router
-// advertisement yet. Guests reach metadata through a router only.
+// their addresses by who makes them, and by DHCP (IPv4) on interfaces of
+// routers; there is no router advertisement yet. Guests reach metadata and DHCP
+// at a router only.
 //
 // What is ours: links with the alias "gantry-net:<cloud>:<id>", the namespaces
 // below Options.Dir, chains of the firewall named "gantry-<cloud>-…". Nothing

@@ -101,6 +101,9 @@ func (f *Fabric) makeRouter(ctx context.Context, s *session, r Router) error {
 	if err := firewall.Set(ns, false, r.chains()...); err != nil {
 		return err
 	}
+	if err := f.serveLeases(ctx, in, ns, r); err != nil {
+		return err
+	}
 	return f.serveMetadata(ctx, in, ns, r.ID)
 }
 
@@ -260,7 +263,7 @@ func (r Router) chains() []firewall.Chain {
 }
 
 func (f *Fabric) removeRouter(s *session, id string) error {
-	if err := f.doors.shut(id); err != nil {
+	if err := errors.Join(f.doors.shut(id), f.leases.close(leaseKeys(id), nil)); err != nil {
 		return err
 	}
 	if _, err := os.Lstat(f.pin(id)); errors.Is(err, os.ErrNotExist) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -36,5 +37,34 @@ func TestInstanceBehind(t *testing.T) {
 	}
 	if _, _, err := c.s.InstanceBehind(t.Context(), router, address); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("after the port is gone: %v", err)
+	}
+}
+
+func TestLeaseAt(t *testing.T) {
+	c := newCloud(t, nil)
+	net, sub, _, router := c.routed()
+	c.must("us", "PUT", "/v2.0/subnets/"+sub, obj("subnet", `"dns_nameservers": ["192.0.2.53"], "host_routes": [{"destination": "192.0.2.0/24", "nexthop": "10.0.0.9"}]`))
+	port := c.must("admin", "POST", "/v2.0/ports", instance(net, nobody))
+	at, mac := fmt.Sprint(c.list("us", "ports?device_id="+router)[0]["id"]), fmt.Sprint(port["mac_address"])
+	address := netip.MustParseAddr(fmt.Sprint(ips(port)[0]))
+	l, err := c.s.LeaseAt(t.Context(), at, mac)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprintf("%v %v %v %v %v %v", l.Server, l.Address.Addr() == address, l.Gateway, l.DNS, l.Routes, l.HostName)
+	want := fmt.Sprintf("10.0.0.1 true 10.0.0.1 [192.0.2.53] [{192.0.2.0/24 10.0.0.9}] host-%s", strings.ReplaceAll(address.String(), ".", "-"))
+	if got != want || l.MTU == 0 || l.Address.Bits() == 32 {
+		t.Errorf("got %s (%+v), want %s", got, l, want)
+	}
+	for what, ask := range map[string][2]string{
+		"another's MAC": {at, "fa:16:3e:ff:ff:ff"}, "no such port": {nobody, mac}, "the router's own": {at, fmt.Sprint(c.list("us", "ports?device_id="+router)[0]["mac_address"])},
+	} {
+		if l, err := c.s.LeaseAt(t.Context(), ask[0], ask[1]); !errors.Is(err, errdefs.ErrNotFound) {
+			t.Errorf("%s: %+v, %v", what, l, err)
+		}
+	}
+	c.must("us", "PUT", "/v2.0/subnets/"+sub, obj("subnet", `"enable_dhcp": %t`, false))
+	if l, err := c.s.LeaseAt(t.Context(), at, mac); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("without DHCP: %+v, %v", l, err)
 	}
 }
