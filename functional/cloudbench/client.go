@@ -28,7 +28,7 @@ const (
 type client struct {
 	compute, image, network, identity, placement *gophercloud.ServiceClient
 
-	imageID, flavorID, networkID string
+	imageID, networkID string
 }
 
 func login(ctx context.Context, url, user, password string) (*client, error) {

@@ -37,6 +37,7 @@ type realiser struct {
 	running bool            // everything was sent once, or is marked
 	ready   map[string]bool // ports whose plan holds
 	dirty   map[key]bool
+	sending map[key]bool
 	waiting map[key][]chan struct{}
 	devices map[string]bool // that are up; nil until they are known
 
@@ -49,7 +50,7 @@ type realiser struct {
 func newRealiser(s *Service, f Fabric, log zerolog.Logger) *realiser {
 	return &realiser{
 		s: s, fabric: f, log: log, wake: make(chan struct{}, 1),
-		dirty: map[key]bool{}, waiting: map[key][]chan struct{}{}, ready: map[string]bool{}, sent: map[key]any{},
+		dirty: map[key]bool{}, sending: map[key]bool{}, waiting: map[key][]chan struct{}{}, ready: map[string]bool{}, sent: map[key]any{},
 		gone: map[key]bool{}, bury: time.NewTimer(buryAfter),
 	}
 }
@@ -79,7 +80,7 @@ func (r *realiser) await(ctx context.Context, p *port) {
 	}
 	k := key{kindPort, p.ID}
 	r.mu.Lock()
-	if !r.running || !r.dirty[k] {
+	if !r.running || !r.dirty[k] && !r.sending[k] {
 		r.mu.Unlock()
 		return
 	}
@@ -106,6 +107,7 @@ func (r *realiser) run(ctx context.Context) error {
 		case <-ctx.Done():
 			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), awaitMost)
 			defer cancel()
+			r.round(late)
 			r.buryAll(late)
 			return ctx.Err()
 		case <-r.wake:
@@ -221,45 +223,64 @@ func (r *realiser) some(ctx context.Context, keys []key, now bool) bool {
 	r.mu.Lock()
 	for _, k := range keys {
 		delete(r.dirty, k)
+		r.sending[k] = true
 	}
 	r.mu.Unlock()
 	var changes []*change
 	for _, c := range r.changed(keys) {
-		if !now && r.later(c) {
-			r.settle(ctx, c.id)
-			continue
+		if now || !r.later(c) {
+			changes = append(changes, c)
 		}
-		changes = append(changes, c)
 	}
 	if slices.ContainsFunc(changes, func(c *change) bool { return c.kind == kindGroup && c.absent }) {
 		r.buryAll(ctx) // a group that is not used any more goes altogether
 	}
 	r.sendAll(ctx, changes)
-	ok := true
+	for _, c := range changes {
+		r.note(c)
+	}
+	for _, k := range keys {
+		if k.kind == kindPort {
+			r.settle(ctx, k.id)
+		}
+	}
+	return r.sentAll(ctx, keys, changes)
+}
+
+// sentAll lets go of who waits for keys whose plans were sent, marks what failed,
+// and reports whether nothing did.
+func (r *realiser) sentAll(ctx context.Context, keys []key, changes []*change) (ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ok = true
+	for _, k := range keys {
+		delete(r.sending, k)
+		if !r.dirty[k] { // else what is waited for came meanwhile
+			r.release(k)
+		}
+	}
 	for _, c := range changes {
 		if c.failed == nil {
-			r.note(ctx, c)
 			continue
 		}
 		ok = false
+		r.release(c.key)
+		if !r.later(c) {
+			r.dirty[c.key] = true
+		}
 		if ctx.Err() == nil {
 			r.log.Error().Err(c.failed).Str("kind", string(c.kind)).Str("id", c.id).Msg("a network of the host is not as it should be")
 		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, c := range changes {
-		if c.failed != nil && !r.later(c) {
-			r.dirty[c.key] = true
-		}
-	}
-	for _, k := range keys {
-		for _, done := range r.waiting[k] {
-			close(done)
-		}
-		delete(r.waiting, k)
-	}
 	return ok
+}
+
+// release must be called with mu held.
+func (r *realiser) release(k key) {
+	for _, done := range r.waiting[k] {
+		close(done)
+	}
+	delete(r.waiting, k)
 }
 
 // later keeps the removal of a port's filter for buryAll, and reports whether it
@@ -299,20 +320,21 @@ func (r *realiser) changed(keys []key) (out []*change) {
 	return out
 }
 
-// note remembers that a plan holds.
-func (r *realiser) note(ctx context.Context, c *change) {
+// note remembers a plan that was sent.
+func (r *realiser) note(c *change) {
+	if c.failed != nil {
+		return
+	}
 	if r.sent[c.key] = c.plan; c.absent {
 		delete(r.sent, c.key)
 	}
-	if c.kind != kindPort {
-		return
+	if c.kind == kindPort {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.ready[c.id] = true; c.absent {
+			delete(r.ready, c.id)
+		}
 	}
-	r.mu.Lock()
-	if r.ready[c.id] = true; c.absent {
-		delete(r.ready, c.id)
-	}
-	r.mu.Unlock()
-	r.settle(ctx, c.id)
 }
 
 // plan makes the plan of a key.

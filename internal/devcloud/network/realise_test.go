@@ -236,6 +236,37 @@ func TestOneBadPlanHarmsNoOther(t *testing.T) {
 	c.until("the other one", func() bool { return status(bad) == "ACTIVE" })
 }
 
+// TestFiltersAreRemovedLater: with what they are, and at the end at the latest.
+func TestFiltersAreRemovedLater(t *testing.T) {
+	f := newFabric()
+	c := &cloud{t: t, nova: &nova{}, path: t.TempDir() + "/db"}
+	c.o = Options{Path: c.path, Host: here, Auth: callers, Fabric: f, Events: c.nova}
+	stop := c.open()
+	c.running()
+	net, _ := c.private()
+	id := c.id("admin", "ports", instance(net, nobody))
+	is := func(status string) func() bool {
+		return func() bool { return c.must("us", "GET", "/v2.0/ports/"+id, "")["status"] == status }
+	}
+	f.plug(tapName(id), true)
+	c.until("ACTIVE", is("ACTIVE"))
+	c.must("admin", "PUT", "/v2.0/ports/"+id, obj("port", `"binding:host_id": ""`))
+	c.until("DOWN", is("DOWN"))
+	c.must("admin", "PUT", "/v2.0/ports/"+id, obj("port", `"binding:host_id": %q`, here))
+	c.until("ACTIVE again", is("ACTIVE"))
+	if f.plan(kindPort, id) == nil {
+		t.Error("ACTIVE without a filter")
+	}
+	other := c.id("admin", "ports", instance(net, nobody))
+	c.must("admin", "DELETE", "/v2.0/ports/"+id, "")
+	c.until("its filter is gone", func() bool { return f.plan(kindPort, id) == nil })
+	c.must("admin", "DELETE", "/v2.0/ports/"+other, "")
+	stop()
+	if f.plan(kindPort, other) != nil {
+		t.Error("a filter is left")
+	}
+}
+
 func TestAFailingFabricIsAskedAgain(t *testing.T) {
 	f := newFabric()
 	f.fails = 1 // the sync of the first network below, or the network itself
