@@ -2,6 +2,7 @@ package dhcp_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -83,9 +84,9 @@ func TestWhatAGuestIsTold(t *testing.T) {
 	if err != nil || a == nil {
 		t.Fatal(a, err)
 	}
-	got := fmt.Sprintln(a.ServerIdentifier(), a.SubnetMask(), a.Router(), a.DNS(), a.IPAddressLeaseTime(0), a.HostName(), a.ClasslessStaticRoute(), a.Options.Get(dhcpv4.OptionInterfaceMTU))
+	got := fmt.Sprintln(a.ServerIdentifier(), a.SubnetMask(), a.Router(), a.DNS(), a.IPAddressLeaseTime(0), a.HostName(), a.ClasslessStaticRoute(), hex.EncodeToString(a.Options.Get(dhcpv4.OptionInterfaceMTU)))
 	want := fmt.Sprintln("10.0.0.1 ffffffc0 [10.0.0.1] [192.0.2.53 192.0.2.54] 24h0m0s host-10-0-0-5",
-		"[route to 198.51.100.0/24 via 10.0.0.9 route to 0.0.0.0/0 via 10.0.0.1] [5 170]")
+		"[route to 198.51.100.0/24 via 10.0.0.9 route to 0.0.0.0/0 via 10.0.0.1] 05aa")
 	if got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}
