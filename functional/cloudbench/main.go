@@ -47,7 +47,7 @@ func bench(ctx context.Context, s settings) (err error) {
 	}
 	b := &session{settings: s, report: &measure.Report{Out: os.Stdout}}
 	defer func() {
-		if end := b.end(); err == nil {
+		if end := b.end(ctx); err == nil {
 			err = end
 		}
 	}()

@@ -105,13 +105,11 @@ func (b *session) household() (pids []int, err error) {
 	return pids, nil
 }
 
-// clear ends what stopped clouds have left to hold their instances.
-func (b *session) clear() error {
-	pids, err := b.household()
-	for _, pid := range pids {
-		if kill := syscall.Kill(pid, syscall.SIGTERM); !errors.Is(kill, syscall.ESRCH) {
-			err = errors.Join(err, kill)
-		}
+// purge removes a stopped cloud from the host, so that the next one is alone.
+func (b *session) purge(ctx context.Context, p *process) error {
+	out, err := exec.CommandContext(ctx, b.gantry, "cloud", "purge", "--state", p.state).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("cloud purge: %w: %s", err, out)
 	}
-	return err
+	return nil
 }

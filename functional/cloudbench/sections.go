@@ -26,21 +26,24 @@ type session struct {
 	small, huge string
 }
 
-// end ends the cloud; the keeper and instances end with the namespace.
-func (b *session) end() error {
+// end ends and removes the cloud.
+func (b *session) end(ctx context.Context) error {
 	if b.cloud == nil {
 		return nil
 	}
-	return b.cloud.stop()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), waitLimit)
+	defer cancel()
+	return errors.Join(b.cloud.stop(), b.purge(ctx, b.cloud))
 }
 
 // start: from the start of the process to ready.
 func (b *session) start(ctx context.Context) error {
 	first, again := &measure.Series{Name: "start with an empty state"}, &measure.Series{Name: "start with a state"}
-	for i := range b.starts {
+	for range b.starts {
+		var p *process
+		var err error
 		for _, s := range []*measure.Series{first, again} {
-			p, err := b.run(ctx, fmt.Sprint("start", i))
-			if err != nil {
+			if p, err = b.run(ctx, "start"); err != nil {
 				return err
 			}
 			s.Values = append(s.Values, p.ready)
@@ -48,7 +51,7 @@ func (b *session) start(ctx context.Context) error {
 				return fmt.Errorf("stop the cloud: %w", err)
 			}
 		}
-		if err := b.clear(); err != nil {
+		if err := b.purge(ctx, p); err != nil {
 			return err
 		}
 	}
