@@ -162,6 +162,35 @@ func TestPortsAreSyncedAndRemoved(t *testing.T) {
 	}
 }
 
+// TestTheLastNetworkTakesAllWithIt: ports come and go together, and what leads
+// to them stays until the network goes.
+func TestTheLastNetworkTakesAllWithIt(t *testing.T) {
+	h := newHost(t)
+	before := h.filters()
+	n := fabric.Network{ID: "n", Bridge: "brlast", MTU: 1500}
+	h.ok(h.fabric.SetNetwork(t.Context(), n))
+	var ports, gone []fabric.Port
+	for _, id := range []string{"00000001-eeee", "00000002-eeee"} {
+		ports = append(ports, fabric.Port{ID: id, Device: "tap" + id[:11], Rules: []fabric.Rule{{First: -1, Last: -1}}})
+		gone = append(gone, fabric.Port{ID: id, Absent: true})
+	}
+	for range 2 {
+		h.ok(h.fabric.SetPorts(t.Context(), ports...))
+		if text := h.filters(); !strings.Contains(text, ports[0].ID[:11]) || !strings.Contains(text, ports[1].ID[:11]) {
+			t.Fatalf("not filtered:\n%s", text)
+		}
+		h.ok(h.fabric.SetPorts(t.Context(), gone...))
+		if text := h.filters(); strings.Contains(text, ports[0].ID[:11]) {
+			t.Errorf("filtered still:\n%s", text)
+		}
+	}
+	n.Absent = true
+	h.ok(h.fabric.SetNetwork(t.Context(), n))
+	if after := h.filters(); after != before {
+		t.Errorf("left:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
 // TestEveryRuleIsTaken: a rule that the kernel's tools refuse would keep all
 // ports of the host from being filtered.
 func TestEveryRuleIsTaken(t *testing.T) {
