@@ -50,6 +50,7 @@ const (
 	maxHeader  = 64 << 10
 	headerTime = 10 * time.Second
 	idleTime   = 2 * time.Minute
+	endTime    = 2 * time.Second // of requests under way when the server ends
 )
 
 // New returns a server. ctx gives values to requests; its end does not stop
@@ -68,15 +69,23 @@ func New(ctx context.Context, o Options) *Server {
 }
 
 // Serve answers on the listener until ctx ends, and closes it. Requests under
-// way are ended then, not waited for: what they do is undone or finished as
-// each operation promises.
+// way are ended then and waited for, some seconds at most: what they do is
+// undone or finished as each operation promises.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
-	ended := context.AfterFunc(ctx, func() {
+	closed := make(chan struct{})
+	unasked := context.AfterFunc(ctx, func() {
+		defer close(closed)
 		s.stop()
-		_ = s.http.Close()
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
+		if s.http.Shutdown(late) != nil {
+			_ = s.http.Close()
+		}
 	})
-	defer ended()
 	err := s.http.Serve(l)
+	if !unasked() {
+		<-closed
+	}
 	s.stop()
 	s.hijacked.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
