@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
@@ -20,7 +22,7 @@ func cloudCommand() *cobra.Command {
 			"Instances and everything that was answered outlive it.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Ready = cmd.OutOrStdout()
+			o.Ready, o.Program = cmd.OutOrStdout(), os.Args[0]
 			return daemon.Cloud(cmd.Context(), o)
 		},
 	}

@@ -42,8 +42,10 @@ type CloudOptions struct {
 	Debug             bool
 	Failpoints        string
 	Version           string
-	// Ready is told how to go on once an instance can be made.
-	Ready io.Writer
+	// Ready is told how to go on once an instance can be made; Program is how
+	// the reader calls this program.
+	Ready   io.Writer
+	Program string
 }
 
 // Times of the server: a client that is slower than the first is let go. What a
@@ -200,18 +202,17 @@ func (e *embedded) greet(ctx context.Context) error {
 		return nil //nolint:nilerr // as above
 	}
 	e.log.Info().Str("url", e.url).Msg("cloud ready")
-	_, err := fmt.Fprintf(e.o.Ready, greeting, e.url, e.o.State, e.o.State, e.o.State)
+	_, err := fmt.Fprintf(e.o.Ready, greeting, e.url, e.o.Program, e.o.State)
 	return err
 }
 
-const greeting = `The cloud is up at %s. In another shell:
+const greeting = `The cloud is up at %[1]s. In another shell:
 
-  eval "$(gantry cloud env --state %s)"              # the administrator
-  eval "$(gantry cloud env --state %s --user demo)"  # a tenant
+  eval "$(%[2]s cloud env --state %[3]s --user demo)"   # a tenant; without --user the administrator
   openstack server create --image busybox --flavor m1.tiny --network private --wait first
   openstack console log show first
 
-or with %s/clouds.yaml: export OS_CLIENT_CONFIG_FILE of it, OS_CLOUD=gantry or gantry-demo.
+or with %[3]s/clouds.yaml: export OS_CLIENT_CONFIG_FILE of it, OS_CLOUD=gantry or gantry-demo.
 `
 
 // listen opens the address and returns the URL that clients use.
