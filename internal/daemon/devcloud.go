@@ -61,6 +61,11 @@ func Cloud(ctx context.Context, o CloudOptions) (err error) {
 	if o.State, err = filepath.Abs(o.State); err != nil {
 		return err
 	}
+	if o.CertFile != "" {
+		if o.CertFile, err = filepath.Abs(o.CertFile); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(o.State, 0o700); err != nil {
 		return fmt.Errorf("state of the cloud: %w", err)
 	}
@@ -96,7 +101,7 @@ func Cloud(ctx context.Context, o CloudOptions) (err error) {
 		},
 	})
 	c, err = devcloud.Open(ctx, devcloud.Options{
-		State: o.State, URL: url, Host: host, Busybox: busybox(log),
+		State: o.State, URL: url, CAFile: o.CertFile, Host: host, Busybox: busybox(log),
 		Fabric:    hostFabric{nets},
 		Transport: inproc.New(broker), Log: log,
 	})

@@ -32,6 +32,9 @@ type Options struct {
 	State string
 	// URL is where Handler is served, without a slash at its end.
 	URL string
+	// CAFile is what clients verify an https URL by, an absolute path; empty is
+	// what they trust anyway.
+	CAFile string
 	// Host is the name of the compute service that has this machine.
 	Host string
 	// Busybox is a static busybox, which becomes the image of that name in a new

@@ -56,19 +56,19 @@ func loadPasswords(state string) (p passwords, err error) {
 
 // account is one way into the cloud.
 type account struct {
-	User, Project, Password, URL, Region, State string
+	User, Project, Password, URL, CAFile, Region, State string
 }
 
 func (c *Cloud) accounts() []account {
 	return []account{
-		{"admin", "admin", c.passwords.Admin, c.o.URL, Region, c.o.State},
-		{"demo", "demo", c.passwords.Demo, c.o.URL, Region, c.o.State},
+		{"admin", "admin", c.passwords.Admin, c.o.URL, c.o.CAFile, Region, c.o.State},
+		{"demo", "demo", c.passwords.Demo, c.o.URL, c.o.CAFile, Region, c.o.State},
 	}
 }
 
 // The names of the variables are python-openstackclient's; what other clouds may
 // have set is taken away.
-const openrc = `unset OS_CLOUD OS_TOKEN OS_SYSTEM_SCOPE OS_DOMAIN_ID OS_DOMAIN_NAME OS_PROJECT_ID OS_USER_ID OS_USER_DOMAIN_NAME OS_PROJECT_DOMAIN_NAME
+const openrc = `unset OS_CACERT OS_CLOUD OS_TOKEN OS_SYSTEM_SCOPE OS_DOMAIN_ID OS_DOMAIN_NAME OS_PROJECT_ID OS_USER_ID OS_USER_DOMAIN_NAME OS_PROJECT_DOMAIN_NAME
 export OS_AUTH_URL={{.URL}}/identity/v3
 export OS_IDENTITY_API_VERSION=3
 export OS_USERNAME={{.User}}
@@ -78,7 +78,8 @@ export OS_USER_DOMAIN_ID=default
 export OS_PROJECT_DOMAIN_ID=default
 export OS_REGION_NAME={{.Region}}
 export OS_AUTH_TYPE=password
-`
+{{if .CAFile}}export OS_CACERT={{.CAFile}}
+{{end}}`
 
 const cloudsYAML = `clouds:
 {{- range .}}
@@ -91,6 +92,9 @@ const cloudsYAML = `clouds:
       user_domain_id: default
       project_domain_id: default
     region_name: {{.Region}}
+{{- if .CAFile}}
+    cacert: {{.CAFile}}
+{{- end}}
     identity_api_version: 3
 {{- end}}
 `

@@ -26,6 +26,6 @@ func embedded() []Feature {
 		{"gophercloud's acceptance tests", []string{"functional/acceptance:TestGophercloudsAcceptanceTestsPass"}, "but for functional/acceptance/excluded.txt"},
 		{"Horizon", nil, ""},
 		{"Terraform's provider", nil, ""},
-		{"TLS on another address than the loopback", nil, "not tried with a client"},
+		{"with a certificate all services are TLS, for the stock client too", []string{cloud + "TestWithACertificateAllIsTLS"}, ""},
 	}
 }
