@@ -33,14 +33,12 @@ type base struct {
 
 func (b *base) id() string    { return b.ID }
 func (b *base) owner() string { return b.Project }
-func (b *base) touch() *base  { return b }
 
 // record is any of the types of records, as a pointer.
 type record interface {
 	comparable
 	id() string
 	owner() string
-	touch() *base
 }
 
 // kind names a table in the database.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -205,10 +206,14 @@ func updateProvider(o operation) (*rest.Response, error) {
 			return nil, conflict(codeDuplicate, "Conflicting resource provider %s already exists.", *in.Name)
 		}
 	}
+	tree, err := o.below(p.uuid)
+	if err != nil {
+		return nil, err
+	}
 	before := *p
 	p.name = *in.Name
 	if in.Parent.set {
-		if err := o.reparent(p, in.Parent.value); err != nil {
+		if err := o.reparent(p, in.Parent.value, tree); err != nil {
 			return nil, badRequest("Unable to save resource provider %s: Object action update failed because: %s.", p.uuid, err.Error())
 		}
 	}
@@ -216,7 +221,7 @@ func updateProvider(o operation) (*rest.Response, error) {
 		return nil, err
 	}
 	if p.root != before.root {
-		for _, below := range append(o.below(p.uuid), p.uuid) {
+		for _, below := range append(tree, p.uuid) {
 			if _, err := o.exec("UPDATE providers SET root = ? WHERE uuid = ?", p.root, below); err != nil {
 				return nil, err
 			}
@@ -225,8 +230,9 @@ func updateProvider(o operation) (*rest.Response, error) {
 	return rest.OK(o.view(p))
 }
 
-// reparent moves p; from 1.37 on anywhere outside of its own tree.
-func (o operation) reparent(p *provider, parent *string) error {
+// reparent moves p, which has tree below it; from 1.37 on anywhere outside of
+// that.
+func (o operation) reparent(p *provider, parent *string, tree []string) error {
 	free := o.Version.AtLeast(1, 37)
 	switch {
 	case parent == nil && p.parent.Valid && !free:
@@ -237,23 +243,17 @@ func (o operation) reparent(p *provider, parent *string) error {
 	case p.parent.Valid && p.parent.String != *parent && !free:
 		return errors.New("re-parenting a provider is not currently allowed")
 	}
-	for _, below := range o.below(p.uuid) {
-		if below == *parent {
-			return errors.New("creating loop in the provider tree is not allowed")
-		}
+	if slices.Contains(tree, *parent) {
+		return errors.New("creating loop in the provider tree is not allowed")
 	}
 	return o.adopt(p, *parent)
 }
 
 // below lists the descendants of a provider.
-func (o operation) below(id string) []string {
-	list, err := o.column(`WITH RECURSIVE tree (uuid) AS (
+func (o operation) below(id string) ([]string, error) {
+	return o.column(`WITH RECURSIVE tree (uuid) AS (
 		SELECT uuid FROM providers WHERE parent = ? UNION SELECT p.uuid FROM providers p JOIN tree ON p.parent = tree.uuid)
 		SELECT uuid FROM tree`, id)
-	if err != nil {
-		return nil
-	}
-	return list
 }
 
 func deleteProvider(o operation) (*rest.Response, error) {

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"strings"
 
 	"modernc.org/sqlite" // the driver "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -149,9 +148,4 @@ func classify(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: %w", err, class)
-}
-
-// Like makes a pattern for LIKE ... ESCAPE '\' that matches what contains s.
-func Like(s string) string {
-	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(s) + "%"
 }

@@ -1,7 +1,6 @@
 package sqldb
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"os"
@@ -135,23 +134,5 @@ func TestReadersDoNotWaitForAWriter(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestLike(t *testing.T) {
-	d := open(t, filepath.Join(t.TempDir(), "db"), schema)
-	for _, id := range []string{`50%`, `500`, `a_b`, `axb`, `back\slash`} {
-		if err := exec(t, d, "INSERT INTO parents VALUES (?)", id); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for part, want := range map[string]int{"50%": 1, "50": 2, "a_b": 1, `k\s`: 1} {
-		var n int
-		err := d.Read(t.Context(), func(tx *sql.Tx) error {
-			return tx.QueryRowContext(context.WithoutCancel(t.Context()), `SELECT count(*) FROM parents WHERE id LIKE ? ESCAPE '\'`, Like(part)).Scan(&n)
-		})
-		if err != nil || n != want {
-			t.Errorf("%q: %d, %v; want %d", part, n, err, want)
-		}
 	}
 }
