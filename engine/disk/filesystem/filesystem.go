@@ -26,10 +26,19 @@ type Node struct {
 	Inode uint64
 }
 
+// Opener is the form of the function Open that each reader exports. It reads
+// the file system that begins at offset 0 of r, which is size bytes long;
+// nothing is read beyond that, and what ought to be there makes the file
+// system corrupt. errdefs.ErrNotFound: no file system of this type begins
+// there. The errors of FileSystem otherwise.
+type Opener func(r io.ReaderAt, size int64) (FileSystem, error)
+
 // FileSystem is a read-only view of one file system.
 //
 // A method fails with errdefs.ErrCorrupt where the bytes contradict the format
-// (the error names the structure and its number), errdefs.ErrUnsupported where
+// (the error names the structure and its number), a Node that no entry of the
+// file system can have included, with errdefs.ErrInvalid where the inode is not
+// of the type that the method is for, errdefs.ErrUnsupported where
 // the file system uses a feature that the reader does not know, and with the
 // error of the underlying reader, wrapped, where reading failed. No input makes
 // it panic, run without end, or keep more than 32 MiB, whatever the size of
