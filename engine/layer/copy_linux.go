@@ -162,7 +162,7 @@ func (c *copier) file(ctx context.Context, from int, name string, to int, path s
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil // replaced since it was listed
 	}
-	id := inode{uint64(st.Dev), st.Ino}
+	id := inodeOf(&st)
 	if st.Nlink > 1 {
 		if first, ok := c.links[id]; ok {
 			return wrap("link", path, unix.Linkat(c.root, first, to, name, 0))

@@ -59,6 +59,8 @@ func (c *counter) Write(p []byte) (int, error) {
 
 type inode struct{ dev, ino uint64 }
 
+func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
+
 // differ holds one run of Diff.
 type differ struct {
 	tw    *tar.Writer
@@ -215,7 +217,7 @@ func (d *differ) file(ctx context.Context, dir int, name, base string) error {
 	}
 	hdr := header(tar.TypeReg, name, &st)
 	if st.Nlink > 1 {
-		id := inode{uint64(st.Dev), st.Ino}
+		id := inodeOf(&st)
 		if first, ok := d.links[id]; ok {
 			hdr.Typeflag, hdr.Linkname = tar.TypeLink, first
 			return d.write(hdr)

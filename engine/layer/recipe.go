@@ -1,0 +1,306 @@
+package layer
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+// A recipe is a layer's tar stream without the contents of its files: with it
+// and the unpacked directory Rebuild makes the very stream again, so that a
+// layer keeps its digest although nobody keeps its archive. It takes about one
+// hundredth of the layer.
+//
+// Format: zstd over the line recipeMagic and records of a kind (one byte), a
+// length (uvarint) and that many bytes. Kind raw is a piece of the stream. Kind
+// content is the clean path of a file, after which its size in bytes (uvarint)
+// says how much of the stream it is.
+const (
+	recipeMagic   = "gantry layer recipe 1\n"
+	recipeRaw     = 'r'
+	recipeContent = 'c'
+)
+
+// Limits of a recipe: what is beyond them is a layer without one.
+const (
+	recipeMeta  = 2 << 20   // bytes of the headers of one entry
+	recipeMax   = 512 << 20 // bytes of all records
+	recipePiece = 64 << 10  // bytes after which a record is written
+)
+
+// Recorder writes the recipe of the tar stream that is written to it. A stream
+// that it cannot record (two entries of one name, sparse files, what
+// archive/tar does not read) is nothing that stops Write: Close tells. Not safe
+// for concurrent use.
+type Recorder struct {
+	out  *bufio.Writer
+	zip  *zstd.Encoder
+	lim  Limits
+	seed maphash.Seed
+	// seen are hashes of the names of files.
+	seen  map[uint64]struct{}
+	total int64
+
+	// raw is what has come of the stream and is in no record yet; entry is where
+	// in it the headers of the entry begin, and need what the next step takes.
+	raw   []byte
+	entry int
+	need  int
+	step  func(*Recorder) error
+	skip  int64 // bytes of content still to come
+	err   error
+}
+
+// NewRecorder begins a recipe on w.
+func NewRecorder(w io.Writer, lim Limits) (*Recorder, error) {
+	zip, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("record layer: %w", err)
+	}
+	r := &Recorder{
+		zip: zip, out: bufio.NewWriter(zip), lim: lim.withDefaults(), seed: maphash.MakeSeed(), seen: map[uint64]struct{}{},
+		need: tarBlock, step: (*Recorder).header,
+	}
+	_, r.err = r.out.WriteString(recipeMagic)
+	return r, nil
+}
+
+const tarBlock = 512
+
+// Write implements io.Writer. It takes everything and never fails.
+func (r *Recorder) Write(p []byte) (int, error) {
+	all := len(p)
+	for len(p) > 0 && r.err == nil {
+		if r.skip > 0 {
+			n := min(r.skip, int64(len(p)))
+			r.skip -= n
+			p = p[n:]
+			continue
+		}
+		n := min(r.need, len(p))
+		r.raw = append(r.raw, p[:n]...)
+		p = p[n:]
+		if r.need -= n; r.need == 0 {
+			r.err = r.step(r)
+		}
+	}
+	return all, nil
+}
+
+// Close ends the recipe, of a stream that was written whole. An error says why
+// there is none; of class errdefs.ErrUnsupported when the stream is such that
+// it cannot be recorded.
+func (r *Recorder) Close() error {
+	if r.err == nil && (r.skip > 0 || len(r.raw) > r.entry) {
+		r.err = unrecorded("the stream is cut off")
+	}
+	if r.err == nil {
+		r.err = r.flush()
+	}
+	err := errors.Join(r.out.Flush(), r.zip.Close())
+	if err = errors.Join(r.err, err); err != nil {
+		return fmt.Errorf("record layer: %w", err)
+	}
+	return nil
+}
+
+func unrecorded(why string) error { return fmt.Errorf("%w: %s", errdefs.ErrUnsupported, why) }
+
+// then says what comes after the next n bytes.
+func (r *Recorder) then(n int, step func(*Recorder) error) error {
+	if n == 0 {
+		return step(r)
+	}
+	r.need, r.step = n, step
+	return nil
+}
+
+// header has a block that begins an entry, or the end.
+func (r *Recorder) header() error {
+	block := r.raw[len(r.raw)-tarBlock:]
+	if len(bytes.TrimLeft(block, "\x00")) == 0 {
+		return r.tail()
+	}
+	switch block[156] {
+	case tar.TypeXHeader, tar.TypeXGlobalHeader, 'L', 'K': // the last two are GNU's long names
+		size, err := strconv.ParseInt(strings.Trim(string(block[124:136]), " \x00"), 8, 64)
+		if err != nil || size < 0 || size+int64(len(r.raw)-r.entry) > recipeMeta {
+			return unrecorded("an entry has too large headers")
+		}
+		after := func(r *Recorder) error { return r.then(tarBlock, (*Recorder).header) }
+		if block[156] == tar.TypeXGlobalHeader { // an entry of its own
+			after = (*Recorder).between
+		}
+		return r.then(int(size+padding(size)), after)
+	}
+	return r.item()
+}
+
+func padding(size int64) int64 { return -size & (tarBlock - 1) }
+
+// item has all headers of an entry. What they say is what archive/tar reads in
+// them, as Apply does.
+func (r *Recorder) item() error {
+	hdr, err := tar.NewReader(bytes.NewReader(r.raw[r.entry:])).Next()
+	if err != nil {
+		return unrecorded("an entry cannot be read")
+	}
+	if hdr.Typeflag == tar.TypeGNUSparse || hdr.PAXRecords["GNU.sparse.major"] != "" || hdr.PAXRecords["GNU.sparse.map"] != "" {
+		return unrecorded("the layer has sparse files")
+	}
+	switch hdr.Typeflag {
+	case tar.TypeLink, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeDir, tar.TypeFifo: // no content, whatever the size
+		return r.between()
+	case tar.TypeReg:
+	default:
+		if hdr.Size != 0 {
+			return unrecorded("an entry of a type of its own has content")
+		}
+	}
+	name, err := cleanName(hdr.Name, r.lim)
+	if err != nil {
+		return unrecorded("an entry has a bad name")
+	}
+	h := maphash.String(r.seed, name)
+	if _, twice := r.seen[h]; twice {
+		return unrecorded("a file is there twice")
+	}
+	r.seen[h] = struct{}{}
+	if hdr.Size == 0 {
+		return r.between()
+	}
+	if err := r.content(name, hdr.Size); err != nil {
+		return err
+	}
+	r.skip = hdr.Size
+	return r.then(int(padding(hdr.Size)), (*Recorder).between)
+}
+
+// between is behind one entry and before the next.
+func (r *Recorder) between() error { return r.after((*Recorder).header) }
+
+// tail has a block behind the first that is all zeros: there may be many.
+func (r *Recorder) tail() error { return r.after((*Recorder).tail) }
+
+// after has something whole, and takes another block.
+func (r *Recorder) after(step func(*Recorder) error) error {
+	r.entry = len(r.raw)
+	if len(r.raw) >= recipePiece {
+		if err := r.flush(); err != nil {
+			return err
+		}
+	}
+	return r.then(tarBlock, step)
+}
+
+func (r *Recorder) content(name string, size int64) error {
+	if err := r.flush(); err != nil {
+		return err
+	}
+	if err := r.record(recipeContent, []byte(name)); err != nil {
+		return err
+	}
+	return r.number(uint64(size))
+}
+
+// flush puts the raw bytes so far into a record.
+func (r *Recorder) flush() error {
+	if len(r.raw) == 0 {
+		return nil
+	}
+	err := r.record(recipeRaw, r.raw)
+	r.raw, r.entry = r.raw[:0], 0
+	return err
+}
+
+func (r *Recorder) record(kind byte, data []byte) error {
+	if r.total += int64(len(data)); r.total > recipeMax {
+		return unrecorded("the layer has too many entries")
+	}
+	err := errors.Join(r.out.WriteByte(kind), r.number(uint64(len(data))))
+	_, werr := r.out.Write(data)
+	return errors.Join(err, werr)
+}
+
+func (r *Recorder) number(v uint64) error {
+	_, err := r.out.Write(binary.AppendUvarint(nil, v))
+	return err
+}
+
+// recipeReader reads records.
+type recipeReader struct {
+	in  *bufio.Reader
+	zip *zstd.Decoder
+	buf []byte
+}
+
+func newRecipeReader(r io.Reader) (*recipeReader, error) {
+	zip, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(8<<20))
+	if err != nil {
+		return nil, fmt.Errorf("%w: recipe: %w", errdefs.ErrCorrupt, err)
+	}
+	rr := &recipeReader{in: bufio.NewReader(zip), zip: zip}
+	magic := make([]byte, len(recipeMagic))
+	if _, err := io.ReadFull(rr.in, magic); err != nil || string(magic) != recipeMagic {
+		zip.Close()
+		return nil, fmt.Errorf("%w: no recipe of a layer", errdefs.ErrCorrupt)
+	}
+	return rr, nil
+}
+
+func (r *recipeReader) close() { r.zip.Close() }
+
+// next returns a record: a piece of the stream, or the name and size of a file
+// whose content comes next. io.EOF after the last.
+func (r *recipeReader) next() (raw []byte, name string, size int64, err error) {
+	kind, err := r.in.ReadByte()
+	if err == io.EOF {
+		return nil, "", 0, io.EOF
+	}
+	var n uint64
+	if err == nil {
+		n, err = binary.ReadUvarint(r.in)
+	}
+	if err == nil && n > recipeMeta+recipePiece+2*tarBlock {
+		err = errors.New("a record is too long")
+	}
+	if err != nil {
+		return nil, "", 0, fmt.Errorf("%w: recipe: %w", errdefs.ErrCorrupt, err)
+	}
+	if uint64(cap(r.buf)) < n {
+		r.buf = make([]byte, n)
+	}
+	r.buf = r.buf[:n]
+	if _, err = io.ReadFull(r.in, r.buf); err == nil && kind == recipeContent {
+		var v uint64
+		v, err = binary.ReadUvarint(r.in)
+		size = int64(v)
+		if name = string(r.buf); err == nil && (size <= 0 || name != path.Clean(name) || path.IsAbs(name)) {
+			err = errors.New("a record is not plausible")
+		}
+		return nil, name, size, corruptRecipe(err)
+	}
+	if err == nil && kind != recipeRaw {
+		err = fmt.Errorf("a record is of kind %d", kind)
+	}
+	return r.buf, "", 0, corruptRecipe(err)
+}
+
+func corruptRecipe(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: recipe: %w", errdefs.ErrCorrupt, err)
+}
