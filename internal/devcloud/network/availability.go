@@ -26,14 +26,10 @@ var availabilityResource = resource{
 
 func (s *Service) availabilityRoutes() {
 	s.route(&availabilityResource, verbs{list: s.listAvailability, show: s.showAvailability})
-	for path, plural := range map[string]string{
-		"subnetpools": "subnetpools", "address-scopes": "address_scopes", "flavors": "flavors",
-	} {
-		// Clients list these to resolve names. There are none.
-		s.api.Handle("GET /v2.0/"+path, func(context.Context, *rest.Request) (*rest.Response, error) {
-			return rest.OK(map[string]any{plural: []any{}})
-		})
-	}
+	// Clients list these to resolve names. There are none.
+	s.api.Handle("GET /v2.0/flavors", func(context.Context, *rest.Request) (*rest.Response, error) {
+		return rest.OK(map[string]any{"flavors": []any{}})
+	})
 }
 
 // size is how many addresses the pools have, as a number of JSON.

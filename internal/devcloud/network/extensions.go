@@ -184,6 +184,91 @@ func extensions() []extension {
 			"Adds created_at and updated_at fields to all Neutron resources that have Neutron standard attributes.", "2016-09-12T10:00:00-00:00",
 			[]string{},
 		},
+		{
+			"Address group", "address-group",
+			"Support address group", "2020-07-15T10:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Address scope", "address-scope",
+			"Address scopes extension.", "2015-07-26T10:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Auto Allocated Topology Services", "auto-allocated-topology",
+			"Auto Allocated Topology Services.", "2016-01-01T00:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Default Subnetpools", "default-subnetpools",
+			"Provides ability to mark and use a subnetpool as the default.", "2016-02-18T18:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Neutron Extra DHCP options", "extra_dhcp_opt",
+			"Extra options configuration for DHCP. For example PXE boot options to DHCP clients can be specified (e.g. tftp-server, server-ip-address, bootfile-name)", "2013-03-17T12:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Atomically add/remove extra routes", "extraroute-atomic",
+			"Edit extra routes of a router on server side by atomically adding/removing extra routes", "2019-07-10T00:00:00+00:00",
+			[]string{},
+		},
+		{
+			"Floating IP Pools Extension", "floatingip-pools",
+			"Provides a floating IP pools API.", "2018-03-21T10:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Add address_group type to RBAC", "rbac-address-group",
+			"Add address_group type to network RBAC", "2021-01-20T00:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Add address_scope type to RBAC", "rbac-address-scope",
+			"Add address_scope type to RBAC", "2020-02-12T00:00:00-00:00",
+			[]string{},
+		},
+		{
+			"RBAC Policies", "rbac-policies",
+			"Allows creation and modification of policies that control tenant access to resources.", "2015-06-17T12:15:12-00:00",
+			[]string{},
+		},
+		{
+			"Add security_group type to network RBAC", "rbac-security-groups",
+			"Add security_group type to network RBAC", "2019-02-14T00:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Add subnetpool type to RBAC", "rbac-subnetpool",
+			"Add subnetpool type to RBAC", "2020-02-05T00:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Remote address group id field for security group rules", "security-groups-remote-address-group",
+			"Add new field of remote address group id in SG rules", "2020-08-25T10:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Security group filtering on the shared field", "security-groups-shared-filtering",
+			"Support filtering security groups on the shared field", "2021-10-05T09:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Subnet service types", "subnet-service-types",
+			"Provides ability to set the subnet service_types field", "2016-03-15T18:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Subnet Allocation", "subnet_allocation",
+			"Enables allocation of subnets from a subnet pool", "2015-03-30T10:00:00-00:00",
+			[]string{},
+		},
+		{
+			"Subnet Pool Prefix Operations", "subnetpool-prefix-ops",
+			"Provides support for adjusting the prefix list of subnet pools", "2019-02-08T10:00:00-00:00",
+			[]string{},
+		},
 	}
 }
 

@@ -138,7 +138,7 @@ func (st *state) newFloating(c *rest.Caller, v values, host string) (*floating, 
 	if err != nil {
 		return nil, err
 	}
-	if !n.External {
+	if !n.External || !c.Admin() && !n.externalTo(project) {
 		return nil, badFloating("Network %s is not a valid external network", n.ID)
 	}
 	ask := map[string]any{}

@@ -32,7 +32,14 @@ func groupName(v any) (any, error) {
 	return s, err
 }
 
-type group struct{ base }
+// group is a security group.
+type group struct {
+	base
+	sharing
+}
+
+// sees reports whether the caller may know of it.
+func (g *group) sees(c *rest.Caller) bool { return c.Owns(g.Project) || g.reaches(c.ProjectID) }
 
 func (s *Service) groupRoutes() {
 	s.route(&groupResource, verbs{
@@ -42,7 +49,7 @@ func (s *Service) groupRoutes() {
 
 func (st *state) group(c *rest.Caller, id string) (*group, error) {
 	g, ok := st.groups.get(id)
-	if !ok || !c.Owns(g.Project) {
+	if !ok || !g.sees(c) {
 		return nil, groupResource.missing(id)
 	}
 	return g, nil
@@ -52,13 +59,13 @@ func (st *state) rulesOf(groupID string) []*rule {
 	return st.rules.where(func(r *rule) bool { return r.Group == groupID })
 }
 
-func (g *group) view(rules []*rule) map[string]any {
+func (g *group) view(c *rest.Caller, rules []*rule) map[string]any {
 	views := make([]map[string]any, len(rules))
 	for i, r := range rules {
 		views[i] = r.view()
 	}
 	return g.standardView(map[string]any{
-		"name": g.Name, "shared": false, "security_group_rules": views,
+		"name": g.Name, "shared": g.reaches(c.ProjectID), "security_group_rules": views,
 	})
 }
 
@@ -114,8 +121,8 @@ func (s *Service) listGroups(ctx context.Context, r *rest.Request) (res *rest.Re
 		for _, one := range st.rules.where(func(*rule) bool { return true }) {
 			rules[one.Group] = append(rules[one.Group], one)
 		}
-		all := st.groups.where(func(g *group) bool { return r.Caller.Owns(g.Project) })
-		res, err = list(r, &groupResource, all, func(g *group) map[string]any { return g.view(rules[g.ID]) })
+		all := st.groups.where(func(g *group) bool { return g.sees(r.Caller) })
+		res, err = list(r, &groupResource, all, func(g *group) map[string]any { return g.view(r.Caller, rules[g.ID]) })
 		return err
 	})
 	return res, err
@@ -127,7 +134,7 @@ func (s *Service) showGroup(_ context.Context, r *rest.Request) (res *rest.Respo
 		if err != nil {
 			return err
 		}
-		res, err = show(r, &groupResource, g.view(st.rulesOf(g.ID)))
+		res, err = show(r, &groupResource, g.view(r.Caller, st.rulesOf(g.ID)))
 		return err
 	})
 	return res, err
@@ -145,7 +152,7 @@ func (s *Service) createGroups(ctx context.Context, r *rest.Request) (*rest.Resp
 			if err != nil {
 				return err
 			}
-			views = append(views, g.view(st.rulesOf(g.ID)))
+			views = append(views, g.view(r.Caller, st.rulesOf(g.ID)))
 		}
 		return nil
 	})
@@ -191,7 +198,7 @@ func (st *state) ownGroup(r *rest.Request, rule string) (*group, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case !r.Caller.Member():
+	case !r.Caller.Member() || !r.Caller.Owns(g.Project):
 		return nil, denied("rule:" + rule)
 	}
 	return g, ifMatch(r, g.Revision)
@@ -218,7 +225,7 @@ func (s *Service) updateGroup(ctx context.Context, r *rest.Request) (*rest.Respo
 			st.bumped(&g.base)
 		}
 		st.groups.put(&g)
-		view = g.view(st.rulesOf(g.ID))
+		view = g.view(r.Caller, st.rulesOf(g.ID))
 		return nil
 	})
 	if err != nil {
@@ -253,6 +260,7 @@ func (s *Service) deleteGroup(ctx context.Context, r *rest.Request) (*rest.Respo
 		for _, one := range st.rules.where(func(one *rule) bool { return one.Group == g.ID || one.RemoteGroup == g.ID }) {
 			st.rules.del(one.ID)
 		}
+		st.dropPolicies(g.ID)
 		st.groups.del(g.ID)
 		return nil
 	})

@@ -58,9 +58,14 @@ func mtuOf(v any) (any, error) {
 type network struct {
 	base
 
+	sharing
+
 	Up, Shared, External, Default, PortSecurity bool
-	MTU                                         int
-	ZoneHints                                   []string `json:",omitempty"`
+	// ExternalTo are the projects that it is external to, or everybody; nil is
+	// everybody, too.
+	ExternalTo []string `json:",omitempty"`
+	MTU        int
+	ZoneHints  []string `json:",omitempty"`
 }
 
 func (s *Service) networkRoutes() {
@@ -70,7 +75,17 @@ func (s *Service) networkRoutes() {
 }
 
 // sees reports whether the caller may know of the network.
-func (n *network) sees(c *rest.Caller) bool { return c.Owns(n.Project) || n.Shared || n.External }
+func (n *network) sees(c *rest.Caller) bool {
+	return c.Owns(n.Project) || n.sharedWith(c.ProjectID) || n.External && n.externalTo(c.ProjectID)
+}
+
+// sharedWith reports whether a project may use it as its own.
+func (n *network) sharedWith(project string) bool { return n.Shared || n.reaches(project) }
+
+// externalTo reports whether a project may lead routers to it.
+func (n *network) externalTo(project string) bool {
+	return n.External && (n.ExternalTo == nil || project == n.Project || sharing{n.ExternalTo}.reaches(project))
+}
 
 // network finds one that the caller sees.
 func (st *state) network(c *rest.Caller, id string) (*network, error) {
@@ -85,22 +100,30 @@ func (st *state) subnetsOf(networkID string) []*subnet {
 	return st.subnets.where(func(s *subnet) bool { return s.Network == networkID })
 }
 
-func (st *state) networkView(n *network) map[string]any {
-	ids := []string{}
-	for _, sub := range st.subnetsOf(n.ID) {
-		ids = append(ids, sub.ID)
-	}
-	return n.view(ids)
+func (st *state) networkView(c *rest.Caller, n *network) map[string]any {
+	return st.networkViewOf(c, n, st.subnetsOf(n.ID))
 }
 
-func (n *network) view(subnets []string) map[string]any {
+func (st *state) networkViewOf(c *rest.Caller, n *network, all []*subnet) map[string]any {
+	subnets := []string{}
+	var scope4, scope6 any
+	for _, sub := range all {
+		subnets = append(subnets, sub.ID)
+		if p, ok := st.pools.get(sub.Pool); ok && p.Scope != "" {
+			if sub.CIDR.Addr().Is4() {
+				scope4 = p.Scope
+			} else {
+				scope6 = p.Scope
+			}
+		}
+	}
 	zones := []string{}
 	if len(subnets) > 0 {
 		zones = append(zones, zone)
 	}
 	v := n.standardView(map[string]any{
-		"name": n.Name, "subnets": subnets, "admin_state_up": n.Up, "status": "ACTIVE", "shared": n.Shared, "mtu": n.MTU,
-		"availability_zones": zones, "availability_zone_hints": orEmpty(n.ZoneHints), "ipv4_address_scope": nil, "ipv6_address_scope": nil,
+		"name": n.Name, "subnets": subnets, "admin_state_up": n.Up, "status": "ACTIVE", "shared": n.sharedWith(c.ProjectID), "mtu": n.MTU,
+		"availability_zones": zones, "availability_zone_hints": orEmpty(n.ZoneHints), "ipv4_address_scope": scope4, "ipv6_address_scope": scope6,
 		"router:external": n.External, "port_security_enabled": n.PortSecurity,
 		"provider:network_type": "local", "provider:physical_network": nil, "provider:segmentation_id": nil,
 	})
@@ -112,12 +135,12 @@ func (n *network) view(subnets []string) map[string]any {
 
 func (s *Service) listNetworks(_ context.Context, r *rest.Request) (res *rest.Response, err error) {
 	err = s.store.read(func(st *state) error {
-		subnets := map[string][]string{}
+		subnets := map[string][]*subnet{}
 		for _, sub := range st.subnets.where(func(*subnet) bool { return true }) {
-			subnets[sub.Network] = append(subnets[sub.Network], sub.ID)
+			subnets[sub.Network] = append(subnets[sub.Network], sub)
 		}
 		all := st.networks.where(func(n *network) bool { return n.sees(r.Caller) })
-		res, err = list(r, &networkResource, all, func(n *network) map[string]any { return n.view(orEmpty(subnets[n.ID])) })
+		res, err = list(r, &networkResource, all, func(n *network) map[string]any { return st.networkViewOf(r.Caller, n, subnets[n.ID]) })
 		return err
 	})
 	return res, err
@@ -129,7 +152,7 @@ func (s *Service) showNetwork(_ context.Context, r *rest.Request) (res *rest.Res
 		if err != nil {
 			return err
 		}
-		res, err = show(r, &networkResource, st.networkView(n))
+		res, err = show(r, &networkResource, st.networkView(r.Caller, n))
 		return err
 	})
 	return res, err
@@ -147,7 +170,7 @@ func (s *Service) createNetworks(ctx context.Context, r *rest.Request) (*rest.Re
 			if err != nil {
 				return err
 			}
-			view := st.networkView(n)
+			view := st.networkView(r.Caller, n)
 			view["is_default"] = n.Default // only then shown of networks that are not external
 			views = append(views, view)
 		}
@@ -180,6 +203,8 @@ func (st *state) createNetwork(c *rest.Caller, v values) (*network, error) {
 		return nil, err
 	}
 	st.networks.put(n)
+	st.followFlags(n)
+	n, _ = st.networks.get(n.ID)
 	st.ensureDefaultGroup(project)
 	return n, nil
 }
@@ -244,7 +269,7 @@ func (s *Service) updateNetwork(ctx context.Context, r *rest.Request) (*rest.Res
 		if n, err = st.changeNetwork(r.Caller, n, all[0]); err != nil {
 			return err
 		}
-		view = st.networkView(n)
+		view = st.networkView(r.Caller, n)
 		return nil
 	})
 	if err != nil {
@@ -288,7 +313,10 @@ func (st *state) changeNetwork(c *rest.Caller, old *network, v values) (*network
 		return nil, invalid("The requested mtu %d is smaller than the minimum of %d for IPv6", n.MTU, leastIPv6)
 	}
 	if old.Shared && !n.Shared {
-		if st.ports.has(func(p *port) bool { return p.Network == n.ID && p.Project != "" && p.Project != n.Project }) {
+		others := sharing{slices.DeleteFunc(slices.Clone(n.With), func(w string) bool { return w == everybody })}
+		if st.ports.has(func(p *port) bool {
+			return p.Network == n.ID && p.Project != "" && p.Project != n.Project && !others.reaches(p.Project)
+		}) {
 			return nil, conflict("InvalidSharedSetting", "Unable to reconfigure sharing settings for network %s. Multiple tenants are using it.", n.Name)
 		}
 	}
@@ -304,7 +332,25 @@ func (st *state) changeNetwork(c *rest.Caller, old *network, v values) (*network
 		st.bumped(&n.base)
 	}
 	st.networks.put(&n)
-	return &n, nil
+	if old.Shared != n.Shared || old.External != n.External {
+		st.followFlags(&n)
+	}
+	now, _ := st.networks.get(n.ID)
+	return now, nil
+}
+
+// followFlags makes the policies say what the attributes of a network say.
+func (st *state) followFlags(n *network) {
+	st.setPolicy(n, asShared, n.Shared)
+	switch {
+	case !n.External: // no project's any more
+		for _, p := range st.policies.where(func(p *policy) bool { return p.Object == n.ID && p.Action == asExternal }) {
+			st.policies.del(p.ID)
+		}
+	case len(st.targets(n.ID, asExternal)) == 0:
+		st.setPolicy(n, asExternal, true)
+	}
+	st.reshare(typeNetwork, n.ID)
 }
 
 func (s *Service) deleteNetwork(ctx context.Context, r *rest.Request) (*rest.Response, error) {
@@ -330,6 +376,10 @@ func (s *Service) deleteNetwork(ctx context.Context, r *rest.Request) (*rest.Res
 		}
 		for _, sub := range st.subnetsOf(n.ID) {
 			st.subnets.del(sub.ID)
+		}
+		st.dropPolicies(n.ID)
+		for _, t := range st.topologies.where(func(t *topology) bool { return t.Network == n.ID }) {
+			st.topologies.del(t.ID)
 		}
 		st.networks.del(n.ID)
 		return nil

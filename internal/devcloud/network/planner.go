@@ -54,6 +54,18 @@ func (st *state) touched() []key {
 			}
 		}
 	})
+	each(&st.addressGroups, func(a *addressGroup) {
+		for r := range st.rules.all() {
+			if r.RemoteAddresses != a.ID {
+				continue
+			}
+			for p := range st.ports.all() {
+				if slices.Contains(p.Groups, r.Group) {
+					add(kindPort, p.ID)
+				}
+			}
+		}
+	})
 	each(&st.routers, func(r *router) { add(kindRouter, r.ID) })
 	each(&st.floatings, func(f *floating) { add(kindRouter, f.Router) })
 	out := make([]key, 0, len(seen))
@@ -167,9 +179,31 @@ func (st *state) portPlan(id string) PortPlan {
 	}
 	plan.Sources = p.sources()
 	for _, r := range st.rules.where(func(r *rule) bool { return slices.Contains(p.Groups, r.Group) }) {
-		plan.Rules = append(plan.Rules, r.plan())
+		plan.Rules = append(plan.Rules, st.rulePlans(r)...)
 	}
 	return plan
+}
+
+// rulePlans are the rules that a rule stands for: one, or with an address group
+// one for each network of it.
+func (st *state) rulePlans(r *rule) []Rule {
+	if r.RemoteAddresses == "" {
+		return []Rule{r.plan()}
+	}
+	var out []Rule
+	if a, ok := st.addressGroups.get(r.RemoteAddresses); ok {
+		for _, p := range a.Addresses {
+			if p.Addr().Is6() != (r.Ethertype == ipv6) {
+				continue
+			}
+			one := r.plan()
+			if p.Bits() > 0 {
+				one.Remote = p
+			}
+			out = append(out, one)
+		}
+	}
+	return out
 }
 
 func (r *rule) plan() Rule {

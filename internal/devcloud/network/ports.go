@@ -54,6 +54,7 @@ var portResource = resource{
 		attr{name: "binding:vif_details", admin: true},
 		attr{name: "allowed_address_pairs", post: true, put: true, unset: true, check: addressPairs, who: networkOwner},
 		attr{name: "security_groups", post: true, put: true, unset: true, check: uuids, filter: true},
+		attr{name: "extra_dhcp_opts", post: true, put: true, unset: true, check: dhcpOptions},
 	),
 }
 
@@ -70,6 +71,7 @@ type port struct {
 	Secure   bool
 	Groups   []string      `json:",omitempty"`
 	Pairs    []addressPair `json:",omitempty"`
+	Options  []dhcpOption  `json:",omitempty"`
 	binding
 }
 
@@ -121,7 +123,7 @@ func (p *port) view() map[string]any {
 	v := map[string]any{
 		"name": p.Name, "network_id": p.Network, "admin_state_up": p.Up, "mac_address": p.MAC, "fixed_ips": ips,
 		"device_id": p.DeviceID, "device_owner": p.Owner, "status": p.Status, "port_security_enabled": p.Secure,
-		"allowed_address_pairs": pairs, "security_groups": orEmpty(p.Groups),
+		"allowed_address_pairs": pairs, "security_groups": orEmpty(p.Groups), "extra_dhcp_opts": optionsView(p.Options),
 	}
 	p.binding.view(v)
 	return p.standardView(v)
@@ -218,7 +220,7 @@ func (st *state) createPort(c *rest.Caller, v values, host string) (*port, error
 	switch {
 	case err != nil:
 		return nil, err
-	case !c.Admin() && !n.Shared && n.Project != project:
+	case !c.Admin() && !n.sharedWith(project) && n.Project != project:
 		return nil, hidden()
 	}
 	if err := portResource.mayWrite(c, "create", v, n.Project); err != nil {
@@ -246,6 +248,7 @@ func (st *state) addPort(c *rest.Caller, p *port, n *network, v values, host str
 		return conflict("MacAddressInUse", "Unable to complete operation for network %s. The mac address %s is in use.", n.ID, p.MAC)
 	}
 	p.set(v)
+	p.setOptions(v)
 	if err := st.address(p, n, v); err != nil {
 		return err
 	}
@@ -278,7 +281,7 @@ func (st *state) address(p *port, n *network, v values) error {
 	if !sent && len(p.IPs) > 0 {
 		return nil
 	}
-	a := &allocation{st: st, network: n, subnets: st.subnetsOf(n.ID), mac: p.MAC, router: p.routed(), keep: p.IPs}
+	a := &allocation{st: st, network: n, subnets: st.subnetsFor(n.ID, p.Owner), mac: p.MAC, router: p.routed(), keep: p.IPs}
 	if sent {
 		if err := a.wish(v.maps("fixed_ips")); err != nil {
 			return err
@@ -375,6 +378,7 @@ func (st *state) changePort(c *rest.Caller, old *port, v values, host string) (*
 		}
 	}
 	p.set(v)
+	p.setOptions(v)
 	if p.routed() && v.has("fixed_ips") && old.routed() {
 		return nil, fault(400, "BadRequest", "Bad port request: Fixed IPs on port %s of a router cannot be changed.", p.ID)
 	}

@@ -147,7 +147,7 @@ func (p *port) setPairs(v values) error {
 func (st *state) groupsFor(c *rest.Caller, p *port, ids []string) ([]string, error) {
 	for _, id := range ids {
 		g, ok := st.groups.get(id)
-		if !ok || !c.Admin() && g.Project != p.Project {
+		if !ok || !c.Admin() && g.Project != p.Project && !g.reaches(p.Project) {
 			return nil, groupResource.missing(id)
 		}
 	}

@@ -8,8 +8,7 @@ import (
 )
 
 // quotas are the kinds that are bounded, in Neutron's order, and the default
-// limits (neutron/conf/quota.py); -1 is no limit. There are no subnet pools and
-// no RBAC policies, but clients expect to read their limits.
+// limits (neutron/conf/quota.py); -1 is no limit.
 var quotas = []struct {
 	name  string
 	limit int
@@ -64,6 +63,10 @@ func (st *state) countOf(project, kind string) int {
 		return count(&st.groups, project)
 	case "security_group_rule":
 		return count(&st.rules, project)
+	case "subnetpool":
+		return count(&st.pools, project)
+	case "rbac_policy":
+		return count(&st.policies, project)
 	}
 	return 0
 }
@@ -79,7 +82,7 @@ func count[T record](t *table[T], project string) (n int) {
 
 // room refuses to have more of a kind than the project's limit.
 func (st *state) room(project, kind string, wanted int) error {
-	if limit := st.limits(project)[kind]; limit >= 0 && wanted > limit {
+	if limit, bounded := st.limits(project)[kind]; bounded && limit >= 0 && wanted > limit {
 		return conflict("OverQuota", "Quota exceeded for resources: ['%s'].", kind)
 	}
 	return nil

@@ -90,6 +90,7 @@ func (s *Service) routerRoutes() {
 	})
 	s.api.Handle("PUT /v2.0/routers/{id}/add_router_interface", s.addInterface)
 	s.api.Handle("PUT /v2.0/routers/{id}/remove_router_interface", s.removeInterface)
+	s.extraRoutes()
 }
 
 func (st *state) router(c *rest.Caller, id string) (*router, error) {
@@ -295,7 +296,7 @@ func (st *state) setGateway(c *rest.Caller, old *router, v values, host string) 
 	if err != nil {
 		return nil, err
 	}
-	if !n.External {
+	if !n.External || !c.Admin() && !n.externalTo(one.Project) {
 		return nil, badRouter("Network %s is not an external network.", n.ID)
 	}
 	if has && !want.has("external_fixed_ips") {

@@ -54,7 +54,7 @@ var ruleResource = resource{
 		attr{name: "port_range_max", post: true, check: portValue, filter: true, sort: true},
 		attr{name: "ethertype", post: true, def: ipv4, check: ethertypeOf, filter: true, sort: true},
 		attr{name: "remote_ip_prefix", post: true, check: remotePrefix, filter: true, sort: true},
-		attr{name: "remote_address_group_id", filter: true},
+		attr{name: "remote_address_group_id", post: true, check: orNull(uuidOf), filter: true, sort: true},
 		attr{name: "normalized_cidr"},
 	),
 }
@@ -122,6 +122,8 @@ type rule struct {
 	Max         *int   `json:",omitempty"`
 	Remote      string `json:",omitempty"` // network, "" is any
 	RemoteGroup string `json:",omitempty"`
+	// RemoteAddresses is an address group.
+	RemoteAddresses string `json:",omitempty"`
 }
 
 func (s *Service) ruleRoutes() {
@@ -138,14 +140,14 @@ func (st *state) rule(c *rest.Caller, id string) (*rule, error) {
 
 func (st *state) seesRule(c *rest.Caller, one *rule) bool {
 	g, ok := st.groups.get(one.Group)
-	return c.Owns(one.Project) || ok && c.Owns(g.Project)
+	return c.Owns(one.Project) || ok && g.sees(c)
 }
 
 func (r *rule) view() map[string]any {
 	v := map[string]any{
 		"security_group_id": r.Group, "direction": r.Direction, "ethertype": r.Ethertype, "protocol": orNil(r.Protocol),
 		"port_range_min": nil, "port_range_max": nil, "remote_ip_prefix": orNil(r.Remote), "remote_group_id": orNil(r.RemoteGroup),
-		"remote_address_group_id": nil, "normalized_cidr": nil,
+		"remote_address_group_id": orNil(r.RemoteAddresses), "normalized_cidr": nil,
 	}
 	if r.Min != nil {
 		v["port_range_min"] = *r.Min
@@ -244,6 +246,7 @@ func (st *state) createRule(c *rest.Caller, v values, before []*rule) (*rule, er
 	one := &rule{
 		Group: v.str("security_group_id"), Direction: v.str("direction"), Ethertype: v.str("ethertype"),
 		Protocol: v.str("protocol"), Remote: v.str("remote_ip_prefix"), RemoteGroup: v.str("remote_group_id"),
+		RemoteAddresses: v.str("remote_address_group_id"),
 	}
 	if one.Ethertype == ipv6 && one.number() == 58 && one.Protocol == "icmpv6" {
 		one.Protocol = "ipv6-icmp"
@@ -268,6 +271,11 @@ func (st *state) createRule(c *rest.Caller, v values, before []*rule) (*rule, er
 	}
 	if one.RemoteGroup != "" {
 		if _, err := st.group(c, one.RemoteGroup); err != nil {
+			return nil, err
+		}
+	}
+	if one.RemoteAddresses != "" {
+		if _, err := addressGroups.find(st, c, one.RemoteAddresses); err != nil {
 			return nil, err
 		}
 	}
@@ -310,13 +318,14 @@ func (r *rule) equals(other *rule) bool {
 	}
 	any := func(r *rule) bool { return r.Protocol == "" }
 	return r.Direction == other.Direction && r.Ethertype == other.Ethertype && any(r) == any(other) && r.number() == other.number() &&
-		num(r.Min) == num(other.Min) && num(r.Max) == num(other.Max) && from(r) == from(other) && r.RemoteGroup == other.RemoteGroup
+		num(r.Min) == num(other.Min) && num(r.Max) == num(other.Max) && from(r) == from(other) && r.RemoteGroup == other.RemoteGroup &&
+		r.RemoteAddresses == other.RemoteAddresses
 }
 
 // check refuses combinations that mean nothing
 // (neutron/db/securitygroups_db.py, _validate_security_group_rule).
 func (r *rule) check() error {
-	if r.Remote != "" && r.RemoteGroup != "" {
+	if many := (r.Remote != "") && (r.RemoteGroup != "" || r.RemoteAddresses != ""); many || r.RemoteGroup != "" && r.RemoteAddresses != "" {
 		return fault(http.StatusBadRequest, "SecurityGroupMultipleRemoteEntites",
 			"Only one of remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.")
 	}

@@ -48,6 +48,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	s.fabric = newRealiser(s, o.Fabric, o.Log)
 	if err := s.write(ctx, func(st *state) error {
 		st.ensureAgents()
+		st.ensurePolicies()
 		return nil
 	}); err != nil {
 		_ = st.db.Close() // the first error tells more
@@ -71,6 +72,12 @@ func (s *Service) routes() {
 	s.agentRoutes()
 	s.tagRoutes()
 	s.availabilityRoutes()
+	s.route(&scopeResource, scopes.verbs(s))
+	s.poolRoutes()
+	s.addressGroupRoutes()
+	s.route(&rbacResource, policies.verbs(s))
+	s.topologyRoutes()
+	s.floatingPoolRoutes()
 }
 
 // Handler serves the API below the service's own address ("/", "/v2.0/...").

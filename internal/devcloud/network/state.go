@@ -54,6 +54,11 @@ const (
 	kindFloating kind = "floatingip"
 	kindQuota    kind = "quota"
 	kindAgent    kind = "agent"
+	kindScope    kind = "address_scope"
+	kindPool     kind = "subnetpool"
+	kindAddress  kind = "address_group"
+	kindPolicy   kind = "rbac_policy"
+	kindTopology kind = "auto_allocated_topology"
 )
 
 // table is the records of one kind, and within a transaction what was done to
@@ -184,6 +189,12 @@ type state struct {
 	quotas    table[*quota]
 	agents    table[*agent]
 
+	scopes        table[*addressScope]
+	pools         table[*subnetPool]
+	addressGroups table[*addressGroup]
+	policies      table[*policy]
+	topologies    table[*topology]
+
 	events []Event // to be sent after the commit
 }
 
@@ -197,6 +208,7 @@ func (s *state) tables() map[kind]anyTable {
 	return map[kind]anyTable{
 		kindNetwork: &s.networks, kindSubnet: &s.subnets, kindPort: &s.ports, kindGroup: &s.groups, kindRule: &s.rules,
 		kindRouter: &s.routers, kindFloating: &s.floatings, kindQuota: &s.quotas, kindAgent: &s.agents,
+		kindScope: &s.scopes, kindPool: &s.pools, kindAddress: &s.addressGroups, kindPolicy: &s.policies, kindTopology: &s.topologies,
 	}
 }
 
@@ -207,6 +219,8 @@ func newState() *state {
 		networks: newTable[*network](kindNetwork), subnets: newTable[*subnet](kindSubnet), ports: newTable[*port](kindPort),
 		groups: newTable[*group](kindGroup), rules: newTable[*rule](kindRule), routers: newTable[*router](kindRouter),
 		floatings: newTable[*floating](kindFloating), quotas: newTable[*quota](kindQuota), agents: newTable[*agent](kindAgent),
+		scopes: newTable[*addressScope](kindScope), pools: newTable[*subnetPool](kindPool), addressGroups: newTable[*addressGroup](kindAddress),
+		policies: newTable[*policy](kindPolicy), topologies: newTable[*topology](kindTopology),
 	}
 }
 
@@ -215,7 +229,8 @@ func (s *state) overlay() *state {
 		now:      time.Now().UTC().Truncate(time.Second),
 		networks: s.networks.overlay(), subnets: s.subnets.overlay(), ports: s.ports.overlay(), groups: s.groups.overlay(),
 		rules: s.rules.overlay(), routers: s.routers.overlay(), floatings: s.floatings.overlay(), quotas: s.quotas.overlay(),
-		agents: s.agents.overlay(),
+		agents: s.agents.overlay(), scopes: s.scopes.overlay(), pools: s.pools.overlay(), addressGroups: s.addressGroups.overlay(),
+		policies: s.policies.overlay(), topologies: s.topologies.overlay(),
 	}
 }
 
@@ -229,6 +244,11 @@ func (s *state) publish(o *state) {
 	s.floatings.publish(o.floatings.changed)
 	s.quotas.publish(o.quotas.changed)
 	s.agents.publish(o.agents.changed)
+	s.scopes.publish(o.scopes.changed)
+	s.pools.publish(o.pools.changed)
+	s.addressGroups.publish(o.addressGroups.changed)
+	s.policies.publish(o.policies.changed)
+	s.topologies.publish(o.topologies.changed)
 }
 
 // made fills what a new record has; the caller has set Project.

@@ -38,7 +38,8 @@ var subnetResource = resource{
 		attr{name: "ipv6_ra_mode", post: true, unset: true, check: orNull(oneOf(ipv6Modes...)), filter: true, sort: true},
 		attr{name: "ipv6_address_mode", post: true, unset: true, check: orNull(oneOf(ipv6Modes...)), filter: true, sort: true},
 		attr{name: "shared", filter: true},
-		attr{name: "service_types", post: true, put: true, unset: true},
+		attr{name: "service_types", post: true, put: true, unset: true, check: serviceTypes},
+		attr{name: "use_default_subnetpool", post: true, unset: true, check: boolean},
 	),
 }
 
@@ -65,6 +66,10 @@ type subnet struct {
 	DHCP        bool
 	RAMode      string `json:",omitempty"`
 	AddressMode string `json:",omitempty"`
+	// Pool is the subnet pool that CIDR comes from.
+	Pool string `json:",omitempty"`
+	// Types are the owners of ports that get addresses of it; empty: all.
+	Types []string `json:",omitempty"`
 }
 
 func (s *subnet) version() int {
@@ -97,7 +102,7 @@ func (st *state) subnet(c *rest.Caller, id string) (*subnet, error) {
 
 func (st *state) seesSubnet(c *rest.Caller, s *subnet) bool {
 	n, ok := st.networks.get(s.Network)
-	return c.Owns(s.Project) || ok && (n.Shared || c.Owns(n.Project))
+	return c.Owns(s.Project) || ok && (n.sharedWith(c.ProjectID) || c.Owns(n.Project))
 }
 
 func orNil(s string) any {
@@ -109,9 +114,9 @@ func orNil(s string) any {
 
 func (s *subnet) view() map[string]any {
 	v := map[string]any{
-		"name": s.Name, "network_id": s.Network, "ip_version": s.version(), "cidr": s.CIDR.String(), "subnetpool_id": nil,
+		"name": s.Name, "network_id": s.Network, "ip_version": s.version(), "cidr": s.CIDR.String(), "subnetpool_id": orNil(s.Pool),
 		"enable_dhcp": s.DHCP, "ipv6_ra_mode": orNil(s.RAMode), "ipv6_address_mode": orNil(s.AddressMode), "gateway_ip": nil,
-		"service_types": []string{},
+		"service_types": orEmpty(s.Types),
 	}
 	if s.Gateway.IsValid() {
 		v["gateway_ip"] = s.Gateway.String()
@@ -188,7 +193,7 @@ func (st *state) createSubnet(c *rest.Caller, v values) (*subnet, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case !c.Admin() && !n.Shared && n.Project != project:
+	case !c.Admin() && !n.sharedWith(project) && n.Project != project:
 		return nil, hidden()
 	}
 	if err := subnetResource.mayWrite(c, "create", v, n.Project); err != nil {
@@ -197,10 +202,11 @@ func (st *state) createSubnet(c *rest.Caller, v values) (*subnet, error) {
 	if err := st.room(project, "subnet", st.countOf(project, "subnet")+1); err != nil {
 		return nil, err
 	}
-	if err := hasPrefix(v); err != nil {
+	cidr, pool, err := st.prefixFor(c, n, project, v)
+	if err != nil {
 		return nil, err
 	}
-	sub := &subnet{Network: n.ID, CIDR: netip.MustParsePrefix(v.str("cidr")), RAMode: v.str("ipv6_ra_mode"), AddressMode: v.str("ipv6_address_mode")}
+	sub := &subnet{Network: n.ID, CIDR: cidr, Pool: pool, RAMode: v.str("ipv6_ra_mode"), AddressMode: v.str("ipv6_address_mode")}
 	sub.ID, sub.Project = uuid.NewString(), project
 	st.made(&sub.base)
 	empty := ""
@@ -235,17 +241,6 @@ func (st *state) touchNetwork(id string) {
 		st.bumped(&c.base)
 		st.networks.put(&c)
 	}
-}
-
-// hasPrefix refuses subnets that are to come from a pool: there are none.
-func hasPrefix(v values) error {
-	if pool := v.str("subnetpool_id"); pool != "" {
-		return notFound("SubnetPoolNotFound", "Subnet pool %s could not be found.", pool)
-	}
-	if v.str("cidr") == "" {
-		return fault(http.StatusBadRequest, "BadRequest", "Bad subnets request: a subnetpool must be specified in the absence of a cidr.")
-	}
-	return nil
 }
 
 // modes checks the version and the IPv6 modes.
@@ -295,8 +290,8 @@ func (s *subnet) set(v values, create bool) error {
 		s.Description = &d
 	}
 	v.setFlag("enable_dhcp", &s.DHCP)
-	if types, ok := v["service_types"].([]any); ok && len(types) > 0 {
-		return invalid("Subnet service types are not supported")
+	if v.has("service_types") {
+		s.Types = v.strs("service_types")
 	}
 	if err := s.setGateway(v, create); err != nil {
 		return err

@@ -38,6 +38,8 @@ func (s *Service) tagRoutes() {
 		"routers":  taggedOf("routers", (*state).router, func(r *router) *base { return &r.base }, func(st *state, r *router) { st.routers.put(r) }),
 		"floatingips": taggedOf("floatingips", (*state).floating, func(r *floating) *base { return &r.base },
 			func(st *state, r *floating) { st.floatings.put(r) }),
+		"subnetpools": taggedOf("subnetpools", subnetPools.find, func(r *subnetPool) *base { return &r.base },
+			func(st *state, r *subnetPool) { st.pools.put(r) }),
 		"security-groups": taggedOf("security_groups", (*state).group, func(r *group) *base { return &r.base },
 			func(st *state, r *group) { st.groups.put(r) }),
 	} {
