@@ -7,10 +7,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
+	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 )
 
@@ -24,135 +29,29 @@ type Committed struct {
 
 func (e *Engine) tmpDir() string { return filepath.Join(e.opts.Root, "tmp") }
 
-// Commit opens an OCI archive of the container's disk: the layers of its image
-// and one more with what the container has written. A running container is
-// frozen while the changes are copied aside, and runs again when they are; the
-// compression comes after that.
-func (e *Engine) Commit(ctx context.Context, id ContainerID) (Committed, error) {
-	changes, spec, done, err := e.freezeChanges(ctx, id)
+// Commit opens an OCI archive of the container's disk: the layers of its image,
+// as they came where that is known, and one more with what the container has
+// written. A running container is held still only while what it has just written
+// is copied aside.
+func (e *Engine) Commit(ctx context.Context, id ContainerID) (_ Committed, err error) {
+	c, err := e.stageChanges(ctx, id)
 	if err != nil {
 		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
 	}
-	defer done()
+	defer func() { err = errors.Join(err, c.Close(ctx)) }()
 	if err := failpoint.Hit("engine.commit.copied"); err != nil {
-		return Committed{}, errors.Join(fmt.Errorf("commit container %s: %w", id, err), changes.Close())
+		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
 	}
-	spec.Layers = append(spec.Layers, image.LayerSource{
-		CreatedBy: "gantry commit",
-		Open: func(context.Context) (io.ReadCloser, error) {
-			_, err := changes.Seek(0, io.SeekStart)
-			return io.NopCloser(changes), err
-		},
-	})
+	spec := c.spec(e.tmpDir())
+	if spec.Layers, err = e.layerSources(ctx, c.img.Chain, c.img.DiffIDs); err != nil {
+		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
+	}
+	spec.Layers = append(spec.Layers, image.LayerSource{CreatedBy: "gantry commit", Open: c.open})
 	built, err := image.Build(ctx, spec)
-	if err := errors.Join(err, changes.Close()); err != nil {
+	if err != nil {
 		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
 	}
 	return Committed{Content: built, Size: built.Size()}, nil
-}
-
-// freezeChanges copies the changes into a file without a name, under a freeze
-// if the container runs. The layers below stay until done is called, also when
-// the container and its image are removed meanwhile.
-func (e *Engine) freezeChanges(ctx context.Context, id ContainerID) (_ *os.File, _ image.BuildSpec, done func(), err error) {
-	c, unlock, err := e.existing(ctx, id)
-	if err != nil {
-		return nil, image.BuildSpec{}, nil, err
-	}
-	defer unlock()
-	done = e.layers.hold(c.rec.Chain...)
-	defer func() {
-		if err != nil {
-			done()
-		}
-	}()
-	spec, err := e.commitSpec(ctx, c)
-	if err != nil {
-		return nil, spec, nil, err
-	}
-	end, err := e.begin(ctx, opCommit, c.rec.ID, commitIntent{Frozen: c.running && !c.paused})
-	if err != nil {
-		return nil, spec, nil, err
-	}
-	defer end()
-	thaw, err := e.hold(ctx, c)
-	if err != nil {
-		return nil, spec, nil, err
-	}
-	defer func() { err = errors.Join(err, thaw()) }()
-	if err := failpoint.Hit("engine.commit.frozen"); err != nil {
-		return nil, spec, nil, err
-	}
-	upper, err := e.opts.Snapshots.Changes(ctx, c.rec.ID)
-	if err != nil {
-		return nil, spec, nil, err
-	}
-	f, err := nameless(e.tmpDir())
-	if err != nil {
-		return nil, spec, nil, err
-	}
-	if err := diffTo(ctx, upper, f); err != nil {
-		return nil, spec, nil, errors.Join(err, f.Close())
-	}
-	return f, spec, done, nil
-}
-
-// commitSpec describes the image of a container, without its changes.
-func (e *Engine) commitSpec(ctx context.Context, c *container) (image.BuildSpec, error) {
-	img, err := e.opts.Store.Image(ctx, c.rec.Image)
-	if err != nil {
-		return image.BuildSpec{}, err
-	}
-	spec := image.BuildSpec{Config: img.Config, Created: time.Now(), TempDir: e.tmpDir()}
-	if len(spec.Config.Entrypoint)+len(spec.Config.Cmd) == 0 {
-		// a bare root file system has no configuration: what ran is its command
-		spec.Config.Entrypoint = c.rec.Args
-	}
-	spec.Layers, err = e.layerSources(ctx, c.rec.Chain)
-	return spec, err
-}
-
-// layerSources stream committed layers, lowest first.
-func (e *Engine) layerSources(ctx context.Context, chain []string) ([]image.LayerSource, error) {
-	var out []image.LayerSource
-	for _, id := range chain {
-		dir, err := e.opts.Snapshots.Layer(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, image.LayerSource{
-			Open: func(ctx context.Context) (io.ReadCloser, error) { return diffReader(ctx, dir), nil },
-		})
-	}
-	return out, nil
-}
-
-// hold freezes a running container and returns what undoes it.
-func (e *Engine) hold(ctx context.Context, c *container) (thaw func() error, err error) {
-	if !c.running || c.paused {
-		return func() error { return nil }, nil
-	}
-	group, err := e.opts.Cgroups.Open(ctx, c.rec.ID)
-	if err != nil {
-		return nil, err
-	}
-	undo := func() error { return group.Thaw(context.WithoutCancel(ctx)) }
-	if err := group.Freeze(ctx); err != nil {
-		return nil, errors.Join(err, undo())
-	}
-	return undo, nil
-}
-
-// nameless makes a file that is gone when it is closed.
-func nameless(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, "commit-")
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }
 
 // diffTo writes a directory in overlay form as a layer.
@@ -167,9 +66,7 @@ func diffTo(ctx context.Context, dir string, w io.Writer) error {
 
 // diffReader streams a committed layer.
 func diffReader(ctx context.Context, dir string) io.ReadCloser {
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(diffTo(ctx, dir, w)) }()
-	return r
+	return piped(func(w io.Writer) error { return diffTo(ctx, dir, w) })
 }
 
 // layerSize is how much a layer takes unpacked.
@@ -190,4 +87,76 @@ func (e *Engine) layerSize(ctx context.Context, chain string) (int64, error) {
 		return err
 	})
 	return size, err
+}
+
+// CommitImage makes an image of the container's disk that stays here, under the
+// name ref: the layers of its image and one more with what the container has
+// written, which is moved and neither packed nor compressed. An image that has
+// the name loses it. A running container is held still as by Commit.
+func (e *Engine) CommitImage(ctx context.Context, id ContainerID, ref string) (_ ImageInfo, err error) {
+	if ref == "" {
+		return ImageInfo{}, fmt.Errorf("commit container %s: an image without a name: %w", id, errdefs.ErrInvalid)
+	}
+	c, err := e.stageChanges(ctx, id)
+	if err != nil {
+		return ImageInfo{}, fmt.Errorf("commit container %s: %w", id, err)
+	}
+	defer func() { err = errors.Join(err, c.Close(ctx)) }()
+	rec, err := e.commitRecord(ctx, c, ref)
+	if err != nil {
+		return ImageInfo{}, fmt.Errorf("commit container %s: %w", id, err)
+	}
+	return imageInfo(rec), nil
+}
+
+func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (store.Image, error) {
+	recipe, err := os.CreateTemp(e.tmpDir(), "recipe-")
+	if err != nil {
+		return store.Image{}, err
+	}
+	defer func() { _ = os.Remove(recipe.Name()); _ = recipe.Close() }()
+	diffID, err := recordDir(ctx, c.dir, recipe)
+	if err != nil {
+		return store.Image{}, err
+	}
+	config := c.spec("").Config
+	rec := c.img
+	rec.Ref, rec.Config, rec.RootFS, rec.Imported, rec.LastUsed = ref, config, false, time.Now(), time.Now()
+	top := chainID(rec.Chain, diffID)
+	rec.Chain, rec.DiffIDs = append(slices.Clone(rec.Chain), top), append(slices.Clone(rec.DiffIDs), diffID.String())
+	defer e.layers.hold(top)()
+	if err := e.asLayer(ctx, c, top); err != nil {
+		return rec, err
+	}
+	size, err := e.layerSize(ctx, top)
+	if err == nil {
+		rec.LayerBytes, rec.SizeBytes = append(slices.Clone(rec.LayerBytes), size), rec.SizeBytes+size
+		err = errors.Join(os.Rename(recipe.Name(), e.recipePath(top)), failpoint.Hit("engine.commit.record"))
+	}
+	old, oerr := e.opts.Store.Image(ctx, ref)
+	if err == nil {
+		err = e.opts.Store.PutImage(ctx, rec)
+	}
+	if err != nil {
+		return rec, errors.Join(err, e.dropLayers(context.WithoutCancel(ctx), []string{top}))
+	}
+	if oerr == nil {
+		return rec, e.dropLayers(ctx, old.Chain)
+	}
+	return rec, nil
+}
+
+// recordDir writes the recipe of a directory in overlay form, and returns the
+// digest of the stream.
+func recordDir(ctx context.Context, dir string, w io.Writer) (digest.Digest, error) {
+	r, err := layer.NewRecorder(w, layer.Limits{})
+	if err != nil {
+		return "", err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return "", errors.Join(err, r.Close())
+	}
+	res, err := layer.Diff(ctx, d, r)
+	return res.DiffID, errors.Join(err, r.Close(), d.Close())
 }

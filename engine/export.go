@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/engine/image"
-	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/internal/linux"
 	"github.com/gantry-project/gantry/internal/undo"
 )
@@ -61,36 +60,19 @@ func (x *exported) Close() error {
 // off, it is a layer that nobody has and a mount that nobody has, both of which
 // the next start removes.
 func (e *Engine) exportView(ctx context.Context, id ContainerID, undone *undo.Stack) (string, error) {
-	changes, chain, release, err := e.copyChanges(ctx, id)
+	c, err := e.stageChanges(ctx, id)
 	if err != nil {
 		return "", err
 	}
-	undone.Push("hold on layers", func(context.Context) error { release(); return nil })
-	defer func() { _ = changes.Close() }()
-	sum, err := digest.SHA256.FromReader(changes)
-	if err != nil {
-		return "", err
-	}
-	top := chainID(chain, sum)
+	undone.Push("copy of changes", c.Close)
+	top := digest.FromString(rand.Text()).String() // nobody asks for it by what it is
 	undone.Push("layer of changes", func(ctx context.Context) error { return e.dropLayers(ctx, []string{top}) })
 	letGo := e.layers.hold(top)
 	undone.Push("hold on layer of changes", func(context.Context) error { letGo(); return nil })
-	err = e.opts.Snapshots.Unpack(ctx, top, func(dir string) error {
-		target, err := os.Open(dir)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = target.Close() }()
-		if _, err := changes.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
-		_, err = layer.Apply(ctx, target, changes, layer.Options{Limits: e.opts.LayerLimits, Verified: sum})
-		return err
-	})
-	if err != nil {
+	if err := e.asLayer(ctx, c, top); err != nil {
 		return "", err
 	}
-	return e.view(ctx, append(slices.Clone(chain), top), undone)
+	return e.view(ctx, append(slices.Clone(c.rec.Chain), top), undone)
 }
 
 // view mounts a chain to be read.
@@ -117,25 +99,6 @@ func (e *Engine) view(ctx context.Context, chain []string, undone *undo.Stack) (
 	return target, e.opts.Snapshots.View(ctx, chain, target)
 }
 
-// copyChanges is freezeChanges for who wants no image.
-func (e *Engine) copyChanges(ctx context.Context, id ContainerID) (_ *os.File, chain []string, release func(), err error) {
-	c, unlock, err := e.existing(ctx, id)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	chain = c.rec.Chain
-	unlock()
-	f, _, release, err := e.freezeChanges(ctx, id)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		release()
-		return nil, nil, nil, errors.Join(err, f.Close())
-	}
-	return f, chain, release, nil
-}
-
 // ExportImage opens an OCI archive of an imported image.
 func (e *Engine) ExportImage(ctx context.Context, ref string) (Committed, error) {
 	defer e.images.hold(ref)()
@@ -144,7 +107,7 @@ func (e *Engine) ExportImage(ctx context.Context, ref string) (Committed, error)
 		return Committed{}, fmt.Errorf("export image %s: %w", ref, err)
 	}
 	defer e.layers.hold(rec.Chain...)()
-	sources, err := e.layerSources(ctx, rec.Chain)
+	sources, err := e.layerSources(ctx, rec.Chain, rec.DiffIDs)
 	if err != nil {
 		return Committed{}, fmt.Errorf("export image %s: %w", ref, err)
 	}
@@ -175,15 +138,14 @@ type Change struct {
 // Changes lists how the container's file system differs from its image, by
 // path. A running container is frozen while its changes are copied aside.
 func (e *Engine) Changes(ctx context.Context, id ContainerID) (_ []Change, err error) {
-	changes, chain, release, err := e.copyChanges(ctx, id)
+	c, err := e.stageChanges(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("changes of container %s: %w", id, err)
 	}
-	defer release()
-	defer func() { _ = changes.Close() }()
 	var undone undo.Stack
+	undone.Push("copy of changes", c.Close)
 	defer func() { err = errors.Join(err, undone.Unwind(ctx)) }()
-	dir, err := e.view(ctx, chain, &undone)
+	dir, err := e.view(ctx, c.rec.Chain, &undone)
 	if err != nil {
 		return nil, fmt.Errorf("changes of container %s: %w", id, err)
 	}
@@ -192,6 +154,8 @@ func (e *Engine) Changes(ctx context.Context, id ContainerID) (_ []Change, err e
 		return nil, fmt.Errorf("changes of container %s: %w", id, err)
 	}
 	defer func() { _ = below.Close() }()
+	changes := diffReader(ctx, c.dir)
+	defer func() { _ = changes.Close() }()
 	out, err := listChanges(changes, func(name string) bool {
 		f, err := linux.OpenInRoot(below, name, unix.O_PATH|unix.O_NOFOLLOW)
 		if err != nil {

@@ -18,7 +18,12 @@ import (
 // changed is a container that has written: it runs on.
 func changed(t *testing.T, e *engine.Engine, id engine.ContainerID) {
 	t.Helper()
-	check(t, e.Create(t.Context(), engine.CreateRequest{ID: id, Image: "busybox", Limits: limits}))
+	changedOf(t, e, id, "busybox")
+}
+
+func changedOf(t *testing.T, e *engine.Engine, id engine.ContainerID, image string) {
+	t.Helper()
+	check(t, e.Create(t.Context(), engine.CreateRequest{ID: id, Image: image, Limits: limits}))
 	req := initRequest
 	req.Args = []string{"/bin/sh", "-c", "echo new > /root/new; rm /etc/passwd; echo '#!/bin/sh' > /sbin/init; chown 7:8 /root/new; echo changed; exec sleep 1000"}
 	check(t, e.Start(t.Context(), id, req))

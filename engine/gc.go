@@ -113,6 +113,9 @@ func (e *Engine) collectRest(ctx context.Context, sizes map[string]int64, dry bo
 	if r.Layers, err = e.removeLayers(ctx, layers, gone, dry); err != nil {
 		return err
 	}
+	if err := e.sweepRecipes(ctx); err != nil {
+		return err
+	}
 	for _, id := range r.Layers {
 		r.Bytes += sizes[id]
 	}
@@ -312,7 +315,10 @@ func (e *Engine) removeLayer(ctx context.Context, id string, gone map[string]boo
 	if dry {
 		return nil
 	}
-	return e.opts.Snapshots.RemoveLayer(ctx, id)
+	if err := e.opts.Snapshots.RemoveLayer(ctx, id); err != nil {
+		return err
+	}
+	return e.dropRecipe(id)
 }
 
 // neededLayers are those of images, containers and leases.

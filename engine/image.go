@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 )
 
@@ -120,10 +122,12 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 	rec := store.Image{
 		Ref: req.Ref, Config: a.Config(), RootFS: a.Kind() == image.Rootfs, Imported: time.Now(), LastUsed: time.Now(),
 	}
-	chains, ids := chainOf(a.Layers(), archive)
-	rec.Chain, rec.DiffIDs = chains, ids
+	if rec.Chain, rec.DiffIDs, err = e.chainOf(ctx, a.Layers(), archive); err != nil {
+		return rec, err
+	}
+	chains := rec.Chain
 	release := e.layers.hold(chains...)
-	if rec.LayerBytes, err = e.unpackLayers(ctx, a.Layers(), chains); err == nil {
+	if rec.LayerBytes, err = e.unpackLayers(ctx, a.Layers(), &rec); err == nil {
 		rec.SizeBytes = sum(rec.LayerBytes)
 		if err = failpoint.Hit("engine.import.record"); err == nil {
 			err = e.opts.Store.PutImage(ctx, rec)
@@ -136,18 +140,27 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 	return rec, nil
 }
 
-// chainOf names the layers, lowest first.
-func chainOf(layers []image.Layer, archive digest.Digest) (chains, diffIDs []string) {
+// chainOf names the layers, lowest first. The diff id of one that states none
+// stays empty until it is unpacked.
+func (e *Engine) chainOf(ctx context.Context, layers []image.Layer, archive digest.Digest) (chains, diffIDs []string, err error) {
+	known, err := e.known(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, l := range layers {
-		diffID := l.DiffID()
-		if diffID == "" {
+		diffID, name := l.DiffID(), l.DiffID()
+		if name == "" {
 			// a bare tarball states no digest of its contents: the archive's
 			// own identifies it as well
-			diffID = archive
+			name = archive
 		}
-		chains, diffIDs = append(chains, chainID(chains, diffID)), append(diffIDs, diffID.String())
+		chain := chainID(chains, name)
+		if other, ok := known[chain]; ok {
+			chain = other
+		}
+		chains, diffIDs = append(chains, chain), append(diffIDs, diffID.String())
 	}
-	return chains, diffIDs
+	return chains, diffIDs, nil
 }
 
 func sum(sizes []int64) (total int64) {
@@ -157,13 +170,17 @@ func sum(sizes []int64) (total int64) {
 	return total
 }
 
-// unpackLayers makes the layers that are not here yet and returns the size of each.
-func (e *Engine) unpackLayers(ctx context.Context, layers []image.Layer, chains []string) ([]int64, error) {
+// unpackLayers makes the layers of the record that are not here yet and returns
+// the size of each.
+func (e *Engine) unpackLayers(ctx context.Context, layers []image.Layer, rec *store.Image) ([]int64, error) {
 	var sizes []int64
 	for i, l := range layers {
-		there, err := e.opts.Snapshots.HasLayer(ctx, chains[i])
+		there, err := e.opts.Snapshots.HasLayer(ctx, rec.Chain[i])
 		if err == nil && !there {
-			err = e.opts.Snapshots.Unpack(ctx, chains[i], func(dir string) error { return e.apply(ctx, dir, l, chains[:i]) })
+			err = e.opts.Snapshots.Unpack(ctx, rec.Chain[i], func(dir string) error { return e.apply(ctx, dir, l, rec, i) })
+		}
+		if err == nil && rec.DiffIDs[i] == "" {
+			rec.DiffIDs[i], err = e.diffIDHere(ctx, rec.Chain[i])
 		}
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
@@ -171,7 +188,7 @@ func (e *Engine) unpackLayers(ctx context.Context, layers []image.Layer, chains 
 		if err := failpoint.Hit("engine.import.layer"); err != nil {
 			return nil, err
 		}
-		size, err := e.layerSize(ctx, chains[i])
+		size, err := e.layerSize(ctx, rec.Chain[i])
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
@@ -180,9 +197,20 @@ func (e *Engine) unpackLayers(ctx context.Context, layers []image.Layer, chains 
 	return sizes, nil
 }
 
-// apply unpacks one layer into dir. Directories that the layer only implies
+// diffIDHere finds what a layer that is here already is known by. When no image
+// tells, it is its own name: a digest too.
+func (e *Engine) diffIDHere(ctx context.Context, chain string) (string, error) {
+	images, err := e.opts.Store.Images(ctx)
+	if err != nil && !errors.Is(err, errdefs.ErrCorrupt) {
+		return "", err
+	}
+	return cmp.Or(diffIDOf(images, chain), chain), nil
+}
+
+// apply unpacks layer i of an image into dir. Directories that it only implies
 // take after those of the layers below.
-func (e *Engine) apply(ctx context.Context, dir string, l image.Layer, below []string) error {
+func (e *Engine) apply(ctx context.Context, dir string, l image.Layer, rec *store.Image, i int) error {
+	below := rec.Chain[:i]
 	r, err := l.Open(ctx)
 	if err != nil {
 		return err
@@ -193,7 +221,13 @@ func (e *Engine) apply(ctx context.Context, dir string, l image.Layer, below []s
 		return err
 	}
 	defer target.Close()
-	res, err := e.unpackLayer(ctx, target, r, layer.Options{Limits: e.opts.LayerLimits, Verified: l.DiffID()})
+	recipe, err := e.record(rec.Chain[i])
+	if err != nil {
+		return err
+	}
+	res, err := e.unpackLayer(ctx, target, io.TeeReader(r, recipe), layer.Options{Limits: e.opts.LayerLimits, Verified: l.DiffID()})
+	e.endRecord(recipe, err == nil)
+	rec.DiffIDs[i] = res.DiffID.String()
 	if err != nil || len(res.ImplicitDirs) == 0 || len(below) == 0 {
 		return err
 	}

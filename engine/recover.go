@@ -84,7 +84,7 @@ func (e *Engine) recover(ctx context.Context) error {
 	if err := os.RemoveAll(e.tmpDir()); err != nil {
 		return err
 	}
-	for _, dir := range []string{"ns", "rootfs", "console", "tmp"} {
+	for _, dir := range []string{"ns", "rootfs", "console", "tmp", "recipes"} {
 		if err := os.MkdirAll(filepath.Join(e.opts.Root, dir), 0o700); err != nil {
 			return err
 		}

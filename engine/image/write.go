@@ -19,6 +19,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 // Compression of the layers of a new image.
@@ -35,6 +37,11 @@ const (
 type LayerSource struct {
 	// Open returns the uncompressed tar stream. It is called once.
 	Open func(ctx context.Context) (io.ReadCloser, error)
+	// DiffID, where it is set, is the digest of what Open returns. If the stream
+	// has another, or ends with errdefs.ErrCorrupt, the layer is what Instead
+	// returns.
+	DiffID  digest.Digest
+	Instead func(ctx context.Context) (io.ReadCloser, error)
 	// CreatedBy is the layer's line in the image's history.
 	CreatedBy string
 }
@@ -97,7 +104,12 @@ func build(ctx context.Context, f *os.File, spec BuildSpec) (*Built, error) {
 	var blobs []part
 	var off int64
 	for i, src := range spec.Layers {
-		l, err := addLayer(ctx, f, src, spec.Compression)
+		l, err := addLayer(ctx, f, src.Open, spec.Compression)
+		if src.DiffID != "" && (errors.Is(err, errdefs.ErrCorrupt) || err == nil && l.diffID != src.DiffID) {
+			if err = rewind(f, off); err == nil {
+				l, err = addLayer(ctx, f, src.Instead, spec.Compression)
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
@@ -155,9 +167,15 @@ type builtLayer struct {
 	diffID digest.Digest
 }
 
+// rewind takes back what was written behind off.
+func rewind(f *os.File, off int64) error {
+	_, err := f.Seek(off, io.SeekStart)
+	return errors.Join(err, f.Truncate(off))
+}
+
 // addLayer appends the compressed layer to f.
-func addLayer(ctx context.Context, f *os.File, src LayerSource, c Compression) (builtLayer, error) {
-	r, err := src.Open(ctx)
+func addLayer(ctx context.Context, f *os.File, open func(context.Context) (io.ReadCloser, error), c Compression) (builtLayer, error) {
+	r, err := open(ctx)
 	if err != nil {
 		return builtLayer{}, err
 	}

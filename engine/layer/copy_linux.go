@@ -26,6 +26,32 @@ func Copy(ctx context.Context, from, to *os.File) error {
 	return copyError("copy layer", err)
 }
 
+// Move is Copy for who needs from no more: on one file system what is in it is
+// renamed, and from is empty then.
+func Move(ctx context.Context, from, to *os.File) error {
+	names, err := readNames(int(from.Fd()))
+	if err != nil {
+		return copyError("move layer", err)
+	}
+	for _, name := range names {
+		err := unix.Renameat(int(from.Fd()), name, int(to.Fd()), name)
+		if errors.Is(err, unix.EXDEV) { // the first: the others are there as well
+			return Copy(ctx, from, to)
+		}
+		if err != nil {
+			return copyError("move layer", wrap("rename", name, err))
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
+		return copyError("move layer", err)
+	}
+	err = newCopier(to, true).attributes(int(from.Fd()), int(to.Fd()), &st)
+	runtime.KeepAlive(from)
+	runtime.KeepAlive(to)
+	return copyError("move layer", err)
+}
+
 func copyError(op string, err error) error {
 	switch {
 	case err == nil:

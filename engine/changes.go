@@ -1,0 +1,179 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/gantry-project/gantry/engine/image"
+	"github.com/gantry-project/gantry/engine/layer"
+	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/failpoint"
+	"github.com/gantry-project/gantry/internal/logging"
+	"github.com/gantry-project/gantry/internal/undo"
+)
+
+// changes is a copy of what a container has written over the layers of its
+// image, as of one moment. It is private: the container runs on, and may be
+// removed with its image while the copy is read.
+type changes struct {
+	// dir is the copy, in the form of an overlay's upper directory.
+	dir string
+	// rec is the container's record, img its image's.
+	rec store.Container
+	img store.Image
+	// done removes the copy and lets go of the layers.
+	done undo.Stack
+}
+
+// Close removes the copy and lets go of the layers below it.
+func (c *changes) Close(ctx context.Context) error {
+	return c.done.Unwind(context.WithoutCancel(ctx))
+}
+
+// open streams the changes as a layer.
+func (c *changes) open(ctx context.Context) (io.ReadCloser, error) {
+	return diffReader(ctx, c.dir), nil
+}
+
+// spec describes the image of the container, without its changes.
+func (c *changes) spec(tmp string) image.BuildSpec {
+	spec := image.BuildSpec{Config: c.img.Config, Created: time.Now(), TempDir: tmp}
+	if len(spec.Config.Entrypoint)+len(spec.Config.Cmd) == 0 {
+		// a bare root file system has no configuration: what ran is its command
+		spec.Config.Entrypoint = c.rec.Args
+	}
+	return spec
+}
+
+// stageChanges copies what a container has written. One that runs is held still
+// only for what it has written during the last pass over its files.
+func (e *Engine) stageChanges(ctx context.Context, id ContainerID) (_ *changes, err error) {
+	c, unlock, err := e.existing(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	out := &changes{rec: c.rec}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, out.Close(ctx))
+		}
+	}()
+	release := e.layers.hold(c.rec.Chain...)
+	out.done.Push("hold on layers", func(context.Context) error { release(); return nil })
+	if out.img, err = e.opts.Store.Image(ctx, c.rec.Image); err != nil {
+		return nil, err
+	}
+	if out.dir, err = os.MkdirTemp(e.tmpDir(), "changes-"); err != nil {
+		return nil, err
+	}
+	out.done.Push("copy of changes", func(context.Context) error { return os.RemoveAll(out.dir) })
+	end, err := e.begin(ctx, opCommit, c.rec.ID, commitIntent{Frozen: c.running && !c.paused})
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	return out, e.stage(ctx, c, out.dir)
+}
+
+// What is left for the last pass is small enough, or does not get smaller.
+const (
+	lastPassBytes = 4 << 20
+	lastPassFiles = 200
+	maxPasses     = 4
+)
+
+// stage brings a copy of the container's changes into dir.
+func (e *Engine) stage(ctx context.Context, c *container, dir string) error {
+	to, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = to.Close() }()
+	s := layer.NewStage(to)
+	// a snapshotter that copies has nothing that could be followed
+	if c.running && !c.paused && !e.opts.Snapshots.Describe().ChangesCopied {
+		for range maxPasses {
+			did, err := e.pass(ctx, c, s, true)
+			if err != nil {
+				return err
+			}
+			if did.Bytes < lastPassBytes && did.Files < lastPassFiles {
+				break
+			}
+		}
+	}
+	thaw, err := e.hold(ctx, c)
+	if err != nil {
+		return err
+	}
+	held := time.Now()
+	err = failpoint.Hit("engine.commit.frozen")
+	var did layer.Pass
+	if err == nil {
+		did, err = e.pass(ctx, c, s, false)
+	}
+	err = errors.Join(err, thaw())
+	e.opts.Log.Debug().Str(logging.Container, c.rec.ID).Dur("held", time.Since(held)).Int64("bytes", did.Bytes).Int("files", did.Files).
+		Msg("changes copied")
+	return err
+}
+
+// pass runs one pass over what the container has written.
+func (e *Engine) pass(ctx context.Context, c *container, s *layer.Stage, live bool) (layer.Pass, error) {
+	upper, err := e.opts.Snapshots.Changes(ctx, c.rec.ID)
+	if err != nil {
+		return layer.Pass{}, err
+	}
+	from, err := os.Open(upper)
+	if err != nil {
+		return layer.Pass{}, err
+	}
+	did, err := s.Run(ctx, from, live)
+	return did, errors.Join(err, from.Close())
+}
+
+// hold freezes a running container and returns what undoes it.
+func (e *Engine) hold(ctx context.Context, c *container) (thaw func() error, err error) {
+	if !c.running || c.paused {
+		return func() error { return nil }, nil
+	}
+	group, err := e.opts.Cgroups.Open(ctx, c.rec.ID)
+	if err != nil {
+		return nil, err
+	}
+	undo := func() error { return group.Thaw(context.WithoutCancel(ctx)) }
+	if err := group.Freeze(ctx); err != nil {
+		return nil, errors.Join(err, undo())
+	}
+	return undo, nil
+}
+
+// asLayer makes the changes a layer of the store under the name chain. The copy
+// is moved there, or copied where that is another file system, and is empty
+// then.
+func (e *Engine) asLayer(ctx context.Context, c *changes, chain string) error {
+	err := e.opts.Snapshots.Unpack(ctx, chain, func(dir string) error { return move(ctx, c.dir, dir) })
+	if err != nil {
+		return fmt.Errorf("layer of changes: %w", err)
+	}
+	return nil
+}
+
+// move makes to, an empty directory, what from is.
+func move(ctx context.Context, from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = src.Close() }()
+	dst, err := os.Open(to)
+	if err != nil {
+		return err
+	}
+	return errors.Join(layer.Move(ctx, src, dst), dst.Close())
+}

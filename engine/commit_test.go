@@ -1,0 +1,167 @@
+package engine_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/gantry-project/gantry/engine"
+	"github.com/gantry-project/gantry/engine/enginetest"
+	"github.com/gantry-project/gantry/engine/image"
+	"github.com/gantry-project/gantry/internal/errdefs"
+)
+
+// taken reads the archive that Commit or ExportImage opens.
+func taken(c engine.Committed, err error) func(t *testing.T) []byte {
+	return func(t *testing.T) []byte {
+		t.Helper()
+		check(t, err)
+		var out bytes.Buffer
+		_, err := io.Copy(&out, c.Content)
+		check(t, err)
+		check(t, c.Content.Close())
+		return out.Bytes()
+	}
+}
+
+// diffIDs are what an archive says its layers are.
+func diffIDs(t *testing.T, archive []byte) (out []string) {
+	t.Helper()
+	a, err := image.Open(t.Context(), bytes.NewReader(archive), int64(len(archive)), image.OpenOptions{})
+	check(t, err)
+	for _, l := range a.Layers() {
+		out = append(out, l.DiffID().String())
+	}
+	check(t, image.Validate(t.Context(), a))
+	check(t, a.Close())
+	return out
+}
+
+func layers(t *testing.T, h *enginetest.Host) []string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(h.Root, "snapshots", "layers"))
+	check(t, err)
+	var out []string
+	for _, e := range entries {
+		out = append(out, e.Name())
+	}
+	return out
+}
+
+// A snapshot has the layers of its image as they came, so a host that has the
+// image has them already.
+func TestCommitKeepsTheLayersOfTheImage(t *testing.T) {
+	h := enginetest.NewHost(t)
+	e, done := h.Engine(t)
+	defer done()
+	original := archive(t, enginetest.Busybox(t), oneFile(t, "root/told", "x"))
+	check(t, importOCI(t, e, "app", original))
+	changedOf(t, e, "c", "app")
+	snap := taken(e.Commit(t.Context(), "c"))(t)
+	want := diffIDs(t, original)
+	if got := diffIDs(t, snap); len(got) != 3 || !cmp.Equal(got[:2], want) {
+		t.Errorf("layers of the snapshot: %v, of its image %v", got, want)
+	}
+	if got := diffIDs(t, taken(e.ExportImage(t.Context(), "app"))(t)); !cmp.Equal(got, want) {
+		t.Errorf("layers of the exported image: %v, imported %v", got, want)
+	}
+	before := len(layers(t, h))
+	check(t, importOCI(t, e, "snap", snap))
+	if after := len(layers(t, h)); after != before+1 {
+		t.Errorf("%d layers before the snapshot was imported, %d after", before, after)
+	}
+	check(t, e.Delete(t.Context(), "c"))
+}
+
+// The layer of a bare tarball states no digest; what it is known by is found
+// while it is unpacked.
+func TestCommitOfABareRootFileSystem(t *testing.T) {
+	h, e, done := fixture(t)
+	defer done()
+	changed(t, e, "c")
+	snap := taken(e.Commit(t.Context(), "c"))(t)
+	before := len(layers(t, h))
+	check(t, importOCI(t, e, "snap", snap))
+	if after := len(layers(t, h)); after != before+1 {
+		t.Errorf("%d layers before the snapshot was imported, %d after", before, after)
+	}
+	check(t, e.Delete(t.Context(), "c"))
+}
+
+// Without its recipe a layer is written anew: the same files, another digest.
+func TestCommitWithoutRecipe(t *testing.T) {
+	h, e, done := fixture(t)
+	defer done()
+	recipes, err := filepath.Glob(filepath.Join(h.Root, "recipes", "*"))
+	check(t, err)
+	if len(recipes) != 1 {
+		t.Fatalf("recipes: %v", recipes)
+	}
+	for name, damage := range map[string]func() error{
+		"damaged": func() error { return os.Truncate(recipes[0], 40) },
+		"gone":    func() error { return os.Remove(recipes[0]) },
+	} {
+		check(t, damage())
+		if got := diffIDs(t, taken(e.ExportImage(t.Context(), "busybox"))(t)); len(got) != 1 {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	check(t, e.RemoveImage(t.Context(), "busybox"))
+}
+
+func TestRecipesGoWithTheirLayers(t *testing.T) {
+	h, e, done := fixture(t)
+	defer done()
+	check(t, os.WriteFile(filepath.Join(h.Root, "recipes", "sha256-"+string(bytes.Repeat([]byte("0"), 64))), nil, 0o600))
+	_, err := e.Collect(t.Context(), engine.GCOptions{})
+	check(t, err)
+	left, err := os.ReadDir(filepath.Join(h.Root, "recipes"))
+	check(t, err)
+	if len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestCommitImage(t *testing.T) {
+	h, e, done := fixture(t)
+	defer done()
+	ctx := t.Context()
+	changed(t, e, "c")
+	if _, err := e.CommitImage(ctx, "c", ""); !errors.Is(err, errdefs.ErrInvalid) {
+		t.Errorf("without a name: %v", err)
+	}
+	if _, err := e.CommitImage(ctx, "nobody", "x"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("of nobody: %v", err)
+	}
+	for range 2 { // the second takes the name from the first
+		info, err := e.CommitImage(ctx, "c", "mine")
+		check(t, err)
+		if info.RootFS || info.Ref != "mine" || info.SizeBytes == 0 {
+			t.Errorf("%+v", info)
+		}
+	}
+	if s := stateOf(t, e, "c"); s.Status != engine.StatusRunning {
+		t.Errorf("it does not run on: %+v", s)
+	}
+	check(t, e.Create(ctx, engine.CreateRequest{ID: "d", Image: "mine", Limits: limits}))
+	diff, err := e.Changes(ctx, "d")
+	check(t, err)
+	if len(diff) != 0 {
+		t.Errorf("changes of a container that did nothing: %v", diff)
+	}
+	want := diffIDs(t, taken(e.ExportImage(ctx, "mine"))(t))
+	if got := diffIDs(t, taken(e.ExportImage(ctx, "mine"))(t)); !cmp.Equal(got, want) || len(got) != 2 {
+		t.Errorf("exported twice: %v and %v", want, got)
+	}
+	check(t, e.Delete(ctx, "c"))
+	check(t, e.Delete(ctx, "d"))
+	check(t, e.RemoveImage(ctx, "mine"))
+	if got := layers(t, h); len(got) != 1 {
+		t.Errorf("layers left: %v", got)
+	}
+}

@@ -1,0 +1,179 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/gantry-project/gantry/engine/image"
+	"github.com/gantry-project/gantry/engine/layer"
+	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/logging"
+)
+
+// Recipes lie beside the layers, one file for each that could be recorded. A
+// layer without one, or with one that a power cut has damaged, is written anew
+// when its image is exported: the same files under another digest.
+
+func (e *Engine) recipesDir() string { return filepath.Join(e.opts.Root, "recipes") }
+
+func (e *Engine) recipePath(chain string) string {
+	return filepath.Join(e.recipesDir(), strings.ReplaceAll(chain, ":", "-"))
+}
+
+// recording is a recipe on its way.
+type recording struct {
+	*layer.Recorder
+	file *os.File
+	path string
+}
+
+// record begins the recipe of a layer that is about to be unpacked.
+func (e *Engine) record(chain string) (*recording, error) {
+	f, err := os.CreateTemp(e.tmpDir(), "recipe-")
+	if err != nil {
+		return nil, err
+	}
+	r, err := layer.NewRecorder(f, e.opts.LayerLimits)
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	return &recording{r, f, e.recipePath(chain)}, nil
+}
+
+// endRecord keeps the recipe of a layer that was unpacked, or throws it away.
+func (e *Engine) endRecord(r *recording, unpacked bool) {
+	err := errors.Join(r.Close(), r.file.Close())
+	if err == nil && unpacked {
+		err = os.Rename(r.file.Name(), r.path)
+	}
+	if err == nil && unpacked {
+		return
+	}
+	if unpacked {
+		e.opts.Log.Debug().Err(err).Str("recipe", filepath.Base(r.path)).Msg("layer has no recipe")
+	}
+	if err := os.Remove(r.file.Name()); err != nil {
+		e.opts.Log.Warn().Err(err).Msg("remove recipe")
+	}
+}
+
+// dropRecipe removes the recipe of a layer that is gone.
+func (e *Engine) dropRecipe(chain string) error {
+	err := os.Remove(e.recipePath(chain))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// sweepRecipes removes those of layers that do not exist any more. A layer that
+// is being unpacked has its recipe before it has its name, and is held.
+func (e *Engine) sweepRecipes(ctx context.Context) error {
+	entries, err := os.ReadDir(e.recipesDir())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, entry := range entries {
+		chain := strings.Replace(entry.Name(), "-", ":", 1)
+		_, err := e.layers.unless(chain, func() error {
+			there, err := e.opts.Snapshots.HasLayer(ctx, chain)
+			if err != nil || there {
+				return err
+			}
+			return os.Remove(filepath.Join(e.recipesDir(), entry.Name()))
+		})
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// layerSources stream committed layers, lowest first: as they came, where there
+// is a recipe. diffIDs are what they are known by.
+func (e *Engine) layerSources(ctx context.Context, chain, diffIDs []string) ([]image.LayerSource, error) {
+	var out []image.LayerSource
+	for i, id := range chain {
+		dir, err := e.opts.Snapshots.Layer(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		anew := func(ctx context.Context) (io.ReadCloser, error) { return diffReader(ctx, dir), nil }
+		src := image.LayerSource{Open: anew}
+		if _, err := os.Stat(e.recipePath(id)); err == nil && len(diffIDs) == len(chain) {
+			src.DiffID = digest.Digest(diffIDs[i])
+			src.Open = func(ctx context.Context) (io.ReadCloser, error) { return e.rebuilt(ctx, id, dir) }
+			src.Instead = func(ctx context.Context) (io.ReadCloser, error) {
+				e.opts.Log.Info().Str(logging.Image, id).Msg("layer is written anew: its recipe does not give what it came as")
+				return anew(ctx)
+			}
+		}
+		out = append(out, src)
+	}
+	return out, nil
+}
+
+// rebuilt streams a layer as it came.
+func (e *Engine) rebuilt(ctx context.Context, chain, dir string) (io.ReadCloser, error) {
+	recipe, err := os.Open(e.recipePath(chain))
+	if err != nil {
+		return nil, err
+	}
+	return piped(func(w io.Writer) error {
+		defer func() { _ = recipe.Close() }()
+		d, err := os.Open(dir)
+		if err != nil {
+			return err
+		}
+		return errors.Join(layer.Rebuild(ctx, d, recipe, w), d.Close())
+	}), nil
+}
+
+// piped streams what write writes.
+func piped(write func(w io.Writer) error) io.ReadCloser {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(write(w)) }()
+	return r
+}
+
+// known says under which chain ids layers are here whose image did not state
+// what they are: a bare tarball's is named after the archive. The keys are chain
+// ids as the OCI has them.
+func (e *Engine) known(ctx context.Context) (map[string]string, error) {
+	images, err := e.opts.Store.Images(ctx)
+	if err != nil && !errors.Is(err, errdefs.ErrCorrupt) {
+		return nil, err
+	}
+	out := map[string]string{}
+	for _, img := range images {
+		if len(img.DiffIDs) != len(img.Chain) {
+			continue
+		}
+		var proper []string
+		for i, d := range img.DiffIDs {
+			proper = append(proper, chainID(proper, digest.Digest(d)))
+			if proper[i] != img.Chain[i] {
+				out[proper[i]] = img.Chain[i]
+			}
+		}
+	}
+	return out, nil
+}
+
+// diffIDOf is what a layer is known by, when some image has it.
+func diffIDOf(images []store.Image, chain string) string {
+	for _, img := range images {
+		for i, c := range img.Chain {
+			if c == chain && len(img.DiffIDs) == len(img.Chain) {
+				return img.DiffIDs[i]
+			}
+		}
+	}
+	return ""
+}
