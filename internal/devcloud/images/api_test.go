@@ -285,7 +285,9 @@ func TestInformation(t *testing.T) {
 	st.want(200, "", "GET", "/versions", nil)
 	for path, status := range map[string]int{
 		"/v2/schemas/image": 200, "/v2/schemas/images": 200, "/v2/schemas/member": 200, "/v2/schemas/members": 200, "/v2/schemas/task": 200, "/v2/info/import": 200,
-		"/v2/info/stores": 404, "/v2/info/usage": 200, "/v2/tasks": 403, "/v2/metadefs/namespaces": 200, "/v2/cached_images": 404,
+		"/v2/info/stores": 404, "/v2/info/usage": 200, "/v2/tasks": 403, "/v2/cached_images": 404,
+		"/v2/metadefs/namespaces": 200, "/v2/metadefs/namespaces/x": 404, "/v2/metadefs/resource_types": 200, "/v2/schemas/metadefs/namespace": 200,
+		"/v2/schemas/metadefs/resource_types": 200,
 	} {
 		st.want(status, "demo", "GET", path, nil)
 	}

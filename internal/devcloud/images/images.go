@@ -92,6 +92,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	}
 	s.api = rest.New(rest.Options{Style: style{}, Auth: o.Auth, OwnUnauthorized: true, Log: o.Log})
 	s.infoRoutes()
+	s.metadefRoutes()
 	s.imageRoutes()
 	s.dataRoutes()
 	s.memberRoutes()

@@ -32,7 +32,6 @@ func (s *Service) infoRoutes() {
 		"description": "Import methods available.", "type": "array", "value": []string{"glance-direct"},
 	}})
 	s.always("/v2/info/usage", map[string]any{"usage": map[string]any{}})
-	s.always("/v2/metadefs/namespaces", map[string]any{"namespaces": []any{}, "schema": "/v2/schemas/metadefs/namespaces", "first": "/v2/metadefs/namespaces"})
 	s.api.Handle("GET /v2/info/stores", func(context.Context, *rest.Request) (*rest.Response, error) {
 		return nil, rest.Errorf(http.StatusNotFound, "Multi backend is not supported at this site.")
 	})
