@@ -16,8 +16,9 @@ import (
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/engine/image"
+	"github.com/gantry-project/gantry/engine/jail"
 	"github.com/gantry-project/gantry/engine/layer"
-	"github.com/gantry-project/gantry/engine/layer/jail"
+	layerjail "github.com/gantry-project/gantry/engine/layer/jail"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/internal/logging"
@@ -164,7 +165,7 @@ func openEngine(ctx context.Context, c engineConfig, log zerolog.Logger) (_ *eng
 		Runtimes:    runtimes,
 		ImageLimits: image.Limits{LayerBytes: c.imageBytes},
 		LayerLimits: layer.Limits{Bytes: c.imageBytes, Entries: c.imageEntries},
-		Unpack:      jail.New(jail.Options{}).Apply,
+		Unpack:      layerjail.New(jail.New(jail.Options{})).Apply,
 		Log:         log,
 	})
 	if err != nil {

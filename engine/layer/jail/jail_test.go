@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,18 +17,22 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-project/gantry/engine/jail"
 	"github.com/gantry-project/gantry/engine/layer"
-	"github.com/gantry-project/gantry/engine/layer/jail"
+	layerjail "github.com/gantry-project/gantry/engine/layer/jail"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 // TestMain is the child too.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == jail.Verb && strings.Contains(strings.Join(os.Args, " "), probeMark) {
-		os.Exit(jail.ProbeMain(context.Background(), os.Args[2:], probe))
-	}
 	if len(os.Args) > 1 && os.Args[1] == jail.Verb {
-		os.Exit(jail.Main(context.Background(), os.Args[2:]))
+		work := layerjail.Work()
+		if strings.Contains(strings.Join(os.Args, " "), probeMark) {
+			work.Do = func(_ context.Context, _ json.RawMessage, dir *os.File) (any, error) {
+				return nil, errors.New("probe: " + probe(dir))
+			}
+		}
+		os.Exit(jail.Main(context.Background(), os.Args[2:], work))
 	}
 	os.Exit(m.Run())
 }
@@ -105,7 +110,7 @@ func TestWalls(t *testing.T) {
 	}
 }
 
-func newJail() *jail.Jail { return jail.New(jail.Options{MemoryBytes: memory}) }
+func newJail() *layerjail.Unpacker { return layerjail.New(jail.New(jail.Options{MemoryBytes: memory})) }
 
 func makeTar(t testing.TB, headers ...tar.Header) []byte {
 	t.Helper()
@@ -282,8 +287,8 @@ func TestCancelled(t *testing.T) {
 }
 
 func TestMainRefusesOthers(t *testing.T) {
-	for _, args := range [][]string{nil, {"x"}, {"{}"}, {"locked", "x"}, {"a", "b", "c"}} {
-		if code := jail.Main(t.Context(), args); code == 0 {
+	for _, args := range [][]string{nil, {"x"}, {"{}"}, {`{"Work":"layer"}`}, {"locked", "x"}, {"locked", "{}"}, {"a", "b", "c"}} {
+		if code := jail.Main(t.Context(), args, layerjail.Work()); code == 0 {
 			t.Errorf("%v was accepted", args)
 		}
 	}

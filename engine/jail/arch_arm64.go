@@ -4,4 +4,4 @@ import "golang.org/x/sys/unix"
 
 const auditArch = unix.AUDIT_ARCH_AARCH64
 
-func archAllowed() []uintptr { return []uintptr{unix.SYS_NEWFSTATAT, unix.SYS_FSTATFS} }
+func archAllowed() []uintptr { return nil }

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
@@ -23,46 +22,72 @@ const locked = "locked"
 // targetFD is the target at the second start.
 const targetFD = 5
 
+// Work is what a child is for. The parent names it, the child knows it.
+type Work struct {
+	// Name of the work.
+	Name string
+	// Capabilities that stay, as bits, over the child's own ids only. A work with
+	// a directory needs CAP_SYS_CHROOT for the directory to become its root.
+	Capabilities uint64
+	// Calls are the system calls that it may use besides those of Go's runtime
+	// and reading and writing of what is open.
+	Calls []uintptr
+	// Do does it. arg is Run.Arg, dir Run.Dir as the root of the process. What it
+	// returns goes to the parent: errors as their text, class and text for
+	// tenants.
+	Do func(ctx context.Context, arg json.RawMessage, dir *os.File) (any, error)
+}
+
 // Main is the child. args are its arguments behind Verb; it returns what to
 // exit with. It is for a process that Jail has started and refuses others.
-func Main(ctx context.Context, args []string) int { return mainOf(ctx, args, unpack) }
-
-// mainOf is Main with other work at its end.
-func mainOf(ctx context.Context, args []string, work work) int {
+func Main(ctx context.Context, args []string, works ...Work) int {
 	err := errors.New("is called by gantry only")
 	switch {
 	case len(args) == 1:
-		err = lockIn(args[0])
+		err = lockIn(args[0], works)
 	case len(args) == 2 && args[0] == locked:
-		err = serve(ctx, args[1], work)
+		err = serve(ctx, args[1], works)
 	}
 	if err != nil {
-		_, _ = io.WriteString(os.Stderr, "unpack: "+err.Error()+"\n")
+		_, _ = io.WriteString(os.Stderr, Verb+": "+err.Error()+"\n")
 		return 1
 	}
 	return 0
 }
 
-// Capabilities that stay, over the child's own ids only. Of these the last is
-// for the second start to make the target its root.
-const keptCapabilities = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP |
-	1<<unix.CAP_SYS_CHROOT
-
-// lockIn is the first start: it gives everything up and starts again.
-func lockIn(arg string) error {
+// parse reads the request and finds its work.
+func parse(arg string, works []Work) (request, Work, error) {
 	var req request
 	if err := json.Unmarshal([]byte(arg), &req); err != nil {
-		return fmt.Errorf("request: %w", err)
+		return req, Work{}, fmt.Errorf("request: %w", err)
+	}
+	for _, w := range works {
+		if w.Name == req.Work {
+			return req, w, nil
+		}
+	}
+	return req, Work{}, fmt.Errorf("request: no work is called %q", req.Work)
+}
+
+// lockIn is the first start: it gives everything up and starts again.
+func lockIn(arg string, works []Work) error {
+	req, work, err := parse(arg, works)
+	if err != nil {
+		return err
 	}
 	if os.Getpid() != 1 {
 		return errors.New("not the first process of its namespace")
 	}
-	target, err := takeTarget()
-	if err != nil {
-		return err
-	}
-	if err := keepAs(target, targetFD); err != nil {
-		return err
+	target := -1
+	if req.Rooted {
+		fd, err := takeTarget()
+		if err != nil {
+			return err
+		}
+		if err := keepAs(fd, targetFD); err != nil {
+			return err
+		}
+		target = targetFD
 	}
 	self, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -79,10 +104,10 @@ func lockIn(arg string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl no_new_privs", err)
 	}
-	if err := landlock(targetFD, append([]int{self}, libraries...)); err != nil {
+	if err := landlock(target, append([]int{self}, libraries...)); err != nil {
 		return err
 	}
-	if err := dropCapabilities(); err != nil {
+	if err := dropCapabilities(work.Capabilities); err != nil {
 		return err
 	}
 	if err := unix.CloseRange(targetFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
@@ -148,8 +173,8 @@ func limits(req request) error {
 	if req.MemoryBytes > 0 {
 		set[unix.RLIMIT_DATA] = uint64(req.MemoryBytes)
 	}
-	if req.Limits.Bytes > 0 {
-		set[unix.RLIMIT_FSIZE] = uint64(req.Limits.Bytes)
+	if req.FileBytes > 0 {
+		set[unix.RLIMIT_FSIZE] = uint64(req.FileBytes)
 	}
 	for what, n := range set {
 		var old unix.Rlimit
@@ -164,9 +189,9 @@ func limits(req request) error {
 	return nil
 }
 
-func dropCapabilities() error {
+func dropCapabilities(but uint64) error {
 	for c := 0; c <= unix.CAP_LAST_CAP; c++ {
-		if keptCapabilities&(1<<c) != 0 {
+		if but&(1<<c) != 0 {
 			continue
 		}
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
@@ -174,7 +199,8 @@ func dropCapabilities() error {
 		}
 	}
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := [2]unix.CapUserData{{Effective: keptCapabilities, Permitted: keptCapabilities}}
+	low, high := uint32(but), uint32(but>>32)
+	data := [2]unix.CapUserData{{Effective: low, Permitted: low}, {Effective: high, Permitted: high}}
 	return os.NewSyscallError("capset", unix.Capset(&head, &data[0]))
 }
 
@@ -210,29 +236,49 @@ func pointers(list []string) ([]*byte, error) {
 	return append(out, nil), nil
 }
 
-// work is what the child is for.
-type work func(ctx context.Context, req request, target *os.File) reply
-
 // serve is the second start: it gives up the system calls that it does not
 // need, and works.
-func serve(ctx context.Context, arg string, work work) error {
-	var req request
-	if err := json.Unmarshal([]byte(arg), &req); err != nil {
-		return fmt.Errorf("request: %w", err)
-	}
-	// Threads share their root. The filter forbids another change of it.
-	if err := errors.Join(unix.Fchdir(targetFD), unix.Chroot(".")); err != nil {
-		return fmt.Errorf("change root: %w", err)
-	}
-	if err := reopenTarget(); err != nil {
+func serve(ctx context.Context, arg string, works []Work) error {
+	req, work, err := parse(arg, works)
+	if err != nil {
 		return err
 	}
-	if err := filter(); err != nil {
+	var dir *os.File
+	if req.Rooted {
+		// Threads share their root. The filter forbids another change of it.
+		if err := errors.Join(unix.Fchdir(targetFD), unix.Chroot(".")); err != nil {
+			return fmt.Errorf("change root: %w", err)
+		}
+		if err := reopenTarget(); err != nil {
+			return err
+		}
+		dir = os.NewFile(targetFD, "target")
+	}
+	if err := filter(work.Calls); err != nil {
 		return err
 	}
-	target, out := os.NewFile(targetFD, "target"), os.NewFile(resultFD, "result")
-	rep := work(ctx, req, target)
+	out := os.NewFile(resultFD, "result")
+	rep, err := do(ctx, work, req.Arg, dir)
+	if err != nil {
+		return err
+	}
 	return errors.Join(json.NewEncoder(out).Encode(rep), out.Close())
+}
+
+// do does the work and puts its result, or its error, into words.
+func do(ctx context.Context, work Work, arg json.RawMessage, dir *os.File) (rep reply, err error) {
+	res, err := work.Do(ctx, arg, dir)
+	if err == nil {
+		rep.Result, err = json.Marshal(res)
+		return rep, err
+	}
+	rep.Text, rep.Public = err.Error(), errdefs.PublicText(err, "")
+	for i, class := range classes() {
+		if errors.Is(err, class) {
+			rep.Class = i + 1
+		}
+	}
+	return rep, nil
 }
 
 // reopenTarget makes targetFD, now the root, a descriptor that attributes can be
@@ -246,23 +292,4 @@ func reopenTarget() error {
 		return os.NewSyscallError("dup3", err)
 	}
 	return unix.Close(fd)
-}
-
-// unpack reads the stream.
-func unpack(ctx context.Context, req request, target *os.File) reply {
-	var rep reply
-	res, err := layer.Apply(ctx, target, os.Stdin, layer.Options{
-		Limits: req.Limits, Verified: "unused", Opaque: func(path string) { rep.Opaque = append(rep.Opaque, path) },
-	})
-	if err == nil {
-		rep.Result = res
-		return rep
-	}
-	rep.Text, rep.Public = err.Error(), errdefs.PublicText(err, "")
-	for i, class := range classes() {
-		if errors.Is(err, class) {
-			rep.Class = i + 1
-		}
-	}
-	return rep
 }

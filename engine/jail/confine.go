@@ -36,9 +36,8 @@ type pathAttr struct {
 }
 
 // landlock keeps the thread, and what it executes, from every file that is not
-// below the directory dir, but lets it read what else is open in
-// readable. A kernel without Landlock leaves the rest of the
-// jail to hold.
+// below the directory dir (-1 for none), but lets it read what else is open in
+// readable. A kernel without Landlock leaves the rest of the jail to hold.
 func landlock(dir int, readable []int) error {
 	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, askVersion)
 	if errno != 0 {
@@ -64,7 +63,10 @@ func landlock(dir int, readable []int) error {
 		return os.NewSyscallError("landlock_create_ruleset", errno)
 	}
 	defer unix.Close(int(fd))
-	list := []pathAttr{{allowed: attr.fs &^ (rightBlock | rightSocket | rightIoctl), parent: int32(dir)}}
+	var list []pathAttr
+	if dir >= 0 {
+		list = append(list, pathAttr{allowed: attr.fs &^ (rightBlock | rightSocket | rightIoctl), parent: int32(dir)})
+	}
 	for _, fd := range readable {
 		list = append(list, pathAttr{allowed: rightRead, parent: int32(fd)})
 	}
@@ -84,7 +86,8 @@ func errOrNil(errno unix.Errno) error {
 	return errno
 }
 
-// allowed system calls: what the runtime of Go needs, and files by descriptor.
+// allowed are the system calls of every work: what the runtime of Go needs, and
+// reading and writing of what is open.
 func allowed() []uintptr {
 	return append(archAllowed(), []uintptr{
 		// the runtime
@@ -95,12 +98,8 @@ func allowed() []uintptr {
 		unix.SYS_SET_ROBUST_LIST, unix.SYS_RSEQ, unix.SYS_GETRANDOM, unix.SYS_RESTART_SYSCALL, unix.SYS_EPOLL_CREATE1,
 		unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT, unix.SYS_EVENTFD2, unix.SYS_PIPE2, unix.SYS_FCNTL, unix.SYS_TIMER_CREATE,
 		unix.SYS_TIMER_SETTIME, unix.SYS_TIMER_DELETE, unix.SYS_SETITIMER, unix.SYS_MEMBARRIER, unix.SYS_GETEUID, unix.SYS_GETUID,
-		// files
-		unix.SYS_READ, unix.SYS_WRITE, unix.SYS_PREAD64, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_READV, unix.SYS_CLOSE,
-		unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_MKDIRAT, unix.SYS_MKNODAT, unix.SYS_UNLINKAT, unix.SYS_LINKAT,
-		unix.SYS_SYMLINKAT, unix.SYS_READLINKAT, unix.SYS_FCHOWN, unix.SYS_FCHOWNAT, unix.SYS_FCHMOD, unix.SYS_FCHMODAT,
-		unix.SYS_FSETXATTR, unix.SYS_FGETXATTR, unix.SYS_FLISTXATTR, unix.SYS_FSTAT, unix.SYS_STATX, unix.SYS_LSEEK,
-		unix.SYS_FTRUNCATE, unix.SYS_UTIMENSAT, unix.SYS_FCHDIR, unix.SYS_GETCWD, unix.SYS_FREMOVEXATTR, unix.SYS_GETDENTS64, unix.SYS_DUP, unix.SYS_DUP3,
+		// what is open
+		unix.SYS_READ, unix.SYS_WRITE, unix.SYS_PREAD64, unix.SYS_WRITEV, unix.SYS_READV, unix.SYS_CLOSE, unix.SYS_FSTAT, unix.SYS_LSEEK,
 	}...)
 }
 
@@ -115,9 +114,9 @@ const (
 	offFirstArg = 16
 )
 
-// rules is the filter: allowed calls pass, all others are EPERM. clone makes
-// threads and nothing else.
-func rules() []unix.SockFilter {
+// rules is the filter: allowed calls and those in more pass, all others are
+// EPERM. clone makes threads and nothing else.
+func rules(more []uintptr) []unix.SockFilter {
 	load := func(off uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: off}
 	}
@@ -138,15 +137,15 @@ func rules() []unix.SockFilter {
 		deny,
 		answer(unix.SECCOMP_RET_ALLOW),
 	}
-	for _, nr := range allowed() {
+	for _, nr := range append(allowed(), more...) {
 		out = append(out, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(nr), Jf: 1}, answer(unix.SECCOMP_RET_ALLOW))
 	}
 	return append(out, deny)
 }
 
 // filter puts the filter on all threads.
-func filter() error {
-	list := rules()
+func filter(more []uintptr) error {
+	list := rules(more)
 	prog := unix.SockFprog{Len: uint16(len(list)), Filter: &list[0]}
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {
