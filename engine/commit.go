@@ -33,7 +33,18 @@ func (e *Engine) tmpDir() string { return filepath.Join(e.opts.Root, "tmp") }
 // as they came where that is known, and one more with what the container has
 // written. A running container is held still only while what it has just written
 // is copied aside.
-func (e *Engine) Commit(ctx context.Context, id ContainerID) (_ Committed, err error) {
+func (e *Engine) Commit(ctx context.Context, id ContainerID) (Committed, error) {
+	return e.commit(ctx, id, false)
+}
+
+// CommitDelta is Commit without the layers of the image: an archive as large as
+// what was written, which can be imported where the image is, under the same
+// reference.
+func (e *Engine) CommitDelta(ctx context.Context, id ContainerID) (Committed, error) {
+	return e.commit(ctx, id, true)
+}
+
+func (e *Engine) commit(ctx context.Context, id ContainerID, delta bool) (_ Committed, err error) {
 	c, err := e.stageChanges(ctx, id)
 	if err != nil {
 		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
@@ -43,7 +54,9 @@ func (e *Engine) Commit(ctx context.Context, id ContainerID) (_ Committed, err e
 		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
 	}
 	spec := c.spec(e.tmpDir())
-	if spec.Layers, err = e.layerSources(ctx, c.img.Chain, c.img.DiffIDs); err != nil {
+	if delta {
+		spec.Base = c.img.Ref
+	} else if spec.Layers, err = e.layerSources(ctx, c.img.Chain, c.img.DiffIDs); err != nil {
 		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
 	}
 	spec.Layers = append(spec.Layers, image.LayerSource{CreatedBy: "gantry commit", Open: c.open})

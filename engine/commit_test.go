@@ -3,6 +3,7 @@ package engine_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -163,5 +164,51 @@ func TestCommitImage(t *testing.T) {
 	check(t, e.RemoveImage(ctx, "mine"))
 	if got := layers(t, h); len(got) != 1 {
 		t.Errorf("layers left: %v", got)
+	}
+}
+
+// A delta is the changes only; it needs its image, and twenty of them one over
+// the other boot.
+func TestCommitDelta(t *testing.T) {
+	h, e, done := fixture(t)
+	defer done()
+	ctx := t.Context()
+	base := "busybox"
+	for i := range 20 {
+		id := engine.ContainerID(fmt.Sprintf("c%d", i))
+		check(t, e.Create(ctx, engine.CreateRequest{ID: id, Image: base, Limits: limits}))
+		check(t, e.Start(ctx, id, engine.StartRequest{
+			Args: []string{"/bin/sh", "-c", fmt.Sprintf("echo %d >> /root/steps; echo now $(cat /root/steps); sleep 1000", i)},
+			Env:  initRequest.Env, ConsoleBytes: 1 << 16,
+		}))
+		console(t, e, id, "now")
+		delta := taken(e.CommitDelta(ctx, id))(t)
+		if len(delta) > 64<<10 {
+			t.Fatalf("step %d: %d bytes for a line of text", i, len(delta))
+		}
+		base = fmt.Sprintf("step%d", i)
+		check(t, importOCI(t, e, base, delta))
+		check(t, e.Delete(ctx, id))
+	}
+	check(t, e.Create(ctx, engine.CreateRequest{ID: "last", Image: base, Limits: limits}))
+	check(t, e.Start(ctx, "last", engine.StartRequest{Args: []string{"/bin/cat", "/root/steps"}, Env: initRequest.Env, ConsoleBytes: 1 << 16}))
+	console(t, e, "last", "19")
+	whole := taken(e.Commit(ctx, "last"))(t)
+	if got := diffIDs(t, whole); len(got) != 22 {
+		t.Errorf("%d layers of a whole image", len(got))
+	}
+	delta := taken(e.CommitDelta(ctx, "last"))(t)
+	check(t, e.Delete(ctx, "last"))
+	check(t, e.RemoveImage(ctx, base))
+	err := importOCI(t, e, "over", delta)
+	if missing, ok := errors.AsType[*engine.MissingBase](err); !ok || missing.Base != base || !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("without its image: %v", err)
+	}
+	check(t, importOCI(t, e, "whole", whole))
+	for i := range 19 {
+		check(t, e.RemoveImage(ctx, fmt.Sprintf("step%d", i)))
+	}
+	if got := layers(t, h); len(got) != 22 {
+		t.Errorf("%d layers", len(got))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -57,7 +58,8 @@ func imageInfo(rec store.Image) ImageInfo {
 // records the image. On error nothing of it is left but layers that other
 // images have. A present reference is success and reads nothing.
 //
-// errdefs.ErrInvalid says that the archive is no image, or a hostile one,
+// A *MissingBase says that the archive is a delta over an image that has to be
+// imported first. errdefs.ErrInvalid says that it is no image, or a hostile one,
 // errdefs.ErrUnsupported that its format is not supported, errdefs.ErrCorrupt
 // that it is damaged, errdefs.ErrExhausted that the disk is full.
 func (e *Engine) Import(ctx context.Context, req ImportRequest) (ImageInfo, error) {
@@ -122,12 +124,18 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 	rec := store.Image{
 		Ref: req.Ref, Config: a.Config(), RootFS: a.Kind() == image.Rootfs, Imported: time.Now(), LastUsed: time.Now(),
 	}
-	if rec.Chain, rec.DiffIDs, err = e.chainOf(ctx, a.Layers(), archive); err != nil {
+	if base := a.Base(); base != "" {
+		defer e.images.hold(base)()
+		if err := e.putBelow(ctx, base, &rec); err != nil {
+			return rec, err
+		}
+	}
+	if err := e.chainOf(ctx, &rec, a.Layers(), archive); err != nil {
 		return rec, err
 	}
 	chains := rec.Chain
 	release := e.layers.hold(chains...)
-	if rec.LayerBytes, err = e.unpackLayers(ctx, a.Layers(), &rec); err == nil {
+	if err = e.unpackLayers(ctx, a.Layers(), &rec); err == nil {
 		rec.SizeBytes = sum(rec.LayerBytes)
 		if err = failpoint.Hit("engine.import.record"); err == nil {
 			err = e.opts.Store.PutImage(ctx, rec)
@@ -140,12 +148,50 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 	return rec, nil
 }
 
-// chainOf names the layers, lowest first. The diff id of one that states none
-// stays empty until it is unpacked.
-func (e *Engine) chainOf(ctx context.Context, layers []image.Layer, archive digest.Digest) (chains, diffIDs []string, err error) {
+// MissingBase says that an archive is a delta over an image that is not here. Its
+// class is errdefs.ErrNotFound.
+type MissingBase struct {
+	// Base is what the image that is needed is imported as.
+	Base string
+}
+
+// Error implements error.
+func (m *MissingBase) Error() string {
+	return fmt.Sprintf("the image goes over image %s, which is not here", m.Base)
+}
+
+// Unwrap implements the class of the error.
+func (m *MissingBase) Unwrap() error { return errdefs.ErrNotFound }
+
+// maxChain is how many layers an image may have with all those below it: what
+// overlayfs can mount (OVL_MAX_STACK in its ovl_entry.h), less those that a
+// container adds.
+const maxChain = 480
+
+// putBelow puts the layers of an image below those of rec, which has none yet.
+func (e *Engine) putBelow(ctx context.Context, base string, rec *store.Image) error {
+	below, err := e.opts.Store.Image(ctx, base)
+	switch {
+	case errors.Is(err, errdefs.ErrNotFound):
+		return &MissingBase{base}
+	case err != nil:
+		return err
+	case len(below.DiffIDs) != len(below.Chain) || len(below.LayerBytes) != len(below.Chain):
+		return &MissingBase{base} // of an earlier schema: it has to be imported again
+	case len(below.Chain) >= maxChain:
+		return errdefs.WithPublic(fmt.Errorf("image over %s: %d layers: %w", base, len(below.Chain), errdefs.ErrInvalid),
+			"the image is a snapshot of a snapshot too many times over")
+	}
+	rec.Chain, rec.DiffIDs, rec.LayerBytes = slices.Clone(below.Chain), slices.Clone(below.DiffIDs), slices.Clone(below.LayerBytes)
+	return nil
+}
+
+// chainOf names the layers, lowest first, over those that the record has. The
+// diff id of one that states none stays empty until it is unpacked.
+func (e *Engine) chainOf(ctx context.Context, rec *store.Image, layers []image.Layer, archive digest.Digest) error {
 	known, err := e.known(ctx)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	for _, l := range layers {
 		diffID, name := l.DiffID(), l.DiffID()
@@ -154,13 +200,13 @@ func (e *Engine) chainOf(ctx context.Context, layers []image.Layer, archive dige
 			// own identifies it as well
 			name = archive
 		}
-		chain := chainID(chains, name)
+		chain := chainID(rec.Chain, name)
 		if other, ok := known[chain]; ok {
 			chain = other
 		}
-		chains, diffIDs = append(chains, chain), append(diffIDs, diffID.String())
+		rec.Chain, rec.DiffIDs = append(rec.Chain, chain), append(rec.DiffIDs, diffID.String())
 	}
-	return chains, diffIDs, nil
+	return nil
 }
 
 func sum(sizes []int64) (total int64) {
@@ -170,11 +216,12 @@ func sum(sizes []int64) (total int64) {
 	return total
 }
 
-// unpackLayers makes the layers of the record that are not here yet and returns
-// the size of each.
-func (e *Engine) unpackLayers(ctx context.Context, layers []image.Layer, rec *store.Image) ([]int64, error) {
-	var sizes []int64
-	for i, l := range layers {
+// unpackLayers makes those layers, the top ones of the record, that are not here
+// yet, and notes the size of each.
+func (e *Engine) unpackLayers(ctx context.Context, layers []image.Layer, rec *store.Image) error {
+	below := len(rec.Chain) - len(layers)
+	for n, l := range layers {
+		i := below + n
 		there, err := e.opts.Snapshots.HasLayer(ctx, rec.Chain[i])
 		if err == nil && !there {
 			err = e.opts.Snapshots.Unpack(ctx, rec.Chain[i], func(dir string) error { return e.apply(ctx, dir, l, rec, i) })
@@ -183,18 +230,18 @@ func (e *Engine) unpackLayers(ctx context.Context, layers []image.Layer, rec *st
 			rec.DiffIDs[i], err = e.diffIDHere(ctx, rec.Chain[i])
 		}
 		if err != nil {
-			return nil, fmt.Errorf("layer %d: %w", i, err)
+			return fmt.Errorf("layer %d: %w", i, err)
 		}
 		if err := failpoint.Hit("engine.import.layer"); err != nil {
-			return nil, err
+			return err
 		}
 		size, err := e.layerSize(ctx, rec.Chain[i])
 		if err != nil {
-			return nil, fmt.Errorf("layer %d: %w", i, err)
+			return fmt.Errorf("layer %d: %w", i, err)
 		}
-		sizes = append(sizes, size)
+		rec.LayerBytes = append(rec.LayerBytes, size)
 	}
-	return sizes, nil
+	return nil
 }
 
 // diffIDHere finds what a layer that is here already is known by. When no image

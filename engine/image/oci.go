@@ -25,7 +25,16 @@ type ociDoc struct {
 	Manifests []v1.Descriptor `json:"manifests"`
 	Config    *v1.Descriptor  `json:"config"`
 	Layers    []v1.Descriptor `json:"layers"`
+	// Annotations of a manifest.
+	Annotations map[string]string `json:"annotations"`
 }
+
+// baseAnnotation of a manifest names the image that its layers go over. It is
+// gantry's own: the OCI has no images that are not whole.
+const baseAnnotation = "gantry.image.base"
+
+// maxBase is how long the name of a base may be, in bytes.
+const maxBase = 256
 
 // layerTypes are the layers that can be read; how one is compressed is decided
 // by its content. Foreign and encrypted layers are not among them.
@@ -175,7 +184,10 @@ func openManifest(idx *index, m *ociDoc, opts OpenOptions) (*Archive, error) {
 	if len(m.Layers) != len(diffIDs) {
 		return nil, damaged("its manifest has %d layers, its configuration %d", len(m.Layers), len(diffIDs))
 	}
-	a := &Archive{kind: OCIArchive, id: m.Config.Digest, config: config}
+	a := &Archive{kind: OCIArchive, id: m.Config.Digest, config: config, base: m.Annotations[baseAnnotation]}
+	if len(a.base) > maxBase {
+		return nil, refuse(errdefs.ErrInvalid, "the image names the image that it goes over by more than %d bytes", maxBase)
+	}
 	for i, d := range m.Layers {
 		if !slices.Contains(layerTypes(), d.MediaType) {
 			return nil, refuse(errdefs.ErrUnsupported, "layer %d of the image has the type %.80q, which is not supported", i, d.MediaType)

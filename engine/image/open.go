@@ -22,6 +22,7 @@ type Archive struct {
 	id     digest.Digest
 	config Config
 	layers []Layer
+	base   string
 	spool  *os.File // unpacked form of an archive compressed as a whole, or nil
 }
 
@@ -36,6 +37,10 @@ func (a *Archive) Config() Config { return a.config }
 
 // Layers implements Image.
 func (a *Archive) Layers() []Layer { return a.layers }
+
+// Base names the image whose layers go below these, when the archive is a delta;
+// it is empty for a whole image. The name is what BuildSpec.Base was.
+func (a *Archive) Base() string { return a.base }
 
 // Close releases what Open made. It does not close the file given to Open.
 func (a *Archive) Close() error {

@@ -49,6 +49,9 @@ type LayerSource struct {
 // BuildSpec describes a new image.
 type BuildSpec struct {
 	Config Config
+	// Base, where it is set, makes a delta: an archive that holds only what goes
+	// over the layers of another image, which is named so (Archive.Base).
+	Base string
 	// Layers from the bottom to the top.
 	Layers  []LayerSource
 	Created time.Time
@@ -100,6 +103,9 @@ func build(ctx context.Context, f *os.File, spec BuildSpec) (*Built, error) {
 	manifest := v1.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: v1.MediaTypeImageManifest,
+	}
+	if spec.Base != "" {
+		manifest.Annotations = map[string]string{baseAnnotation: spec.Base}
 	}
 	var blobs []part
 	var off int64
@@ -298,6 +304,9 @@ func (a *archiver) addIndex(spec BuildSpec, doc v1.Image, m v1.Manifest, desc v1
 		}},
 		{"manifest.json", []any{docker}},
 	} {
+		if spec.Base != "" && f.name == "manifest.json" {
+			continue // docker would take it for a whole image
+		}
 		data, err := json.Marshal(f.v)
 		if err != nil {
 			return fmt.Errorf("encode %s: %w", f.name, err)
