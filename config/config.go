@@ -161,6 +161,7 @@ type Gantry struct {
 	PidsPerVCPU     int64         `key:"pids_per_vcpu" default:"4096" doc:"processes that an instance may have for each vCPU"`
 	ImageMaxBytes   int64         `key:"image_max_bytes" default:"68719476736" doc:"largest unpacked image (bytes)"`
 	ImageMaxEntries int64         `key:"image_max_entries" default:"4000000" doc:"most files in an image"`
+	SnapshotFormat  string        `key:"snapshot_format" default:"full" choices:"full|delta|tar" doc:"what a snapshot becomes in the image service: full (an OCI archive of all layers), delta (an OCI archive of what the instance has written, which boots only as long as the image of the instance is in the image service) or tar (a tarball of the root file system, which boots its init)"`
 	Runtimes        string        `key:"runtimes" doc:"other OCI runtimes that flavors may ask for by gantry:runtime=NAME: a list of NAME=/PATH, divided by spaces or commas"`
 	Failpoints      string        `key:"failpoints" doc:"for tests only: failures to inject"`
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/engine"
@@ -24,6 +25,14 @@ func imageRef(img driver.Image) string {
 // ensureImage returns the imported image, fetching it when it is not here.
 // Simultaneous requests share one download.
 func (d *Driver) ensureImage(ctx context.Context, cred driver.Credentials, img driver.Image) (engine.ImageInfo, error) {
+	return d.ensureBelow(ctx, cred, img, 0)
+}
+
+// maxDelta is how many delta snapshots may go one over the other.
+const maxDelta = 256
+
+// ensureBelow is ensureImage for an image that others go over, so many of them.
+func (d *Driver) ensureBelow(ctx context.Context, cred driver.Credentials, img driver.Image, above int) (engine.ImageInfo, error) {
 	ref := imageRef(img)
 	info, err := d.opts.Engine.Image(ctx, ref)
 	if err == nil || !errors.Is(err, errdefs.ErrNotFound) && !errors.Is(err, errdefs.ErrCorrupt) {
@@ -33,8 +42,37 @@ func (d *Driver) ensureImage(ctx context.Context, cred driver.Credentials, img d
 		if info, err := d.opts.Engine.Image(ctx, ref); err == nil {
 			return info, nil
 		}
+		info, err := d.fetch(ctx, cred, img, ref)
+		missing, delta := errors.AsType[*engine.MissingBase](err)
+		if !delta {
+			return info, err
+		}
+		if err := d.fetchBase(ctx, cred, missing.Base, above); err != nil {
+			return info, fmt.Errorf("image %s: %w", img.ID, err)
+		}
 		return d.fetch(ctx, cred, img, ref)
 	})
+}
+
+// fetchBase brings the image that a delta snapshot goes over.
+func (d *Driver) fetchBase(ctx context.Context, cred driver.Credentials, ref string, above int) error {
+	id, hash, _ := strings.Cut(ref, ":")
+	if hash == "" || above >= maxDelta {
+		return errdefs.WithPublic(fmt.Errorf("base %s, %d images over it: %w", ref, above, errdefs.ErrInvalid),
+			"the image is a delta snapshot that cannot be followed to the image it goes over")
+	}
+	img, err := d.opts.Images.StatImage(ctx, cred, id)
+	if err == nil && imageRef(img) != ref {
+		err = fmt.Errorf("base %s is %s now: %w", ref, imageRef(img), errdefs.ErrNotFound)
+	}
+	if err == nil {
+		_, err = d.ensureBelow(ctx, cred, img, above+1)
+	}
+	if errors.Is(err, errdefs.ErrNotFound) && errdefs.PublicText(err, "") == "" {
+		return errdefs.WithPublic(fmt.Errorf("base %s: %w", ref, err),
+			"the image is a delta snapshot over image "+id+", which is not there any more")
+	}
+	return err
 }
 
 // fetch streams the image into the engine.

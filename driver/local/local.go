@@ -29,7 +29,26 @@ type ImageSource interface {
 	// OpenImage streams the image's bytes and verifies size and hash: the
 	// reader's last error is errdefs.ErrCorrupt when they differ.
 	OpenImage(ctx context.Context, cred driver.Credentials, img driver.Image) (io.ReadCloser, error)
+	// StatImage describes an image that can be read. errdefs.ErrNotFound: there
+	// is none of this id, it has no data, or the user may not see it.
+	StatImage(ctx context.Context, cred driver.Credentials, id string) (driver.Image, error)
 }
+
+// SnapshotFormat is what a snapshot becomes in the image service.
+type SnapshotFormat string
+
+// The formats. An empty one is SnapshotFull.
+const (
+	// SnapshotFull is an OCI archive of all layers; it boots wherever its
+	// configuration does.
+	SnapshotFull SnapshotFormat = "full"
+	// SnapshotDelta is an OCI archive of what the instance has written. It boots
+	// as long as the image service has the image of the instance.
+	SnapshotDelta SnapshotFormat = "delta"
+	// SnapshotTar is a tarball of the root file system. It has no configuration:
+	// what boots is its init.
+	SnapshotTar SnapshotFormat = "tar"
+)
 
 // Options of the driver. All fields must be set but those with a default.
 type Options struct {
@@ -47,7 +66,9 @@ type Options struct {
 	// StartGrace is how long a first process must live for a build to be
 	// good, unless it ends with success. 0 does not look.
 	StartGrace time.Duration
-	Log        zerolog.Logger
+	// SnapshotFormat is what Snapshot makes.
+	SnapshotFormat SnapshotFormat
+	Log            zerolog.Logger
 }
 
 // Driver implements driver.ComputeDriver, Recoverer, Snapshotter, Pauser,

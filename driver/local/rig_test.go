@@ -49,6 +49,22 @@ func (s *images) OpenImage(_ context.Context, _ driver.Credentials, img driver.I
 	return io.NopCloser(failing{bytes.NewReader(data), s.fail}), nil
 }
 
+func (s *images) StatImage(_ context.Context, _ driver.Credentials, id string) (driver.Image, error) {
+	if _, ok := s.data[id]; !ok {
+		return driver.Image{}, fmt.Errorf("image %s: %w", id, errdefs.ErrNotFound)
+	}
+	return imageOf(id), nil
+}
+
+// imageOf is what a request says of an image: all have one hash.
+func imageOf(id string) driver.Image {
+	img := driver.Image{ID: id, DiskFormat: "raw", ContainerFormat: "docker", HashAlgo: "sha512", HashValue: "aa"}
+	if id == bootable {
+		img.ContainerFormat = "bare"
+	}
+	return img
+}
+
 // rig is a host with a driver: the real engine, links in a network namespace
 // of its own, images in memory.
 type rig struct {
@@ -56,6 +72,7 @@ type rig struct {
 	links  *os.File
 	images *images
 	grace  time.Duration
+	format local.SnapshotFormat
 
 	plugger netbridge.Plugger
 	engine  *engine.Engine
@@ -101,7 +118,7 @@ func (r *rig) open(t testing.TB) {
 	r.end = func() { cancel(); stop() }
 	r.driver = local.New(life, local.Options{
 		Engine: r.engine, Network: r.plugger, Images: r.images, Node: "node", StorePath: r.host.Root,
-		ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, Log: zerolog.Nop(),
+		ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, SnapshotFormat: r.format, Log: zerolog.Nop(),
 	})
 }
 
@@ -177,7 +194,7 @@ func request() driver.SpawnRequest {
 	return driver.SpawnRequest{
 		UUID: drivertest.NewUUID(), Name: "instance-00000001", Hostname: "web", ProjectID: "project",
 		Flavor:  driver.Flavor{Name: "c1.tiny", MemoryMB: 64, VCPUs: 1, RootGB: 1},
-		Image:   driver.Image{ID: bootable, DiskFormat: "raw", ContainerFormat: "bare", HashAlgo: "sha512", HashValue: "aa"},
+		Image:   imageOf(bootable),
 		Network: drivertest.Ready(nil), Events: &drivertest.Events{},
 		PublicKey: "ssh-ed25519 AAAA key",
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -129,6 +130,22 @@ func (s imageSource) OpenImage(ctx context.Context, cred driver.Credentials, img
 		ID: img.ID, Name: img.Name, Status: glance.StatusActive, DiskFormat: img.DiskFormat, ContainerFormat: img.ContainerFormat,
 		SizeBytes: size, Checksum: img.Checksum, HashAlgo: img.HashAlgo, HashValue: img.HashValue,
 	})
+}
+
+// StatImage implements local.ImageSource.
+func (s imageSource) StatImage(ctx context.Context, cred driver.Credentials, id string) (driver.Image, error) {
+	img, err := s.glance.Stat(ctx, credentials(cred), id)
+	if err == nil && !img.Active() {
+		err = fmt.Errorf("image %s is %s: %w", id, img.Status, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return driver.Image{}, err
+	}
+	return driver.Image{
+		ID: img.ID, Name: img.Name, DiskFormat: img.DiskFormat, ContainerFormat: img.ContainerFormat, SizeBytes: img.SizeBytes,
+		Checksum: img.Checksum, HashAlgo: img.HashAlgo, HashValue: img.HashValue, MinDiskGB: img.MinDiskGB, MinRAMMB: img.MinRAMMB,
+		Properties: img.Properties,
+	}, nil
 }
 
 // imageStore implements compute.ImageStore.

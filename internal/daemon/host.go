@@ -53,6 +53,7 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 	h.driver = local.New(life, local.Options{
 		Engine: h.engine.engine, Network: netbridge.New(netbridge.Options{}), Images: images, Node: node, StorePath: root,
 		ConsoleBytes: cfg.Gantry.ConsoleLogBytes, PidsPerVCPU: cfg.Gantry.PidsPerVCPU, StartGrace: cfg.Gantry.StartGrace, Log: log,
+		SnapshotFormat: local.SnapshotFormat(cfg.Gantry.SnapshotFormat),
 	})
 	return h, nil
 }
