@@ -51,7 +51,7 @@ func (p *populator) must(errs ...error) {
 func (p *populator) may(err error) {
 	p.t.Helper()
 	for _, e := range []unix.Errno{
-		unix.ENAMETOOLONG, unix.EOPNOTSUPP, unix.ENOSPC, unix.E2BIG, unix.ERANGE, unix.EFBIG, unix.EMLINK, unix.EOVERFLOW, unix.EINVAL,
+		unix.ENAMETOOLONG, unix.EOPNOTSUPP, unix.ENOSPC, unix.E2BIG, unix.ERANGE, unix.EFBIG, unix.EMLINK, unix.EOVERFLOW, unix.EINVAL, unix.ENODATA,
 	} {
 		if errors.Is(err, e) {
 			return
