@@ -23,9 +23,11 @@ import (
 	"github.com/gantry-project/gantry/config"
 	"github.com/gantry-project/gantry/driver/messaging/inproc"
 	"github.com/gantry-project/gantry/internal/devcloud"
+	"github.com/gantry-project/gantry/internal/devcloud/network"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/netbridge/dhcp"
+	"github.com/gantry-project/gantry/netbridge/dns"
 	"github.com/gantry-project/gantry/netbridge/fabric"
 )
 
@@ -94,11 +96,15 @@ func Cloud(ctx context.Context, o CloudOptions) (err error) {
 	}
 	var c *devcloud.Cloud // it has networks only once it runs
 	nets := cloudFabric(o.State, fabric.Options{
-		Metadata: func(router string, w http.ResponseWriter, r *http.Request) { c.ServeMetadata(router, w, r) },
+		Metadata: func(at fabric.Place, w http.ResponseWriter, r *http.Request) {
+			c.ServeMetadata(at.Router, at.Network, w, r)
+		},
 		Lease: func(port, mac string) (dhcp.Lease, bool) {
 			l, err := c.LeaseAt(ctx, port, mac)
 			return fabricLease(l), err == nil
 		},
+		Names:  func(id string) []dns.Name { return each(c.Names(ctx, id), fabricName) },
+		Domain: network.Domain,
 	})
 	c, err = devcloud.Open(ctx, devcloud.Options{
 		State: o.State, URL: url, CAFile: o.CertFile, Host: host, Busybox: busybox(log),

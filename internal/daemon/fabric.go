@@ -4,8 +4,10 @@ import (
 	"context"
 	"net/netip"
 
+	"github.com/gantry-project/gantry/internal/devcloud"
 	"github.com/gantry-project/gantry/internal/devcloud/network"
 	"github.com/gantry-project/gantry/netbridge/dhcp"
+	"github.com/gantry-project/gantry/netbridge/dns"
 	"github.com/gantry-project/gantry/netbridge/fabric"
 )
 
@@ -63,6 +65,10 @@ func fabricNetwork(p network.NetworkPlan) fabric.Network {
 			n.Gateways = append(n.Gateways, netip.PrefixFrom(s.Gateway, s.CIDR.Bits()))
 		}
 	}
+	if p.Serving != nil {
+		i := fabricInterface(*p.Serving)
+		n.Serving = &i
+	}
 	return n
 }
 
@@ -76,10 +82,12 @@ func fabricPort(p network.PortPlan) fabric.Port {
 
 func fabricLease(l network.Lease) dhcp.Lease {
 	return dhcp.Lease{
-		Server: l.Server, Address: l.Address, Router: l.Gateway, DNS: l.DNS, MTU: l.MTU, HostName: l.HostName,
+		Server: l.Server, Address: l.Address, Router: l.Gateway, DNS: l.DNS, Domain: network.Domain, MTU: l.MTU, HostName: l.HostName,
 		Routes: each(l.Routes, func(r network.HostRoute) dhcp.Route { return dhcp.Route(r) }),
 	}
 }
+
+func fabricName(h devcloud.Named) dns.Name { return dns.Name{Host: h.Name, Addresses: h.Addresses} }
 
 func fabricInterface(i network.RouterInterface) fabric.Interface {
 	return fabric.Interface{ID: i.PortID, Device: i.Device, MAC: i.MAC, MTU: i.MTU, Bridge: i.Bridge, Addresses: i.Addresses}

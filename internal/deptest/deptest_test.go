@@ -84,6 +84,7 @@ var never = []struct {
 	{"github.com/spf13/cobra", []string{"cmd"}, "the command line is cmd's"},
 	{"github.com/rabbitmq/amqp091-go", []string{"driver/messaging/amqp", "functional"}, "the broker is behind Transport"},
 	{"github.com/vishvananda/netlink", []string{"netbridge"}, "links are netbridge's"},
+	{"github.com/miekg/dns", []string{"netbridge/dns", "netbridge/fabric"}, "names are netbridge/dns's"},
 	{"github.com/insomniacslk/dhcp", []string{"netbridge"}, "packets of DHCP are netbridge/dhcp's"},
 	{"github.com/coreos/go-iptables", []string{"netbridge/firewall"}, "the firewall is netbridge/firewall's"},
 	{"github.com/gophercloud/gophercloud/v2", []string{"glance", "driver/neutron", "driver/placement", "internal/openstack", "functional"}, "REST clients only"},

@@ -61,6 +61,7 @@ type Cloud struct {
 	rpc       *messaging.Client
 	compute   *compute.Service
 	metadata  *metadata.Proxy
+	names     *hostnames
 	closes    []func() error
 	heard     chan struct{} // closed when compute services are heard
 
@@ -192,19 +193,29 @@ func (c *Cloud) openMetadata(nets networks) error {
 		return err
 	}
 	c.metadata = &metadata.Proxy{Resolver: c.network, Secret: secret, Next: service, Log: c.o.Log}
+	c.names = &hostnames{cell: c.cell, known: map[string]remembered{}}
 	return nil
 }
 
-// ServeMetadata answers what a guest asks at 169.254.169.254 through a router.
-// RemoteAddr is that of the guest.
-func (c *Cloud) ServeMetadata(router string, w http.ResponseWriter, r *http.Request) {
+// ServeMetadata answers what a guest asks at 169.254.169.254, through a router
+// or, if that is "", in a network. RemoteAddr is that of the guest.
+func (c *Cloud) ServeMetadata(router, network string, w http.ResponseWriter, r *http.Request) {
+	if router == "" {
+		c.metadata.ServeIn(network, w, r)
+		return
+	}
 	c.metadata.ServeBehind(router, w, r)
 }
 
-// LeaseAt says what the guest with a MAC is told that asks by DHCP on an
-// interface of a router, by the interface's port; errdefs.ErrNotFound: nothing.
-func (c *Cloud) LeaseAt(ctx context.Context, routerPort, mac string) (network.Lease, error) {
-	return c.network.LeaseAt(ctx, routerPort, mac)
+// LeaseAt says what the guest with a MAC is told that asks by DHCP where its
+// network is served, by the port that serves it; errdefs.ErrNotFound: nothing.
+func (c *Cloud) LeaseAt(ctx context.Context, port, mac string) (network.Lease, error) {
+	return c.network.LeaseAt(ctx, port, mac)
+}
+
+// Names are the hosts of a network; those that are instances with their names.
+func (c *Cloud) Names(ctx context.Context, networkID string) []Named {
+	return c.names.of(ctx, c.network.Hosts(ctx, networkID))
 }
 
 // serviceToken returns a token of a service user that is good for some minutes

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/rfc1035label"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -26,6 +27,8 @@ type Lease struct {
 	// Router is the gateway; the zero Addr means none.
 	Router netip.Addr
 	DNS    []netip.Addr
+	// Domain follows names that have no dot; "" says nothing of it.
+	Domain string
 	// Routes are others than the one to Router.
 	Routes []Route
 	// MTU in bytes; 0 says nothing of it.
@@ -136,6 +139,10 @@ func (l Lease) reply(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType) (*dhcpv4.DHCPv
 			ips = append(ips, d.AsSlice())
 		}
 		with = append(with, dhcpv4.WithDNS(ips...))
+	}
+	if l.Domain != "" {
+		with = append(with, dhcpv4.WithOption(dhcpv4.OptDomainName(l.Domain)),
+			dhcpv4.WithOption(dhcpv4.OptDomainSearch(&rfc1035label.Labels{Labels: []string{l.Domain}})))
 	}
 	if routes := l.routes(); len(routes) > 0 {
 		with = append(with, dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(routes...)))

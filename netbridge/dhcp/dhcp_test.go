@@ -20,7 +20,7 @@ var guest = net.HardwareAddr{0xfa, 0x16, 0x3e, 0, 0, 5}
 func find(mac net.HardwareAddr) (dhcp.Lease, bool) {
 	return dhcp.Lease{
 		Server: netip.MustParseAddr("10.0.0.1"), Address: netip.MustParsePrefix("10.0.0.5/26"), Router: netip.MustParseAddr("10.0.0.1"),
-		DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("192.0.2.54")}, MTU: 1450, HostName: "host-10-0-0-5",
+		DNS: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("192.0.2.54")}, Domain: "openstacklocal", MTU: 1450, HostName: "host-10-0-0-5",
 		Routes: []dhcp.Route{{To: netip.MustParsePrefix("198.51.100.7/24"), Via: netip.MustParseAddr("10.0.0.9")}},
 	}, bytes.Equal(mac, guest)
 }
@@ -84,8 +84,8 @@ func TestWhatAGuestIsTold(t *testing.T) {
 	if err != nil || a == nil {
 		t.Fatal(a, err)
 	}
-	got := fmt.Sprintln(a.ServerIdentifier(), a.SubnetMask(), a.Router(), a.DNS(), a.IPAddressLeaseTime(0), a.HostName(), a.ClasslessStaticRoute(), hex.EncodeToString(a.Options.Get(dhcpv4.OptionInterfaceMTU)))
-	want := fmt.Sprintln("10.0.0.1 ffffffc0 [10.0.0.1] [192.0.2.53 192.0.2.54] 24h0m0s host-10-0-0-5",
+	got := fmt.Sprintln(a.ServerIdentifier(), a.SubnetMask(), a.Router(), a.DNS(), a.DomainName(), a.DomainSearch(), a.IPAddressLeaseTime(0), a.HostName(), a.ClasslessStaticRoute(), hex.EncodeToString(a.Options.Get(dhcpv4.OptionInterfaceMTU)))
+	want := fmt.Sprintln("10.0.0.1 ffffffc0 [10.0.0.1] [192.0.2.53 192.0.2.54] openstacklocal [openstacklocal] 24h0m0s host-10-0-0-5",
 		"[route to 198.51.100.0/24 via 10.0.0.9 route to 0.0.0.0/0 via 10.0.0.1] 05aa")
 	if got != want {
 		t.Errorf("got  %swant %s", got, want)

@@ -7,41 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"strings"
 	"sync"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
-	"github.com/gantry-project/gantry/netbridge/dhcp"
 	"github.com/gantry-project/gantry/netbridge/firewall"
 	"github.com/gantry-project/gantry/netbridge/link"
 	"github.com/gantry-project/gantry/netbridge/netns"
 )
-
-// Options of New.
-type Options struct {
-	// Cloud tells several clouds of one host apart: what another has made is
-	// foreign. Not empty, without ':'.
-	Cloud string
-	// Dir is where namespaces of routers are pinned: an absolute path, made when
-	// it is missing, on a file system that is empty after a boot (/run).
-	Dir string
-	// HostNetNS is the path of the namespace that has the bridges; empty is the
-	// process's own.
-	HostNetNS string
-	// Metadata answers what guests ask at 169.254.169.254, port 80, through a
-	// router; nil: nobody does. RemoteAddr is that of the guest, which has an
-	// address in a network of the router or would not get the answer: the
-	// address is the router's own, so a request goes no further. It is called
-	// from many goroutines until Close.
-	Metadata func(router string, w http.ResponseWriter, r *http.Request)
-	// Lease says what a guest with that MAC is told that asks by DHCP on an
-	// interface of a router, by Interface.ID; false: nothing. nil: nobody
-	// answers. It is called from many goroutines until Close.
-	Lease func(port, mac string) (dhcp.Lease, bool)
-}
 
 // Fabric makes networks. It needs CAP_NET_ADMIN and CAP_SYS_ADMIN. Methods may
 // be called from any goroutine; changes are made one after the other.
@@ -54,13 +29,13 @@ type Fabric struct {
 	looked bool              // at what is filtered, since the process started
 	zones  map[uint16]string // networks by the number that keeps their connections apart
 	doors  doors
-	leases leases
+	served map[string]*served // networks by id
 }
 
 // New returns a Fabric. It changes nothing. It knows nothing of ports that an
 // earlier process filtered until Sync has told it.
 func New(o Options) *Fabric {
-	return &Fabric{o: o, groups: map[string][]netip.Prefix{}, ports: map[string]firewall.Port{}, zones: map[uint16]string{}, leases: leases{}}
+	return &Fabric{o: o, groups: map[string][]netip.Prefix{}, ports: map[string]firewall.Port{}, zones: map[uint16]string{}, served: map[string]*served{}}
 }
 
 const markPrefix = "gantry-net:"
@@ -168,28 +143,42 @@ func sysctl(ns *os.File, settings ...[2]string) error {
 // all and joins the errors.
 func (f *Fabric) Sync(ctx context.Context, w World) error {
 	var errs []error
-	wanted := map[string]bool{}
+	wanted, pins := map[string]bool{}, map[string]bool{}
 	for _, n := range w.Networks {
-		wanted[n.ID] = true
+		wanted[n.ID], pins[servingPin(n.ID)] = true, true
 		errs = append(errs, f.SetNetwork(ctx, n))
 	}
 	errs = append(errs, f.syncPorts(ctx, w.Groups, w.Ports))
 	for _, r := range w.Routers {
-		wanted[r.ID] = true
+		pins[routerPin(r.ID)] = true
 		errs = append(errs, f.SetRouter(ctx, r))
 	}
-	ids, err := f.pinned()
-	errs = append(errs, err)
-	for _, id := range ids {
-		if !wanted[id] {
-			errs = append(errs, f.SetRouter(ctx, Router{ID: id, Absent: true}))
-		}
-	}
+	errs = append(errs, f.removePins(ctx, pins))
 	left, err := f.bridges(ctx)
 	errs = append(errs, err)
 	for _, n := range left {
 		if !wanted[n.ID] {
 			errs = append(errs, f.SetNetwork(ctx, n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removePins removes the namespaces that are not wanted. Those of networks that
+// go are among them.
+func (f *Fabric) removePins(ctx context.Context, wanted map[string]bool) error {
+	_, done, err := f.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	names, err := f.pinned()
+	errs := []error{err}
+	for _, name := range names {
+		if id, ok := strings.CutPrefix(name, servingPin("")); ok && !wanted[name] {
+			errs = append(errs, f.unserve(id))
+		} else if !wanted[name] {
+			errs = append(errs, f.removePin(name))
 		}
 	}
 	return errors.Join(errs...)

@@ -135,9 +135,33 @@ func public() fabric.Network {
 // 172.24.4.N, and an instance 10.0.0.5.
 func (h *host) tenant(n int) tenant {
 	h.t.Helper()
+	t := h.planned(n)
+	h.ok(h.fabric.SetNetwork(h.t.Context(), t.network))
+	h.ok(h.fabric.SetRouter(h.t.Context(), t.router))
+	h.plug(n, t)
+	return t
+}
+
+// tenantWithout has no router yet: the gateway is where the network is served.
+func (h *host) tenantWithout(n int) tenant {
+	h.t.Helper()
+	t := h.planned(n)
+	t.network.Serving.Addresses = append(t.network.Serving.Addresses, netip.MustParsePrefix("10.0.0.1/24"))
+	h.ok(h.fabric.SetNetwork(h.t.Context(), t.network))
+	h.plug(n, t)
+	return t
+}
+
+// planned is a tenant of which nothing has been made.
+func (h *host) planned(n int) tenant {
+	h.t.Helper()
 	id := fmt.Sprintf("%08d-0000-0000-0000-000000000000", n)
 	t := tenant{guest: newNS(h.t)}
 	t.network = fabric.Network{ID: id, Bridge: netbridge.BridgeName(id), MTU: 1450}
+	t.network.Serving = &fabric.Interface{
+		ID: fmt.Sprintf("%08d-eeee-0000-0000-000000000000", n), Device: fmt.Sprintf("ns-%08d", n), MAC: fmt.Sprintf("02:00:00:00:03:%02x", n), MTU: 1450,
+		Bridge: t.network.Bridge, Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.254/24")},
+	}
 	t.router = fabric.Router{
 		ID: id,
 		Interfaces: []fabric.Interface{{
@@ -152,8 +176,13 @@ func (h *host) tenant(n int) tenant {
 			NextHops: []netip.Addr{netip.MustParseAddr("172.24.4.1")}, SNAT: true,
 		},
 	}
-	h.ok(h.fabric.SetNetwork(h.t.Context(), t.network))
-	h.ok(h.fabric.SetRouter(h.t.Context(), t.router))
+	return t
+}
+
+// plug makes the instance's device.
+func (h *host) plug(n int, t tenant) {
+	h.t.Helper()
+	id := t.network.ID
 	plugger := netbridge.New(netbridge.Options{HostNetNS: fdPath(h.ns)})
 	port := fmt.Sprintf("%08d-cccc-0000-0000-000000000000", n)
 	h.ok(plugger.Set(h.t.Context(), netbridge.Plan{Owner: id, NetNS: fdPath(t.guest), Interfaces: []netbridge.Interface{{
@@ -162,7 +191,6 @@ func (h *host) tenant(n int) tenant {
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/24")},
 		Routes:    []netbridge.Route{{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.0.0.1")}},
 	}}}))
-	return t
 }
 
 // serve answers connections to address in ns with the address they come from.

@@ -5,18 +5,9 @@ package fabric
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
-	"github.com/gantry-project/gantry/netbridge/dhcp"
 )
-
-// Options of New.
-type Options struct {
-	Cloud, Dir, HostNetNS string
-	Metadata              func(router string, w http.ResponseWriter, r *http.Request)
-	Lease                 func(port, mac string) (dhcp.Lease, bool)
-}
 
 // Fabric can do nothing on this operating system.
 type Fabric struct{}

@@ -27,28 +27,29 @@ const (
 	metadataHeader  = 16 << 10 // bytes
 )
 
-// doors are the servers of metadata, one for each router. The zero value is
+// doors are the servers of metadata, by the namespace's pin. The zero value is
 // ready; methods are called with Fabric.mu held.
 type doors struct {
 	servers map[string]*http.Server
 	running sync.WaitGroup
 }
 
-// serveMetadata makes the address of metadata the router's own and answers
+// serveMetadata makes the address of metadata the namespace's own and answers
 // there; or, without who answers, takes it away. The socket belongs to the
 // namespace and is served from anywhere.
-func (f *Fabric) serveMetadata(ctx context.Context, in *link.Conn, ns *os.File, router string) error {
+func (f *Fabric) serveMetadata(ctx context.Context, in *link.Conn, ns *os.File, name string, at Place) error {
 	lo, err := in.ByName("lo")
 	if err != nil {
 		return err
 	}
 	if f.o.Metadata == nil {
-		return setAddresses(in, lo.Index, nil)
-	}
-	if err := setAddresses(in, lo.Index, []netip.Prefix{netip.PrefixFrom(metadataAddress(), 32)}); err != nil {
+		_, err := setAddresses(in, lo.Index, nil)
 		return err
 	}
-	if f.doors.servers[router] != nil {
+	if _, err := setAddresses(in, lo.Index, []netip.Prefix{netip.PrefixFrom(metadataAddress(), 32)}); err != nil {
+		return err
+	}
+	if f.doors.servers[name] != nil {
 		return nil
 	}
 	var l net.Listener
@@ -59,11 +60,11 @@ func (f *Fabric) serveMetadata(ctx context.Context, in *link.Conn, ns *os.File, 
 	if err != nil {
 		return fmt.Errorf("metadata: %w", err)
 	}
-	f.doors.open(router, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f.o.Metadata(router, w, r) }))
+	f.doors.open(name, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f.o.Metadata(at, w, r) }))
 	return nil
 }
 
-func (d *doors) open(router string, l net.Listener, h http.Handler) {
+func (d *doors) open(name string, l net.Listener, h http.Handler) {
 	server := &http.Server{
 		Handler: h, ReadTimeout: metadataTimeout, WriteTimeout: metadataTimeout, IdleTimeout: metadataTimeout,
 		MaxHeaderBytes: metadataHeader,
@@ -72,29 +73,33 @@ func (d *doors) open(router string, l net.Listener, h http.Handler) {
 	if d.servers == nil {
 		d.servers = map[string]*http.Server{}
 	}
-	d.servers[router] = server
+	d.servers[name] = server
 	d.running.Go(func() { _ = server.Serve(l) }) // until it is shut
 }
 
-// shut ends what is answered in a router.
-func (d *doors) shut(router string) error {
-	server := d.servers[router]
+// shut ends what is answered in a namespace.
+func (d *doors) shut(name string) error {
+	server := d.servers[name]
 	if server == nil {
 		return nil
 	}
-	delete(d.servers, router)
+	delete(d.servers, name)
 	return server.Close()
 }
 
-// Close ends what the process does for networks, which is to answer for
-// metadata and leases; networks work on. What is being answered is waited for until ctx
+// Close ends what the process does for networks, which is to answer
+// guests; networks work on. What is being answered is waited for until ctx
 // ends; nothing is called afterwards, or then at most what hangs.
 func (f *Fabric) Close(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	errs := []error{f.leases.close("", nil)}
-	for router, server := range f.doors.servers {
-		delete(f.doors.servers, router)
+	var errs []error
+	for id, have := range f.served {
+		delete(f.served, id)
+		errs = append(errs, have.stop())
+	}
+	for name, server := range f.doors.servers {
+		delete(f.doors.servers, name)
 		errs = append(errs, server.Shutdown(ctx))
 	}
 	f.doors.running.Wait()

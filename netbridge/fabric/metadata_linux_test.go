@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/gantry-project/gantry/netbridge/fabric"
@@ -16,9 +17,9 @@ import (
 func (h *host) answering(name string) *fabric.Fabric {
 	f := fabric.New(fabric.Options{
 		Cloud: name, Dir: filepath.Join(h.dir, name), HostNetNS: fdPath(h.ns),
-		Metadata: func(router string, w http.ResponseWriter, r *http.Request) {
+		Metadata: func(at fabric.Place, w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Connection", "close")
-			_, _ = fmt.Fprintf(w, "%.8s %s %s", router, r.RemoteAddr, r.URL.Path)
+			_, _ = fmt.Fprintf(w, "%.8s%.8s %s %s", at.Router, at.Network, r.RemoteAddr, r.URL.Path)
 		},
 	})
 	h.t.Cleanup(func() {
@@ -31,8 +32,17 @@ func (h *host) answering(name string) *fabric.Fabric {
 
 const metadataService = "169.254.169.254:80"
 
-// asked is what a guest gets.
+// asked is what a guest gets through its router.
 func (h *host) asked(t tenant) (string, error) {
+	got, err := h.metadata(t)
+	if want := fmt.Sprintf("%.8s 10.0.0.5:", t.router.ID); err == nil && !strings.HasPrefix(got, want) {
+		err = fmt.Errorf("got %q, want %q", got, want)
+	}
+	return got, err
+}
+
+// metadata is what a guest gets: who was asked, by whom, for what.
+func (h *host) metadata(t tenant) (string, error) {
 	c, err := h.dial(t.guest, metadataService, long)
 	if err != nil {
 		return "", err
@@ -46,11 +56,11 @@ func (h *host) asked(t tenant) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	want := fmt.Sprintf("%.8s %s /latest", t.router.ID, from)
-	if got := string(text); len(got) < len(want) || got[len(got)-len(want):] != want {
-		return got, fmt.Errorf("got %q, want %q at its end", got, want)
+	_, body, _ := strings.Cut(string(text), "\r\n\r\n")
+	if want := " " + from + " /latest"; !strings.HasSuffix(body, want) {
+		return body, fmt.Errorf("got %q, want %q at its end", text, want)
 	}
-	return want, nil
+	return body, nil
 }
 
 func TestMetadataThroughARouter(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/netbridge/firewall"
@@ -29,7 +30,7 @@ func (f *Fabric) SetNetwork(ctx context.Context, n Network) error {
 	if n.Absent {
 		err = f.removeNetwork(ctx, s, n)
 	} else {
-		err = f.makeNetwork(s, n)
+		err = f.makeNetwork(ctx, s, n)
 	}
 	if err != nil {
 		return fmt.Errorf("set network %s: %w", n.ID, err)
@@ -41,8 +42,8 @@ func (f *Fabric) SetNetwork(ctx context.Context, n Network) error {
 func (n Network) check() error {
 	bad := func(what string) error { return fmt.Errorf("set network %q: %s: %w", n.ID, what, errdefs.ErrInvalid) }
 	switch {
-	case n.ID == "":
-		return bad("no id")
+	case n.ID == "" || strings.Contains(n.ID, "/"):
+		return bad("id")
 	case !validName(n.Bridge):
 		return bad(fmt.Sprintf("bridge name %q", n.Bridge))
 	case n.MTU < 0 || n.MTU > 65535:
@@ -52,6 +53,9 @@ func (n Network) check() error {
 		if !g.IsValid() {
 			return bad("gateway address")
 		}
+	}
+	if n.Serving != nil && n.Serving.wrong() != "" {
+		return bad(n.Serving.wrong())
 	}
 	return nil
 }
@@ -71,7 +75,7 @@ func validName(name string) bool {
 
 // makeNetwork makes the bridge and marks it, then the firewall, and only then
 // lets anything through.
-func (f *Fabric) makeNetwork(s *session, n Network) error {
+func (f *Fabric) makeNetwork(ctx context.Context, s *session, n Network) error {
 	l, err := f.ensureBridge(s, n)
 	if err != nil {
 		return err
@@ -104,7 +108,10 @@ func (f *Fabric) makeNetwork(s *session, n Network) error {
 			return err
 		}
 	}
-	return setAddresses(s.host, l.Index, n.Gateways)
+	if _, err := setAddresses(s.host, l.Index, n.Gateways); err != nil {
+		return err
+	}
+	return f.serve(ctx, s, n)
 }
 
 func (f *Fabric) ensureBridge(s *session, n Network) (link.Link, error) {
@@ -125,16 +132,17 @@ func (f *Fabric) ensureBridge(s *session, n Network) (link.Link, error) {
 	return l, sysctl(s.ns, [2]string{"ipv6/conf/" + n.Bridge + "/accept_ra", "0"}, [2]string{"ipv6/conf/" + n.Bridge + "/addr_gen_mode", "1"})
 }
 
-// setAddresses makes the addresses of ours on a link those given.
-func setAddresses(c *link.Conn, index int, want []netip.Prefix) error {
+// setAddresses makes the addresses of ours on a link those given, and returns
+// those that were not there.
+func setAddresses(c *link.Conn, index int, want []netip.Prefix) (added []netip.Prefix, err error) {
 	have, err := c.Addresses()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, a := range have {
 		if a.Index == index && a.Ours && !slices.Contains(want, a.Prefix) {
 			if err := c.DeleteAddress(index, a.Prefix); err != nil {
-				return err
+				return added, err
 			}
 		}
 	}
@@ -143,10 +151,11 @@ func setAddresses(c *link.Conn, index int, want []netip.Prefix) error {
 			continue
 		}
 		if err := c.AddAddress(index, p); err != nil {
-			return err
+			return added, err
 		}
+		added = append(added, p)
 	}
-	return nil
+	return added, nil
 }
 
 // chains are the host's firewall for a network.
@@ -185,6 +194,9 @@ func (f *Fabric) setChains(s *session, n Network) error {
 }
 
 func (f *Fabric) removeNetwork(ctx context.Context, s *session, n Network) error {
+	if err := f.unserve(n.ID); err != nil {
+		return err
+	}
 	if err := f.setChains(s, n); err != nil {
 		return err
 	}

@@ -40,6 +40,9 @@ type Network struct {
 	// leads out, with the length of their subnets; none elsewhere. The subnets
 	// of IPv4 are hidden behind the host towards everything else.
 	Gateways []netip.Prefix
+	// Serving is where guests find DHCP, names and metadata: a device in a
+	// namespace of the network's own. nil: nowhere.
+	Serving *Interface
 }
 
 // Router is one router.
@@ -55,7 +58,7 @@ type Router struct {
 	Routes   []Route
 }
 
-// Interface is a device of a router.
+// Interface is a device of a router, or the one that serves a network.
 type Interface struct {
 	// ID is the port's; the end in the bridge is called "tap" and 11 characters
 	// of it.

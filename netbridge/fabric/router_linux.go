@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/netbridge/firewall"
@@ -25,7 +27,7 @@ func (f *Fabric) SetRouter(ctx context.Context, r Router) error {
 	}
 	defer done()
 	if r.Absent || r.Down {
-		err = f.removeRouter(s, r.ID)
+		err = f.removePin(routerPin(r.ID))
 	} else {
 		err = f.makeRouter(ctx, s, r)
 	}
@@ -37,15 +39,12 @@ func (f *Fabric) SetRouter(ctx context.Context, r Router) error {
 
 func (r Router) check() error {
 	bad := func(what string) error { return fmt.Errorf("set router %q: %s: %w", r.ID, what, errdefs.ErrInvalid) }
-	if r.ID == "" || !validName("q"+r.ID[:min(len(r.ID), 8)]) {
+	if r.ID == "" || strings.Contains(r.ID, "/") {
 		return bad("id")
 	}
 	for _, i := range r.interfaces() {
-		if len(i.ID) < 11 || !validName(i.Device) || !validName(i.Bridge) || !validName(i.tap()) {
-			return bad(fmt.Sprintf("interface %q: device %q in bridge %q", i.ID, i.Device, i.Bridge))
-		}
-		if slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return !p.IsValid() }) {
-			return bad("interface " + i.ID + ": address")
+		if what := i.wrong(); what != "" {
+			return bad(what)
 		}
 	}
 	for _, fl := range r.Floating {
@@ -54,6 +53,17 @@ func (r Router) check() error {
 		}
 	}
 	return nil
+}
+
+// wrong is what an interface cannot be, or "".
+func (i Interface) wrong() string {
+	if len(i.ID) < 11 || !validName(i.Device) || !validName(i.Bridge) || !validName(i.tap()) {
+		return fmt.Sprintf("interface %q: device %q in bridge %q", i.ID, i.Device, i.Bridge)
+	}
+	if slices.ContainsFunc(i.Addresses, func(p netip.Prefix) bool { return !p.IsValid() }) {
+		return "interface " + i.ID + ": address"
+	}
+	return ""
 }
 
 // tap is the end in the bridge, named as Neutron's interface driver does.
@@ -74,7 +84,7 @@ func (r Router) interfaces() []Interface {
 }
 
 func (f *Fabric) makeRouter(ctx context.Context, s *session, r Router) error {
-	ns, err := f.openPin(r.ID)
+	ns, err := f.openPin(routerPin(r.ID))
 	if err != nil {
 		return err
 	}
@@ -87,11 +97,11 @@ func (f *Fabric) makeRouter(ctx context.Context, s *session, r Router) error {
 		return err
 	}
 	defer in.Close()
-	if err := tidy(in, r); err != nil {
+	if err := tidy(in, r.interfaces()); err != nil {
 		return err
 	}
 	for _, i := range r.interfaces() {
-		if err := f.makeInterface(s, in, ns, i); err != nil {
+		if err := f.makeInterface(ctx, s, in, ns, i); err != nil {
 			return fmt.Errorf("interface %s: %w", i.ID, err)
 		}
 	}
@@ -101,14 +111,11 @@ func (f *Fabric) makeRouter(ctx context.Context, s *session, r Router) error {
 	if err := firewall.Set(ns, false, r.chains()...); err != nil {
 		return err
 	}
-	if err := f.serveLeases(ctx, in, ns, r); err != nil {
-		return err
-	}
-	return f.serveMetadata(ctx, in, ns, r.ID)
+	return f.serveMetadata(ctx, in, ns, routerPin(r.ID), Place{Router: r.ID})
 }
 
-// tidy brings lo up and removes devices that the plan does not name.
-func tidy(in *link.Conn, r Router) error {
+// tidy brings lo up and removes devices that are not wanted.
+func tidy(in *link.Conn, wanted []Interface) error {
 	links, err := in.List()
 	if err != nil {
 		return err
@@ -117,7 +124,7 @@ func tidy(in *link.Conn, r Router) error {
 		switch {
 		case l.Name == "lo" && !l.Up:
 			err = in.Set(l.Index, link.Change{Up: true})
-		case l.Kind == "veth" && !slices.ContainsFunc(r.interfaces(), func(i Interface) bool { return i.Device == l.Name }):
+		case l.Kind == "veth" && !slices.ContainsFunc(wanted, func(i Interface) bool { return i.Device == l.Name }):
 			err = in.Delete(l.Index)
 		}
 		if err != nil {
@@ -127,7 +134,7 @@ func tidy(in *link.Conn, r Router) error {
 	return nil
 }
 
-func (f *Fabric) makeInterface(s *session, in *link.Conn, ns *os.File, i Interface) error {
+func (f *Fabric) makeInterface(ctx context.Context, s *session, in *link.Conn, ns *os.File, i Interface) error {
 	bridge, err := s.host.ByName(i.Bridge)
 	if err != nil {
 		return err
@@ -159,7 +166,35 @@ func (f *Fabric) makeInterface(s *session, in *link.Conn, ns *os.File, i Interfa
 			return err
 		}
 	}
-	return setAddresses(in, inner.Index, i.Addresses)
+	added, err := setAddresses(in, inner.Index, i.Addresses)
+	if err != nil || len(added) == 0 {
+		return err
+	}
+	running(ctx, in, i.Device)
+	running(ctx, s.host, i.tap())
+	return announce(ns, inner.Index, i.MAC, added)
+}
+
+// settling is how long a device may take until packets pass, which is far less
+// than a millisecond but for a host that has much to do.
+const settling = time.Second
+
+// running waits until packets pass a device, for a while at most.
+func running(ctx context.Context, c *link.Conn, device string) {
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		if l, err := c.ByName(device); err != nil || l.Running {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // addPair makes both ends. An outer end of ours without an inner one is the
@@ -260,28 +295,4 @@ func (r Router) chains() []firewall.Chain {
 		out.Rules = append(out.Rules, []string{"-o", device, "-j", "SNAT", "--to-source", r.Gateway.Addresses[i].Addr().String()})
 	}
 	return []firewall.Chain{in, out}
-}
-
-func (f *Fabric) removeRouter(s *session, id string) error {
-	if err := errors.Join(f.doors.shut(id), f.leases.close(leaseKeys(id), nil)); err != nil {
-		return err
-	}
-	if _, err := os.Lstat(f.pin(id)); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	ns, err := f.openPin(id)
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	in, err := link.Open(ns, nil)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	// The pairs end now, not when the kernel gets round to it.
-	if err := tidy(in, Router{ID: id}); err != nil {
-		return err
-	}
-	return f.unpin(id)
 }

@@ -108,7 +108,8 @@ func convert(l netlink.Link) Link {
 	a := l.Attrs()
 	out := Link{
 		Name: a.Name, Kind: l.Type(), Alias: a.Alias, Index: a.Index, Master: a.MasterIndex, MTU: a.MTU,
-		MAC: a.HardwareAddr.String(), Up: a.Flags&net.FlagUp != 0, PeerIndex: a.ParentIndex, PeerNS: a.NetNsID,
+		MAC: a.HardwareAddr.String(), Up: a.Flags&net.FlagUp != 0, Running: a.OperState == netlink.OperUp,
+		PeerIndex: a.ParentIndex, PeerNS: a.NetNsID,
 	}
 	if s := a.Statistics; s != nil {
 		out.RxBytes, out.RxPackets, out.RxErrors, out.RxDrop = int64(s.RxBytes), int64(s.RxPackets), int64(s.RxErrors), int64(s.RxDropped)

@@ -22,6 +22,9 @@ type Link struct {
 	MTU               int
 	MAC               string
 	Up                bool
+	// Running says that packets pass: both ends of a veth pair are up, and the
+	// kernel has taken notice.
+	Running bool
 	// PeerIndex is the veth peer's index in its own namespace, PeerNS the
 	// number (nsid) of that namespace here, -1 for this one.
 	PeerIndex, PeerNS                    int

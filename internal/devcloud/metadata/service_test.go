@@ -25,6 +25,10 @@ import (
 // addresses are who has which address behind which router.
 type addresses map[string][2]string
 
+func (a addresses) InstanceIn(ctx context.Context, network string, address netip.Addr) (string, string, error) {
+	return a.InstanceBehind(ctx, network, address)
+}
+
 func (a addresses) InstanceBehind(_ context.Context, router string, address netip.Addr) (string, string, error) {
 	who, ok := a[router+" "+address.String()]
 	if !ok {

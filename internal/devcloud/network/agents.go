@@ -47,6 +47,7 @@ type agent struct {
 func (st *state) ensureAgents() {
 	for _, want := range []agent{
 		{Type: "Linux bridge agent", Binary: "neutron-linuxbridge-agent", Topic: "N/A"},
+		{Type: "DHCP agent", Binary: "neutron-dhcp-agent", Topic: "dhcp_agent", Zone: zone},
 		{Type: "L3 agent", Binary: "neutron-l3-agent", Topic: "l3_agent", Zone: zone},
 	} {
 		have := st.agents.where(func(a *agent) bool { return a.Type == want.Type })
@@ -138,7 +139,7 @@ func (s *Service) updateAgent(ctx context.Context, r *rest.Request) (*rest.Respo
 	return show(r, &agentResource, view)
 }
 
-// deleteAgent refuses: both are alive, and Neutron's would come back at once.
+// deleteAgent refuses: all are alive, and Neutron's would come back at once.
 func (s *Service) deleteAgent(_ context.Context, r *rest.Request) (res *rest.Response, err error) {
 	err = s.store.read(func(st *state) error {
 		if _, err := st.agent(r); err != nil {

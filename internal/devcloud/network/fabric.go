@@ -64,6 +64,10 @@ type NetworkPlan struct {
 	// behind its own addresses (masquerade) towards everything else.
 	External bool
 	Subnets  []SubnetPlan
+	// Serving is where guests find DHCP, names and metadata: the device in a
+	// namespace of the network's own ("qdhcp-" and ID), named "ns-" and 11
+	// characters of the port's id. nil: nowhere.
+	Serving *RouterInterface
 }
 
 // SubnetPlan is one subnet of a network.

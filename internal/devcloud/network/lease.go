@@ -11,27 +11,38 @@ import (
 
 // Lease is what a guest is told that asks by DHCP (IPv4).
 type Lease struct {
-	// Server is the address of the router's interface on which it asked.
+	// Server is the address at which it asked.
 	Server netip.Addr
 	// Address is the port's, with the length of its subnet.
 	Address netip.Prefix
 	// Gateway is the zero Addr for none.
-	Gateway  netip.Addr
-	DNS      []netip.Addr
+	Gateway netip.Addr
+	// DNS are the name servers of the subnet, or Server.
+	DNS []netip.Addr
+	// Routes are those of the subnet, and the way to the metadata if no router
+	// has the gateway.
 	Routes   []HostRoute
 	MTU      int
 	HostName string
 }
 
-// LeaseAt returns what the instance with a MAC is told on an interface of a
-// router, by the interface's port. A MAC that no port of an instance in the
-// network has, or none with an address of a subnet with DHCP that the interface
-// is in, is errdefs.ErrNotFound.
-func (s *Service) LeaseAt(_ context.Context, routerPort, mac string) (l Lease, err error) {
+// Domain is what follows the names of hosts (neutron/conf/common.py, dns_domain).
+const Domain = "openstacklocal"
+
+// metadata is where guests ask who they are.
+func metadata() netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{169, 254, 169, 254}), 32)
+}
+
+// LeaseAt returns what the instance with a MAC is told where its network is
+// served, by the port that serves it. A MAC that no port of an instance in the
+// network has, or none with an address of a subnet with DHCP that is served, is
+// errdefs.ErrNotFound.
+func (s *Service) LeaseAt(_ context.Context, serving, mac string) (l Lease, err error) {
 	err = s.store.read(func(st *state) error {
-		at, ok := st.ports.get(routerPort)
+		at, ok := st.ports.get(serving)
 		if !ok {
-			return fmt.Errorf("lease at port %s: %w", routerPort, errdefs.ErrNotFound)
+			return fmt.Errorf("lease at port %s: %w", serving, errdefs.ErrNotFound)
 		}
 		for p := range st.ports.all() {
 			if p.Network == at.Network && p.MAC == mac && p.plugged() && p.Up {
@@ -40,7 +51,7 @@ func (s *Service) LeaseAt(_ context.Context, routerPort, mac string) (l Lease, e
 				}
 			}
 		}
-		return fmt.Errorf("lease of %s at port %s: %w", mac, routerPort, errdefs.ErrNotFound)
+		return fmt.Errorf("lease of %s at port %s: %w", mac, serving, errdefs.ErrNotFound)
 	})
 	return l, err
 }
@@ -55,7 +66,13 @@ func (st *state) lease(at, p *port) (l Lease, ok bool) {
 		}
 		l = Lease{
 			Server: at.IPs[server].Address, Address: netip.PrefixFrom(ip.Address, sub.CIDR.Bits()), Gateway: sub.Gateway,
-			DNS: sub.DNS, Routes: sub.Routes, HostName: st.portPlan(p.ID).HostName,
+			DNS: sub.DNS, Routes: slices.Clone(sub.Routes), HostName: hostName(ip.Address),
+		}
+		if len(l.DNS) == 0 {
+			l.DNS = []netip.Addr{l.Server}
+		}
+		if !st.ports.has(func(r *port) bool { return r.Owner == ownerInterface && r.holds(sub.ID, sub.Gateway) }) {
+			l.Routes = append(l.Routes, HostRoute{To: metadata(), Via: l.Server})
 		}
 		if n, ok := st.networks.get(p.Network); ok {
 			l.MTU = n.MTU

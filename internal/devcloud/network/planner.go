@@ -42,6 +42,9 @@ func (st *state) touched() []key {
 		if add(kindPort, p.ID); p.routed() {
 			add(kindRouter, p.DeviceID)
 		}
+		if p.Owner == ownerDHCP || st.isGateway(p) {
+			add(kindNetwork, p.Network)
+		}
 		for _, g := range p.Groups {
 			add(kindGroup, g)
 		}
@@ -119,6 +122,7 @@ func (st *state) networkPlan(id string) NetworkPlan {
 			ID: s.ID, CIDR: s.CIDR, Gateway: s.Gateway, DHCP: s.DHCP, Mode: s.AddressMode, DNS: s.DNS, Routes: s.Routes,
 		})
 	}
+	p.Serving = st.servingInterface(id)
 	return p
 }
 
@@ -172,7 +176,7 @@ func (st *state) portPlan(id string) PortPlan {
 		plan.Addresses = append(plan.Addresses, ip.Address)
 	}
 	if len(plan.Addresses) > 0 {
-		plan.HostName = "host-" + strings.NewReplacer(".", "-", ":", "-").Replace(plan.Addresses[0].String())
+		plan.HostName = hostName(plan.Addresses[0])
 	}
 	if plan.Open {
 		return plan
@@ -204,6 +208,11 @@ func (st *state) rulePlans(r *rule) []Rule {
 		}
 	}
 	return out
+}
+
+// hostName is what Neutron calls who has an address.
+func hostName(a netip.Addr) string {
+	return "host-" + strings.NewReplacer(".", "-", ":", "-").Replace(a.String())
 }
 
 func (r *rule) plan() Rule {

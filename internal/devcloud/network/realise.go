@@ -417,7 +417,7 @@ func (r *realiser) known(ctx context.Context, devices []string) {
 	r.mu.Unlock()
 	var all []*port
 	_ = r.s.store.read(func(st *state) error { // returns nil
-		all = st.ports.where(func(p *port) bool { return p.Status == portActive || p.plugged() })
+		all = st.ports.where(func(p *port) bool { return p.Status == portActive || p.plugged() || p.Owner == ownerDHCP })
 		return nil
 	})
 	for _, p := range all {
@@ -465,9 +465,9 @@ func (r *realiser) settle(ctx context.Context, id string) {
 			return nil, ""
 		}
 		switch {
-		case !up || !p.plugged() || !p.Up:
+		case !up || !p.plugged() && p.Owner != ownerDHCP || !p.Up:
 			return p, portDown
-		case !ready:
+		case !ready && p.Owner != ownerDHCP:
 			return p, p.Status
 		}
 		return p, portActive

@@ -49,6 +49,9 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	if err := s.write(ctx, func(st *state) error {
 		st.ensureAgents()
 		st.ensurePolicies()
+		for n := range st.networks.all() {
+			st.serve(n.ID, o.Host) // an older version has left some without
+		}
 		return nil
 	}); err != nil {
 		_ = st.db.Close() // the first error tells more
@@ -105,6 +108,7 @@ func (s *Service) write(ctx context.Context, f func(*state) error) error {
 		if err := f(st); err != nil {
 			return err
 		}
+		st.serveTouched(s.o.Host)
 		dirty = st.touched()
 		return nil
 	})
