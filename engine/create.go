@@ -58,7 +58,7 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	disk := e.enforceable(req.Disk)
 	var made *process.Namespaces
 	if req.Runtime == "" {
-		made = process.NewNamespaces() // while the record is written
+		made = e.nursery.NewNamespaces() // while the record is written
 		undone.Push("namespaces", func(context.Context) error { made.Close(); return nil })
 	}
 	// the record comes first: whatever is made after it is found by it
@@ -144,7 +144,7 @@ func (e *Engine) networkOf(c *container) (user, network *os.File, err error) {
 		network, err = process.NetworkOf(c.process())
 		return nil, network, err
 	}
-	made := c.takeNamespaces()
+	made := e.takeNamespaces(c)
 	defer e.watching.Go(made.Close)
 	return made.Open(idMaps(c.rec), idMaps(c.rec))
 }

@@ -166,6 +166,8 @@ type Engine struct {
 	// boot is the boot of the kernel, strays is what opts.Runner wraps.
 	boot   string
 	strays *strays
+	// nursery bears the processes that make namespaces.
+	nursery *process.Nursery
 	// commits keeps archives from being deleted (write) between their commit
 	// and their opening (read): two imports may have the same one.
 	commits sync.RWMutex

@@ -72,11 +72,11 @@ func (e *Engine) lay(ctx context.Context, c *container, made *process.Namespaces
 
 // takeNamespaces returns namespaces on their way, which the caller closes. The
 // caller holds the container's lock.
-func (c *container) takeNamespaces() *process.Namespaces {
+func (e *Engine) takeNamespaces(c *container) *process.Namespaces {
 	made := c.made
 	c.made = nil
 	if made == nil {
-		made = process.NewNamespaces()
+		made = e.nursery.NewNamespaces()
 	}
 	return made
 }

@@ -44,7 +44,7 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	e := &Engine{
 		opts: opts, filter: filter, boot: boot, strays: known, events: make(chan Event, 64), stop: stop, life: life,
-		containers: map[ContainerID]*container{},
+		nursery: process.NewNursery(), containers: map[ContainerID]*container{},
 	}
 	if err := e.recover(ctx); err != nil {
 		e.Close()
@@ -76,6 +76,7 @@ func (e *Engine) Close() {
 	e.stop()
 	e.bus.Close()
 	e.watching.Wait()
+	e.nursery.Close()
 	e.roots.close()
 	e.strays.release()
 }

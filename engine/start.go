@@ -52,7 +52,7 @@ func (e *Engine) start(ctx context.Context, c *container, user string, paths boo
 	if !paths {
 		var made *process.Namespaces
 		if !pinned {
-			made = c.takeNamespaces() // until they are wanted there is enough to do
+			made = e.takeNamespaces(c) // until they are wanted there is enough to do
 			defer e.watching.Go(made.Close)
 		}
 		lay = func(ctx context.Context, c *container) (ground, error) { return e.lay(ctx, c, made) }

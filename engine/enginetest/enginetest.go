@@ -49,7 +49,7 @@ type Host struct {
 func NewHost(t testing.TB, options ...func(*process.Options)) *Host {
 	t.Helper()
 	log := zerolog.New(zerolog.NewTestWriter(t))
-	o := process.Options{Log: log, Stage: true}
+	o := process.Options{Log: log, Resident: true}
 	for _, set := range options {
 		set(&o)
 	}
@@ -78,7 +78,7 @@ func (h *Host) Group() string { return h.group }
 // of its own. The maker looks after what is left.
 func HostAt(t testing.TB, root, group string) *Host {
 	t.Helper()
-	runner, err := process.New(process.Options{Log: zerolog.New(zerolog.NewTestWriter(t)), Stage: true})
+	runner, err := process.New(process.Options{Log: zerolog.New(zerolog.NewTestWriter(t)), Resident: true})
 	if err != nil {
 		t.Fatal(err)
 	}

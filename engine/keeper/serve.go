@@ -87,7 +87,7 @@ func serve(ctx context.Context, o ServeOptions) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	runner, err := process.New(process.Options{Log: o.Log, Guard: guard, Foreign: o.Foreign, Restore: o.Restore, Stage: true})
+	runner, err := process.New(process.Options{Log: o.Log, Guard: guard, Foreign: o.Foreign, Restore: o.Restore, Resident: true})
 	if err != nil {
 		return err
 	}

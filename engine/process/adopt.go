@@ -141,6 +141,7 @@ func (l *Local) Suspend(limit time.Duration) {
 	case <-idle:
 	case <-timer.C:
 	}
+	l.nursery.Close()
 	l.watch.stop()
 	l.watch.mu.Lock() // for ever
 }

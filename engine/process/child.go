@@ -17,7 +17,7 @@ import (
 // has said on its status socket.
 type birth struct {
 	prog   *Program
-	child  *os.Process
+	child  *forked
 	status *os.File
 	// serve does what the child waits for (recordPrepared to recordListener);
 	// nil where a program asks for nothing.
@@ -52,7 +52,7 @@ func (b *birth) await(ctx context.Context) error {
 		b.kill()
 		return err
 	}
-	_, _ = b.child.Wait()
+	b.child.wait()
 	switch {
 	case b.failed != nil:
 		err = b.failed
@@ -160,11 +160,11 @@ func (b *birth) kill() {
 	b.dying = true
 	_ = b.status.SetReadDeadline(time.Now().Add(killGrace))
 	_ = b.read(func() bool { return b.pid != 0 || b.failed != nil })
-	_ = b.child.Kill()
+	b.child.kill()
 	if b.pidfd != nil {
 		_ = linux.PidfdSignal(b.pidfd, int(unix.SIGKILL))
 	}
-	_, _ = b.child.Wait()
+	b.child.wait()
 	if b.pid != 0 {
 		_, _ = linux.RetryEINTR(func() (int, error) { return unix.Wait4(b.pid, nil, 0, nil) })
 	}

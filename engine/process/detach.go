@@ -33,7 +33,7 @@ func Detach(ctx context.Context, argv, env []string, output *os.File) (int, *os.
 	}
 	defer func() { _ = null.Close() }()
 	prog := detachProgram(argv, env, output)
-	child, status, err := launch(prog, null)
+	child, status, err := launch(prog, null, nil)
 	if err != nil {
 		return 0, nil, fmt.Errorf("detach %s: %w", argv[0], err)
 	}

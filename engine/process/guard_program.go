@@ -79,7 +79,7 @@ func StartGuard(ctx context.Context, o GuardOptions) (*StartedGuard, error) {
 	}
 	defer func() { _ = null.Close() }()
 	prog := guardProgram(files, o.Command[0])
-	child, status, err := launch(prog, null)
+	child, status, err := launch(prog, null, nil)
 	if err != nil {
 		return nil, fmt.Errorf("start guard: %w", err)
 	}

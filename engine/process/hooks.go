@@ -170,7 +170,7 @@ func runHookInside(ctx context.Context, h *Hook, t *target, cgroups []*os.File, 
 	}
 	defer func() { _ = input.Close() }()
 	prog := compileHook(h, t, cgroups, input, rights, facts)
-	child, status, err := launch(prog, null)
+	child, status, err := launch(prog, null, nil)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"syscall"
 	"unsafe"
 
 	"github.com/gantry-project/gantry/internal/linux"
@@ -107,10 +106,13 @@ const (
 	firstFD  = 5 // the files passed to launch
 )
 
+// childName is what argv[0] of a child says.
+const childName = "gantry-init"
+
 // launch starts p in a child whose stdin, stdout and stderr are null, with the
 // files of its places from firstFD on, and returns the child and the runner's
-// end of its status socket.
-func launch(p *Program, null *os.File) (*os.Process, *os.File, error) {
+// end of its status socket. The child is born in the nursery, if there is one.
+func launch(p *Program, null *os.File, nursery *Nursery) (*forked, *os.File, error) {
 	files, opened, err := openPlaces(p.places)
 	defer linux.CloseAll(opened)
 	if err != nil {
@@ -126,14 +128,11 @@ func launch(p *Program, null *os.File) (*os.Process, *os.File, error) {
 		return nil, nil, err
 	}
 	defer func() { _ = theirs.Close() }()
-	attr := &os.ProcAttr{
-		Env:   []string{},
-		Files: append([]*os.File{null, null, null, theirs, self}, files...),
+	files = append([]*os.File{theirs, self}, files...)
+	child, born, err := nursery.bear(files, p.birthplace)
+	if !born {
+		child, err = fork(append([]*os.File{null, null, null}, files...), p.birthplace)
 	}
-	if p.birthplace != nil {
-		attr.Sys = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(p.birthplace.Fd())}
-	}
-	child, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", selfFD), []string{"gantry-init"}, attr)
 	if err != nil {
 		_ = ours.Close()
 		return nil, nil, fmt.Errorf("start set-up program: %w", err)

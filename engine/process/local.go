@@ -30,10 +30,11 @@ type Options struct {
 	// Restore, if any, brings back what names a checkpoint (Spec.Restore), with
 	// the same effect on the calling process.
 	Restore Restorer
-	// Stage makes the set-up of processes independent of the number of mounts on
-	// the host. It costs a few milliseconds once, so it is not for a runner that
-	// starts one process.
-	Stage bool
+	// Resident is for a runner that starts many processes. It makes a stage and a
+	// nursery, by which a start depends neither on the number of mounts on the
+	// host nor on that of the calling process's open files. They cost a few
+	// milliseconds once.
+	Resident bool
 	// LeaveEnded leaves ended processes to whoever adopts orphans, for a caller
 	// that is about to end itself.
 	LeaveEnded bool
@@ -50,7 +51,9 @@ type Local struct {
 	bootID string
 	null   *os.File
 	watch  *watch
-	leave  bool // Options.LeaveEnded
+	// nursery is nil where there is none.
+	nursery *Nursery
+	leave   bool // Options.LeaveEnded
 	// foreign is nil where there are no other runtimes.
 	foreign Foreign
 	restore Restorer // nil where nothing is restored
@@ -113,7 +116,8 @@ func New(o Options) (*Local, error) {
 
 		foreign: o.Foreign, restore: o.Restore, leave: o.LeaveEnded,
 	}
-	if o.Stage {
+	if o.Resident {
+		l.nursery = NewNursery()
 		if l.facts.stage, err = newStage(null); err != nil {
 			o.Log.Warn().Err(err).Msg("without a stage each start copies the mounts of the host")
 		}
@@ -142,6 +146,7 @@ func (l *Local) Close() error {
 	l.watch.stop()
 	l.watch.close()
 	l.tasks.Wait()
+	l.nursery.Close()
 	linux.CloseAll([]*os.File{l.facts.stage})
 	return l.null.Close()
 }
@@ -235,7 +240,7 @@ func (l *Local) program(spec *Spec) (prog *Program, done func(), err error) {
 
 // bear runs the program and fills in p.
 func (l *Local) bear(ctx context.Context, p *proc, prog *Program, spec *Spec) error {
-	child, status, err := launch(prog, l.null)
+	child, status, err := launch(prog, l.null, l.nursery)
 	if err != nil {
 		return err
 	}

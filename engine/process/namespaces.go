@@ -31,7 +31,7 @@ func CreateNamespaces(ctx context.Context, dir string, uidMap, gidMap []IDMap) (
 	if user, net := NamespacePaths(dir); pinned(user) && pinned(net) {
 		return "", "", fmt.Errorf("make namespaces in %s: %w", dir, errdefs.ErrAlreadyExists)
 	}
-	n := NewNamespaces()
+	n := (*Nursery)(nil).NewNamespaces()
 	defer n.Close()
 	return n.Pin(ctx, dir, uidMap, gidMap)
 }
@@ -47,13 +47,13 @@ type Namespaces struct {
 }
 
 // NewNamespaces begins to make them in the background. Close them.
-func NewNamespaces() *Namespaces {
-	n := &Namespaces{made: make(chan struct{})}
+func (n *Nursery) NewNamespaces() *Namespaces {
+	ns := &Namespaces{made: make(chan struct{})}
 	go func() {
-		defer close(n.made)
-		n.held, n.err = holdNamespaces(unix.CLONE_NEWUSER | unix.CLONE_NEWNET)
+		defer close(ns.made)
+		ns.held, ns.err = holdNamespaces(n, unix.CLONE_NEWUSER|unix.CLONE_NEWNET)
 	}()
-	return n
+	return ns
 }
 
 // Close lets go of what was not pinned.
@@ -167,7 +167,7 @@ func makeUserNamespace(maps *idMaps) (f *os.File, err error) {
 // withNamespaces makes a user namespace with maps and others that belong to
 // it, and calls use with the directory in /proc of a process that is in them.
 func withNamespaces(flags int, uids, gids string, use func(proc string) error) error {
-	h, err := holdNamespaces(flags)
+	h, err := holdNamespaces(nil, flags)
 	if err != nil {
 		return err
 	}
@@ -181,18 +181,18 @@ func withNamespaces(flags int, uids, gids string, use func(proc string) error) e
 // A namespaceHolder is a process in new namespaces that only waits. It ends
 // with the calling process at the latest.
 type namespaceHolder struct {
-	child  *os.Process
+	child  *forked
 	status *os.File
 }
 
-func holdNamespaces(flags int) (*namespaceHolder, error) {
+func holdNamespaces(nursery *Nursery, flags int) (*namespaceHolder, error) {
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = null.Close() }()
 	prog := namespaceProgram(flags)
-	child, status, err := launch(prog, null)
+	child, status, err := launch(prog, null, nursery)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func holdNamespaces(flags int) (*namespaceHolder, error) {
 	return h, nil
 }
 
-func (h *namespaceHolder) proc() string { return fmt.Sprintf("/proc/%d", h.child.Pid) }
+func (h *namespaceHolder) proc() string { return fmt.Sprintf("/proc/%d", h.child.pid) }
 
 func (h *namespaceHolder) mapIDs(uids, gids string) error {
 	for _, m := range [][2]string{{"uid_map", uids}, {"gid_map", gids}} {
@@ -220,8 +220,8 @@ func (h *namespaceHolder) mapIDs(uids, gids string) error {
 
 func (h *namespaceHolder) release() {
 	_ = h.status.Close() // lets the child go
-	_ = h.child.Kill()
-	_, _ = h.child.Wait()
+	h.child.kill()
+	h.child.wait()
 }
 
 // awaitReady reads the one message of a program without a fork.

@@ -172,20 +172,17 @@ func run(t *testing.T, p *Program) (records [][2]uint64, code int) {
 		t.Fatal(err)
 	}
 	defer func() { _ = null.Close() }()
-	child, status, err := launch(p, null)
+	child, status, err := launch(p, null, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = status.Close() }()
-	state, err := child.Wait()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ended := child.wait()
 	buf := make([]byte, recordSize)
 	for {
 		n, err := status.Read(buf)
 		if n == 0 || err != nil {
-			return records, state.ExitCode()
+			return records, ended.ExitStatus()
 		}
 		records = append(records, [2]uint64{binary.LittleEndian.Uint64(buf), binary.LittleEndian.Uint64(buf[8:])})
 	}

@@ -70,7 +70,7 @@ func TestLocalIsolation(t *testing.T) {
 
 // The same with a stage.
 func TestStaged(t *testing.T) {
-	staged := func(t *testing.T) process.Runner { return newLocalWith(t, process.Options{Stage: true}) }
+	staged := func(t *testing.T) process.Runner { return newLocalWith(t, process.Options{Resident: true}) }
 	t.Run("suite", func(t *testing.T) {
 		processtest.Suite(t, func(t *testing.T) processtest.Harness {
 			f := processtest.NewFixture(t)

@@ -35,7 +35,7 @@ var stageDirs = [...]string{stageDev, "proc", "sys", stageMask}
 // newStage makes a stage that lives as long as the file.
 func newStage(null *os.File) (*os.File, error) {
 	prog := stageProgram()
-	child, status, err := launch(prog, null)
+	child, status, err := launch(prog, null, nil)
 	if err != nil {
 		return nil, fmt.Errorf("make stage: %w", err)
 	}

@@ -42,7 +42,7 @@ func setUpMounts(t *testing.T, r process.Runner, f processtest.Fixture) string {
 // What a start costs does not depend on what is mounted on the host.
 func TestStageHasNothingOfTheHost(t *testing.T) {
 	f := processtest.NewFixture(t)
-	staged, plain := newLocalWith(t, process.Options{Stage: true}), newLocal(t)
+	staged, plain := newLocalWith(t, process.Options{Resident: true}), newLocal(t)
 	before := strings.Count(setUpMounts(t, staged, f), "\n")
 	host := t.TempDir()
 	for i := range 40 {
@@ -72,7 +72,7 @@ func TestStageHasNothingOfTheHost(t *testing.T) {
 // nobody can change them, not even with the right to mount.
 func TestSharedStageIsReadOnly(t *testing.T) {
 	f := processtest.NewFixture(t)
-	r := newLocalWith(t, process.Options{Stage: true})
+	r := newLocalWith(t, process.Options{Resident: true})
 	const script = `for d in /proc/acpi /sys/firmware; do test -d $d || continue
 mount -o remount,bind,rw $d; touch $d/x && echo "wrote $d"; ls -A $d; done
 chmod 600 /dev/null && echo chmod; busybox chown 0 /dev/null && echo chown; touch /dev/null && echo touch
