@@ -83,14 +83,13 @@ type guard struct {
 func (g *guard) Read(p []byte) (int, error) {
 	n, err := g.r.Read(p)
 	g.n += int64(n)
-	switch {
-	case g.n > g.lim.LayerBytes:
-		return 0, refuse(errdefs.ErrInvalid, "the image is too large: a layer has more than %d bytes", g.lim.LayerBytes)
-	case !g.raw && g.n > g.lim.RatioFrom && g.n/g.lim.Ratio > g.src.n:
-		return 0, refuse(errdefs.ErrInvalid, "the image expands to more than %d times its size", g.lim.Ratio)
-	case err == nil:
+	if err := g.check(); err != nil {
+		return 0, err
+	}
+	if err == nil {
 		return n, nil
-	case err != io.EOF:
+	}
+	if err != io.EOF {
 		return n, g.classify(err)
 	}
 	if k, err := io.Copy(io.Discard, g.src); err != nil {
@@ -99,6 +98,17 @@ func (g *guard) Read(p []byte) (int, error) {
 		return n, damaged("%d bytes follow the end of the %s stream", k, g.name)
 	}
 	return n, io.EOF
+}
+
+// check refuses what has become too much.
+func (g *guard) check() error {
+	switch {
+	case g.n > g.lim.LayerBytes:
+		return refuse(errdefs.ErrInvalid, "the image is too large: a layer has more than %d bytes", g.lim.LayerBytes)
+	case !g.raw && g.n > g.lim.RatioFrom && g.n/g.lim.Ratio > g.src.n:
+		return refuse(errdefs.ErrInvalid, "the image expands to more than %d times its size", g.lim.Ratio)
+	}
+	return nil
 }
 
 func (g *guard) classify(err error) error {

@@ -98,7 +98,7 @@ func isTar(head []byte) bool {
 // file systems' own headers.
 func diskAtZero(head []byte) string {
 	for _, m := range []struct{ magic, name string }{
-		{"QFI\xfb", "qcow2"},
+		{"QFI\xfb", diskQCOW2},
 		{"KDMV", "vmdk"},
 		{"COWD", "vmdk"},
 		{"# Disk DescriptorFile", "vmdk"},
@@ -106,7 +106,7 @@ func diskAtZero(head []byte) string {
 		{"conectix", "vhd"},
 		{"QED\x00", "qed"},
 		{"hsqs", "squashfs"},
-		{"XFSB", "raw"},
+		{"XFSB", diskRaw},
 		{"LUKS\xba\xbe", "luks"},
 		{"WithoutFreeSpace", "ploop"},
 		{"WithouFreSpacExt", "ploop"},
@@ -129,8 +129,10 @@ func diskElsewhere(head []byte) string {
 	switch {
 	case at(32769, "CD001"):
 		return "iso"
+	case at(512, "LABELONE"):
+		return "LVM"
 	case at(512, "EFI PART"), at(510, "\x55\xaa"), at(1080, "\x53\xef"), at(65600, "_BHRfS_M"):
-		return "raw"
+		return diskRaw
 	}
 	return ""
 }
@@ -149,13 +151,13 @@ func readHead(r io.ReaderAt, size int64) ([]byte, error) {
 func checkContent(s sniffed, opts OpenOptions) error {
 	switch {
 	case s.disk != "":
-		return refuse(errdefs.ErrUnsupported, "the image is a disk image (%s); disk images are not supported yet", s.disk)
+		return checkDisk(s.disk, opts)
 	case s.compression == plain && !s.tar:
-		return refuse(errdefs.ErrInvalid, "the format of the image is not known: it is no tar archive, plain or compressed")
+		return refuse(errdefs.ErrInvalid, "the format of the image is not known: it is neither a tar archive, plain or compressed, nor a disk image")
 	}
 	// A file that is declared to be a disk image and is an archive may be a
 	// polyglot made to be read in two ways.
-	disks := []string{"qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso", "ploop", "ami", "aki", "ari"}
+	disks := []string{diskQCOW2, "vmdk", "vhd", "vhdx", "vdi", "iso", "ploop", "ami", "aki", "ari"}
 	if slices.Contains(disks, opts.DiskFormat) {
 		return refuse(errdefs.ErrInvalid, "the image is declared to have the disk_format %s, but its content is an archive", opts.DiskFormat)
 	}

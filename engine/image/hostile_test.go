@@ -14,31 +14,6 @@ import (
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-// TestDiskImagesAreRefused knows them by their magic numbers, whatever was
-// declared.
-func TestDiskImagesAreRefused(t *testing.T) {
-	at := func(off int, magic string) []byte {
-		b := make([]byte, 70<<10)
-		copy(b[off:], magic)
-		return b
-	}
-	for name, data := range map[string][]byte{
-		"qcow2": at(0, "QFI\xfb\x00\x00\x00\x03"), "vmdk": at(0, "KDMV"), "vmdk descriptor": at(0, "# Disk DescriptorFile\n"),
-		"vhdx": at(0, "vhdxfile"), "vhd": at(0, "conectix"), "vdi": at(0x40, "\x7f\x10\xda\xbe"), "iso": at(32769, "CD001"),
-		"mbr": at(510, "\x55\xaa"), "gpt": at(512, "EFI PART"), "ext4": at(1080, "\x53\xef"), "xfs": at(0, "XFSB"),
-		"btrfs": at(65600, "_BHRfS_M"), "squashfs": at(0, "hsqs"), "luks": at(0, "LUKS\xba\xbe"),
-	} {
-		for _, opts := range []OpenOptions{{}, {ContainerFormat: "bare", DiskFormat: "qcow2"}, {ContainerFormat: "docker"}} {
-			_, err := open(t, data, opts)
-			if err == nil {
-				t.Errorf("%s was opened", name)
-				continue
-			}
-			wantRefusal(t, err, errdefs.ErrUnsupported, "disk images are not supported yet")
-		}
-	}
-}
-
 // TestTarIsNoDisk has the weak marks of disks inside the content of a tar.
 func TestTarIsNoDisk(t *testing.T) {
 	data := makeTar(t, entry{"etc/a", strings.Repeat("\x53\xef", 40<<10)})

@@ -1,6 +1,7 @@
 // Package image reads and writes container images as files: docker archives
 // (docker save), OCI archives (a tar of an OCI image layout) and root file
-// system tarballs, plain or compressed.
+// system tarballs, plain or compressed. Disk images are told from these and
+// read by OpenOptions.Disk.
 //
 // What a file is follows from its bytes alone and is checked against what the
 // control plane declared. An Image is immutable. Its layers are streams of
@@ -55,6 +56,7 @@ const (
 	DockerArchive Kind = "docker archive"
 	OCIArchive    Kind = "OCI archive"
 	Rootfs        Kind = "root file system tarball"
+	DiskImage     Kind = "disk image"
 )
 
 // Limits bound what is read of an image. A zero field means the default.
@@ -108,5 +110,7 @@ type OpenOptions struct {
 	// SpoolDir is where an archive that is compressed as a whole is unpacked,
 	// into a file without a name. Empty refuses such archives.
 	SpoolDir string
-	Limits   Limits
+	// Disk reads disk images; nil refuses them.
+	Disk   DiskReader
+	Limits Limits
 }

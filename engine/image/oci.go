@@ -105,8 +105,9 @@ func checkType(data []byte, want string, lim Limits) error {
 	return nil
 }
 
-// choose picks the one image of an index for the architecture. Descriptors
-// without a platform count where none has the right one.
+// choose picks the one image of an index for the architecture: of several that
+// differ in their variant only, the one that asks for least. Descriptors without
+// a platform count where none has the right one.
 func choose(list []v1.Descriptor, arch string) (v1.Descriptor, error) {
 	var exact, open []v1.Descriptor
 	var have []string
@@ -125,6 +126,7 @@ func choose(list []v1.Descriptor, arch string) (v1.Descriptor, error) {
 	if len(exact) == 0 {
 		exact = open
 	}
+	exact = leastVariant(exact)
 	exact = slices.CompactFunc(exact, func(a, b v1.Descriptor) bool { return a.Digest == b.Digest })
 	switch len(exact) {
 	case 1:
@@ -133,6 +135,20 @@ func choose(list []v1.Descriptor, arch string) (v1.Descriptor, error) {
 		return v1.Descriptor{}, refuse(errdefs.ErrUnsupported, "the archive holds no image for linux/%s (it has: %.200s)", arch, strings.Join(have, " "))
 	}
 	return v1.Descriptor{}, refuse(errdefs.ErrInvalid, "the archive holds %d images; it must hold one", len(exact))
+}
+
+// leastVariant keeps those with the lowest variant. The variants of the
+// architectures here are v and a number, each a superset of the one before; no
+// variant is the baseline, which amd64 calls v1 and arm64 v8.
+func leastVariant(list []v1.Descriptor) []v1.Descriptor {
+	rank := func(d v1.Descriptor) string {
+		if d.Platform == nil || d.Platform.Variant == "v1" || d.Platform.Variant == "v8" {
+			return ""
+		}
+		return d.Platform.Variant
+	}
+	slices.SortStableFunc(list, func(a, b v1.Descriptor) int { return strings.Compare(rank(a), rank(b)) })
+	return slices.DeleteFunc(list, func(d v1.Descriptor) bool { return rank(d) != rank(list[0]) })
 }
 
 // blobFor returns the blob of a descriptor, its size checked.

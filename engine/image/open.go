@@ -54,8 +54,8 @@ func (a *Archive) Close() error {
 // bytes long. Layers are read later, when they are opened.
 //
 // errdefs.ErrInvalid: no image that can boot, or not what was declared.
-// errdefs.ErrUnsupported: a disk image, another architecture, a feature that is
-// not there. errdefs.ErrCorrupt: digests or formats do not hold. All of these
+// errdefs.ErrUnsupported: a disk image of a format that is not read, another
+// architecture, a feature that is not there. errdefs.ErrCorrupt: digests or formats do not hold. All of these
 // carry a text for tenants.
 func Open(ctx context.Context, r io.ReaderAt, size int64, opts OpenOptions) (*Archive, error) {
 	opts.Limits = opts.Limits.withDefaults()
@@ -66,6 +66,9 @@ func Open(ctx context.Context, r io.ReaderAt, size int64, opts OpenOptions) (*Ar
 	s := sniff(head)
 	if err := checkContent(s, opts); err != nil {
 		return nil, err
+	}
+	if s.disk != "" {
+		return openDisk(s.disk, blob{r, 0, size}, opts), nil
 	}
 	if s.compression != plain {
 		return openCompressed(ctx, s.compression, blob{r, 0, size}, opts)
@@ -88,7 +91,7 @@ func openTar(c compression, b blob, opts OpenOptions) (*Archive, error) {
 		return openOCI(idx, opts)
 	case DockerArchive:
 		return openDocker(idx, opts)
-	case Rootfs:
+	case Rootfs, DiskImage:
 	}
 	return rootfs(c, b, opts), nil
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -236,4 +238,34 @@ func FuzzSniff(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestVariants: of images that differ in the variant only, the one that asks for
+// least is taken.
+func TestVariants(t *testing.T) {
+	d := func(arch, variant, id string) v1.Descriptor {
+		return v1.Descriptor{Digest: digest.FromString(id), Platform: &v1.Platform{OS: "linux", Architecture: arch, Variant: variant}}
+	}
+	for name, c := range map[string]struct {
+		arch string
+		list []v1.Descriptor
+		want string
+	}{
+		"none":          {"amd64", []v1.Descriptor{d("amd64", "", "a"), d("arm64", "v8", "b")}, "a"},
+		"the least":     {"amd64", []v1.Descriptor{d("amd64", "v3", "a"), d("amd64", "", "b"), d("amd64", "v2", "c")}, "b"},
+		"v1 is none":    {"amd64", []v1.Descriptor{d("amd64", "v3", "a"), d("amd64", "v1", "b")}, "b"},
+		"arm64":         {"arm64", []v1.Descriptor{d("arm64", "v9", "a"), d("arm64", "v8", "b"), d("arm", "v7", "c")}, "b"},
+		"only one":      {"amd64", []v1.Descriptor{d("amd64", "v3", "a"), d("arm64", "", "b")}, "a"},
+		"twice":         {"amd64", []v1.Descriptor{d("amd64", "", "a"), d("amd64", "v1", "a")}, "a"},
+		"two of a kind": {"amd64", []v1.Descriptor{d("amd64", "v2", "a"), d("amd64", "v2", "b")}, ""},
+	} {
+		got, err := choose(c.list, c.arch)
+		if c.want == "" {
+			wantRefusal(t, err, errdefs.ErrInvalid, "2 images")
+			continue
+		}
+		if err != nil || got.Digest != digest.FromString(c.want) {
+			t.Errorf("%s: %v, %v", name, got.Platform, err)
+		}
+	}
 }
