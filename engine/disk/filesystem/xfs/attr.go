@@ -15,6 +15,12 @@ const (
 	attrIncomplete = 1 << 7
 )
 
+// Magic numbers of struct xfs_da_blkinfo, versions 4 and 5.
+const (
+	attrNode4, attrNode5 = 0xfebe, 0x3ebe
+	attrLeaf4, attrLeaf5 = 0xfbee, 0x3bee
+)
+
 const (
 	// maxAttrNames is what listxattr(2) returns at most: a file with more has
 	// names that no program could ever list.
@@ -142,9 +148,8 @@ func (a *attrs) readLeaves() error {
 	}
 }
 
-// magic numbers of struct xfs_da_blkinfo.
-func (a *attrs) isNode(b []byte) bool { return be.Uint16(b[8:]) == a.magic(0xfebe, 0x3ebe) }
-func (a *attrs) isLeaf(b []byte) bool { return be.Uint16(b[8:]) == a.magic(0xfbee, 0x3bee) }
+func (a *attrs) isNode(b []byte) bool { return be.Uint16(b[8:]) == a.magic(attrNode4, attrNode5) }
+func (a *attrs) isLeaf(b []byte) bool { return be.Uint16(b[8:]) == a.magic(attrLeaf4, attrLeaf5) }
 
 func (a *attrs) magic(v4, v5 uint16) uint16 {
 	if a.fs.sb.v5 {

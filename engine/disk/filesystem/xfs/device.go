@@ -7,7 +7,7 @@ import (
 
 const (
 	pageSize = 64 << 10
-	maxPages = 128 // 8 MiB
+	maxPages = 64 // 4 MiB
 )
 
 // device is the image behind a cache of pages, for what is small and near to
@@ -19,6 +19,8 @@ type device struct {
 	pages map[int64]*page
 	ring  []*page // the clock's face
 	hand  int
+	// replayed holds the sectors that the log has in a newer form.
+	replayed map[int64]*[sector]byte
 }
 
 type page struct {
@@ -36,6 +38,9 @@ func (d *device) read(p []byte, off int64) error {
 	if off < 0 || off > d.size || int64(len(p)) > d.size-off {
 		return corrupt("%d bytes at %d are beyond the end of the image at %d", len(p), off, d.size)
 	}
+	if d.replayed != nil {
+		defer d.overlay(p, off)
+	}
 	for len(p) > 0 {
 		pg, err := d.page(off / pageSize)
 		if err != nil {
@@ -45,6 +50,55 @@ func (d *device) read(p []byte, off int64) error {
 		p, off = p[n:], off+int64(n)
 	}
 	return nil
+}
+
+// overlay replaces what the log has newer.
+func (d *device) overlay(p []byte, off int64) {
+	for at := off / sector; at*sector < off+int64(len(p)); at++ {
+		if s := d.replayed[at]; s != nil {
+			if skip := at*sector - off; skip >= 0 {
+				copy(p[skip:], s[:])
+			} else {
+				copy(p, s[-skip:])
+			}
+		}
+	}
+}
+
+// isReplayed says whether any of the bytes come from the log, in which case
+// they have no checksum yet.
+func (d *device) isReplayed(off int64, size int) bool {
+	for at := off / sector; d.replayed != nil && at*sector < off+int64(size); at++ {
+		if d.replayed[at] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// lay puts b over the image, which has these bytes, and returns about how much
+// memory that took.
+func (d *device) lay(b []byte, off int64) (int, error) {
+	if d.replayed == nil {
+		d.replayed = map[int64]*[sector]byte{}
+	}
+	before := len(d.replayed)
+	for at := off / sector; at*sector < off+int64(len(b)); at++ {
+		s := d.replayed[at]
+		if s == nil {
+			s = new([sector]byte)
+			if err := d.read(s[:], at*sector); err != nil {
+				return 0, err
+			}
+			d.replayed[at] = s
+		}
+		if skip := at*sector - off; skip >= 0 {
+			copy(s[:], b[skip:])
+		} else {
+			copy(s[-skip:], b)
+		}
+	}
+	return (len(d.replayed) - before) * (sector + 64), nil
 }
 
 // readData fills p from offset off, past the cache.

@@ -63,11 +63,17 @@ func open(r io.ReaderAt, size int64, checksums bool) (*FS, error) {
 		return nil, err
 	}
 	fs.info = filesystem.Info{Type: "xfs", UUID: fs.sb.uuid.String(), Label: fs.sb.label}
-	clean, err := fs.logClean()
+	clean, err := fs.replayLog()
 	if err != nil {
 		return nil, fmt.Errorf("log: %w", err)
 	}
 	fs.info.Dirty = !clean
+	if fs.dev.replayed != nil {
+		// It may have grown.
+		if fs.sb, err = readSuperblock(fs.dev, checksums); err != nil {
+			return nil, err
+		}
+	}
 	root, err := fs.inode(fs.Root())
 	if err != nil {
 		return nil, err

@@ -34,7 +34,7 @@ func TestReader(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			filesystemtest.Run(t, filesystemtest.Maker{
 				Type: "xfs", Mkfs: append([]string{"mkfs.xfs", "-q", "--unsupported"}, options...),
-				SmallSize: 64 << 20, Open: Open, Unchecked: unchecked, Lossy: true,
+				SmallSize: 64 << 20, Open: Open, Unchecked: unchecked,
 			})
 		})
 	}
