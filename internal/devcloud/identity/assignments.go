@@ -17,6 +17,10 @@ type listed struct {
 	through string
 	// prior is the role that implies it, in effective lists; empty is none.
 	prior string
+	// source is the project or domain that it is inherited from, in effective
+	// lists; sourceIsDomain says which.
+	source         string
+	sourceIsDomain bool
 	// names: of the actor and its domain, the target and its domain, the role.
 	actorName, actorDomain, actorDomainName    sql.NullString
 	targetName, targetDomain, targetDomainName sql.NullString
@@ -26,14 +30,15 @@ type listed struct {
 // everyAssignment is what was assigned; eachEffective the same with groups
 // replaced by their members and implied roles added.
 const (
-	everyAssignment = `SELECT user_id, group_id, project_id, role_id, NULL AS through, NULL AS prior FROM grants`
-	eachEffective   = `WITH RECURSIVE direct AS (
-		SELECT user_id, project_id, role_id, NULL AS through FROM grants WHERE user_id IS NOT NULL
-		UNION SELECT m.user_id, g.project_id, g.role_id, g.group_id FROM grants g JOIN members m ON m.group_id = g.group_id),
-	held (user_id, project_id, role_id, through, prior) AS (
-		SELECT user_id, project_id, role_id, through, NULL FROM direct
-		UNION SELECT h.user_id, h.project_id, i.implied_id, h.through, h.role_id FROM implied i JOIN held h ON i.prior_id = h.role_id)
-	SELECT user_id, NULL AS group_id, project_id, role_id, through, prior FROM held`
+	everyAssignment = `SELECT user_id, group_id, project_id, role_id, NULL AS through, NULL AS prior, NULL AS source, 0 AS passed FROM grants
+		UNION ALL SELECT user_id, group_id, project_id, role_id, NULL, NULL, NULL, 1 FROM inherited`
+	eachEffective = `WITH RECURSIVE direct AS (
+		SELECT user_id, project_id, role_id, NULL AS through, source FROM holding WHERE user_id IS NOT NULL
+		UNION SELECT m.user_id, g.project_id, g.role_id, g.group_id, g.source FROM holding g JOIN members m ON m.group_id = g.group_id),
+	held (user_id, project_id, role_id, through, prior, source) AS (
+		SELECT user_id, project_id, role_id, through, NULL, source FROM direct
+		UNION SELECT h.user_id, h.project_id, i.implied_id, h.through, h.role_id, h.source FROM implied i JOIN held h ON i.prior_id = h.role_id)
+	SELECT user_id, NULL AS group_id, project_id, role_id, through, prior, source, source IS NOT NULL AS passed FROM held`
 )
 
 // below are the projects of the tree under a project or domain.
@@ -103,24 +108,27 @@ func checkAssignmentQuery(q url.Values, effective bool) error {
 
 func queryAssignments(ctx context.Context, tx *sql.Tx, source string, q url.Values) (all []listed, err error) {
 	rows, err := tx.QueryContext(ctx, `SELECT ifnull(a.user_id, ''), ifnull(a.group_id, ''), ifnull(a.project_id, ''), a.role_id, ifnull(a.through, ''), ifnull(a.prior, ''),
+			ifnull(a.source, ''), ifnull(sp.is_domain, 0), a.passed,
 			ifnull(u.name, g.name), ad.id, ad.name, p.name, pd.id, pd.name, ifnull(p.is_domain, 0), r.name, rd.id, rd.name
 		FROM (`+source+`) a JOIN roles r ON r.id = a.role_id LEFT JOIN projects rd ON rd.id = r.domain_id
 		LEFT JOIN users u ON u.id = a.user_id LEFT JOIN groups g ON g.id = a.group_id
 		LEFT JOIN projects ad ON ad.id = ifnull(u.domain_id, g.domain_id)
 		LEFT JOIN projects p ON p.id = a.project_id LEFT JOIN projects pd ON pd.id = p.domain_id
+		LEFT JOIN projects sp ON sp.id = a.source
 		WHERE ifnull(?1, a.user_id) IS a.user_id AND ifnull(?2, a.group_id) IS a.group_id AND ifnull(?3, a.role_id) = a.role_id
 			AND (ifnull(?4, a.project_id) IS a.project_id OR ?7 AND a.project_id IN (`+below+`)) AND (?5 IS NULL OR a.project_id = ?5 AND p.is_domain) AND (?6 IS NULL OR a.project_id IS NULL)
-			AND (?4 IS NULL OR NOT p.is_domain)
-		ORDER BY a.user_id, a.group_id, a.project_id, a.role_id`,
+			AND (?4 IS NULL OR NOT p.is_domain) AND (?8 IS NULL OR a.passed)
+		ORDER BY a.user_id, a.group_id, a.project_id, a.role_id, a.passed`,
 		null(q.Get("user.id")), null(q.Get("group.id")), null(q.Get("role.id")),
-		null(q.Get("scope.project.id")), null(q.Get("scope.domain.id")), null(q.Get("scope.system")), flag(q, "include_subtree"))
+		null(q.Get("scope.project.id")), null(q.Get("scope.domain.id")), null(q.Get("scope.system")), flag(q, "include_subtree"),
+		null(q.Get("scope.OS-INHERIT:inherited_to")))
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var a listed
-		if err := rows.Scan(&a.user, &a.group, &a.project, &a.role, &a.through, &a.prior, &a.actorName, &a.actorDomain, &a.actorDomainName,
+		if err := rows.Scan(&a.user, &a.group, &a.project, &a.role, &a.through, &a.prior, &a.source, &a.sourceIsDomain, &a.inherited, &a.actorName, &a.actorDomain, &a.actorDomainName,
 			&a.targetName, &a.targetDomain, &a.targetDomainName, &a.isDomain, &a.roleName, &a.roleDomain, &a.roleDomainName); err != nil {
 			return nil, err
 		}
@@ -147,16 +155,15 @@ func (a *listed) view(r *rest.Request, names bool) record {
 		actors = "users"
 	}
 	v[actors[:len(actors)-1]] = named(a.actor(), a.actorName, a.actorDomain, a.actorDomainName)
-	at := "/system"
+	at, scope := "/system", record{"system": record{"all": true}}
 	switch {
 	case a.project == "":
-		v["scope"] = record{"system": record{"all": true}}
 	case a.isDomain:
 		at = "/domains/" + a.project
-		v["scope"] = record{"domain": named(a.project, a.targetName, sql.NullString{}, sql.NullString{})}
+		scope = record{"domain": named(a.project, a.targetName, sql.NullString{}, sql.NullString{})}
 	default:
 		at = "/projects/" + a.project
-		v["scope"] = record{"project": named(a.project, a.targetName, a.targetDomain, a.targetDomainName)}
+		scope = record{"project": named(a.project, a.targetName, a.targetDomain, a.targetDomainName)}
 	}
 	given, holder := a.role, actors+"/"+a.actor()
 	links := record{}
@@ -168,7 +175,20 @@ func (a *listed) view(r *rest.Request, names bool) record {
 		holder = "groups/" + a.through
 		links["membership"] = base(r) + "/groups/" + a.through + "/users/" + a.user
 	}
-	links["assignment"] = base(r) + at + "/" + holder + "/roles/" + given
+	assigned := at + "/" + holder + "/roles/" + given
+	switch {
+	case a.source != "":
+		above := "/projects/"
+		if a.sourceIsDomain {
+			above = "/domains/"
+		}
+		assigned = "/OS-INHERIT" + above + a.source + "/" + holder + "/roles/" + given + "/inherited_to_projects"
+	case a.inherited:
+		assigned = "/OS-INHERIT" + assigned + "/inherited_to_projects"
+		scope["OS-INHERIT:inherited_to"] = "projects"
+	}
+	v["scope"] = scope
+	links["assignment"] = base(r) + assigned
 	v["links"] = links
 	return v
 }

@@ -9,7 +9,7 @@
 // needs of it is kept in memory until anything at all changes (see cache).
 //
 // Left out, and answered with 404: trusts, federation, OAuth, EC2 and other
-// credentials, policies, limits, inherited assignments, access rules.
+// credentials, policies, limits, access rules.
 // Statuses, shapes and texts follow Keystone 22 (Zed) but for the printed
 // schemas that its texts about wrong input end with.
 //

@@ -46,8 +46,8 @@ func beforeDomain(ctx context.Context, tx *sql.Tx, _ *session, old, now record) 
 }
 
 func (s *Service) myDomains(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
-	return s.list(ctx, r, domains, `enabled AND id IN (SELECT project_id FROM grants WHERE user_id = ?1
-		UNION SELECT g.project_id FROM grants g JOIN members m ON m.group_id = g.group_id WHERE m.user_id = ?1)`, who.UserID)
+	return s.list(ctx, r, domains, `enabled AND id IN (SELECT project_id FROM holding WHERE user_id = ?1
+		UNION SELECT g.project_id FROM holding g JOIN members m ON m.group_id = g.group_id WHERE m.user_id = ?1)`, who.UserID)
 }
 
 func (s *Service) mySystem(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"net/http"
+	"strings"
 
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
@@ -13,6 +14,15 @@ type assignment struct {
 	user, group string // one of them
 	project     string // or domain; empty is the system
 	role        string
+	inherited   bool // it holds in what is below the project, not there
+}
+
+// rows is the table that it is in.
+func (a assignment) rows() string {
+	if a.inherited {
+		return "inherited"
+	}
+	return "grants"
 }
 
 // actor is the id of the user or group.
@@ -37,11 +47,12 @@ func (s *Service) grantRoutes() {
 			if target == nil {
 				suffix = "_for_" + actor.one
 			}
-			g := granting{s, target, actor, kind, suffix}
-			s.handle("GET "+path, g.list)
-			s.handle("GET "+path+"/{role}", g.check)
-			s.handle("PUT "+path+"/{role}", g.put)
-			s.handle("DELETE "+path+"/{role}", g.remove)
+			g := granting{s, target, actor, kind, suffix, false}
+			g.routes(path, "")
+			if target != nil {
+				g.inherited = true
+				g.routes("/v3/OS-INHERIT"+strings.TrimPrefix(path, "/v3"), "/inherited_to_projects")
+			}
 		}
 	}
 	s.handle("GET /v3/role_assignments", s.listAssignments)
@@ -52,6 +63,14 @@ type granting struct {
 	s             *Service
 	target, actor *noun // target nil is the system
 	kind, suffix  string
+	inherited     bool
+}
+
+func (g granting) routes(path, end string) {
+	g.s.handle("GET "+path+end, g.list)
+	g.s.handle("GET "+path+"/{role}"+end, g.check)
+	g.s.handle("PUT "+path+"/{role}"+end, g.put)
+	g.s.handle("DELETE "+path+"/{role}"+end, g.remove)
 }
 
 func (g granting) action(verb string) string {
@@ -76,6 +95,7 @@ func (g granting) may(ctx context.Context, r *rest.Request, verb string, ok bool
 
 // find checks that everything in the path exists.
 func (g granting) find(ctx context.Context, tx *sql.Tx, r *rest.Request) (a assignment, err error) {
+	a.inherited = g.inherited
 	if a.role = r.PathValue("role"); a.role != "" {
 		if _, err := roles.get(ctx, tx, a.role); err != nil {
 			return a, err
@@ -103,7 +123,7 @@ func (g granting) list(ctx context.Context, r *rest.Request, who *session) (*res
 	if err != nil {
 		return nil, err
 	}
-	return g.s.list(ctx, r, roles, `id IN (SELECT role_id FROM grants WHERE `+same+`)`, a.args()...)
+	return g.s.list(ctx, r, roles, `id IN (SELECT role_id FROM `+a.rows()+` WHERE `+same+`)`, a.args()...)
 }
 
 func (g granting) check(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
@@ -113,7 +133,7 @@ func (g granting) check(ctx context.Context, r *rest.Request, who *session) (*re
 	}
 	err = g.s.db.Read(ctx, func(tx *sql.Tx) error {
 		var n int
-		err := tx.QueryRowContext(ctx, `SELECT count(*) FROM grants WHERE `+same+` AND role_id = ?4`, append(a.args(), a.role)...).Scan(&n)
+		err := tx.QueryRowContext(ctx, `SELECT count(*) FROM `+a.rows()+` WHERE `+same+` AND role_id = ?4`, append(a.args(), a.role)...).Scan(&n)
 		if err == nil && n == 0 {
 			err = a.missing()
 		}
@@ -152,7 +172,7 @@ func (g granting) put(ctx context.Context, r *rest.Request, who *session) (*rest
 
 // store makes the assignment, unless it is there.
 func (a assignment) store(ctx context.Context, tx *sql.Tx) error {
-	_, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO grants (user_id, group_id, project_id, role_id) VALUES (?1, ?2, ?3, ?4)`, append(a.args(), a.role)...)
+	_, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO `+a.rows()+` (user_id, group_id, project_id, role_id) VALUES (?1, ?2, ?3, ?4)`, append(a.args(), a.role)...)
 	return err
 }
 
@@ -167,18 +187,29 @@ func (g granting) remove(ctx context.Context, r *rest.Request, who *session) (*r
 		if err != nil {
 			return err
 		}
-		res, err := tx.ExecContext(ctx, `DELETE FROM grants WHERE `+same+` AND role_id = ?4`, append(a.args(), a.role)...)
+		res, err := tx.ExecContext(ctx, `DELETE FROM `+a.rows()+` WHERE `+same+` AND role_id = ?4`, append(a.args(), a.role)...)
 		if err != nil {
 			return err
 		}
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return a.missing()
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM application_credentials WHERE user_id = ? AND project_id = ?`, a.user, a.project)
-		return err
+		return a.forgetCredentials(ctx, tx)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return rest.NoContent()
+}
+
+// forgetCredentials removes the application credentials that rested on an
+// assignment which is gone.
+func (a assignment) forgetCredentials(ctx context.Context, tx *sql.Tx) error {
+	below := `?2`
+	if a.inherited {
+		below = `WITH RECURSIVE tree (id) AS (SELECT id FROM projects WHERE parent_id = ?2
+			UNION SELECT p.id FROM projects p JOIN tree ON p.parent_id = tree.id) SELECT id FROM tree`
+	}
+	_, err := tx.ExecContext(ctx, `DELETE FROM application_credentials WHERE user_id = ?1 AND project_id IN (`+below+`)`, a.user, a.project)
+	return err
 }

@@ -17,6 +17,9 @@ import (
 //go:embed schema.sql
 var schema string
 
+//go:embed inherit.sql
+var inheritance string
+
 // DefaultDomain is the id of the domain that a request means which names none.
 const DefaultDomain = "default"
 
@@ -57,7 +60,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	db, err := sqldb.Open(ctx, o.Path, schema)
+	db, err := sqldb.Open(ctx, o.Path, schema, inheritance)
 	if err != nil {
 		return nil, err
 	}

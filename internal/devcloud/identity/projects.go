@@ -148,8 +148,8 @@ func guarded(kind string, old, now record) error {
 }
 
 // reachable are the projects in which a user has a role.
-const reachable = `enabled AND NOT is_domain AND id IN (SELECT project_id FROM grants WHERE user_id = ?1
-	UNION SELECT g.project_id FROM grants g JOIN members m ON m.group_id = g.group_id WHERE m.user_id = ?1)`
+const reachable = `enabled AND NOT is_domain AND id IN (SELECT project_id FROM holding WHERE user_id = ?1
+	UNION SELECT g.project_id FROM holding g JOIN members m ON m.group_id = g.group_id WHERE m.user_id = ?1)`
 
 func (s *Service) myProjects(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {
 	return s.list(ctx, r, projects, reachable, who.UserID)

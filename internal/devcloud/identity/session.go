@@ -192,8 +192,8 @@ func (s *session) enter(ctx context.Context, tx *sql.Tx, project string) error {
 // in a project or domain, or in the system if that is empty.
 func rolesOf(ctx context.Context, tx *sql.Tx, user, project string) ([]roleRef, error) {
 	return queryRoles(ctx, tx, `WITH RECURSIVE held (id) AS (
-		SELECT role_id FROM grants WHERE project_id IS ?1 AND user_id = ?2
-		UNION SELECT g.role_id FROM grants g JOIN members m ON m.group_id = g.group_id WHERE g.project_id IS ?1 AND m.user_id = ?2
+		SELECT role_id FROM holding WHERE project_id IS ?1 AND user_id = ?2
+		UNION SELECT g.role_id FROM holding g JOIN members m ON m.group_id = g.group_id WHERE g.project_id IS ?1 AND m.user_id = ?2
 		UNION SELECT i.implied_id FROM implied i JOIN held h ON i.prior_id = h.id)
 		SELECT r.id, r.name FROM roles r JOIN held h ON h.id = r.id ORDER BY r.id`, null(project), user)
 }
