@@ -11,7 +11,7 @@ CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional acceptance validate crash criu bench-boot bench-engine bench-cloud install clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional acceptance terraform validate crash criu bench-boot bench-engine bench-cloud install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ functional: build ## functional tests against a real OpenStack in namespaces of 
 
 acceptance: build ## gophercloud's acceptance tests against gantry cloud, in namespaces of its own (root)
 	./functional/acceptance/run $(abspath $(BIN))
+
+terraform: build ## PROVIDER=FILE: Terraform and its OpenStack provider, which it does not install, against gantry cloud (root)
+	./functional/terraform/run $(abspath $(BIN)) "$(PROVIDER)"
 
 validate: ## the OCI validation suite against gantry runtime (root)
 	./tools/validate

@@ -25,7 +25,7 @@ func embedded() []Feature {
 		{"metadata and DHCP in networks without a router; router advertisements and DHCPv6", nil, "instances have their addresses before they start"},
 		{"gophercloud's acceptance tests", []string{"functional/acceptance:TestGophercloudsAcceptanceTestsPass"}, "but for functional/acceptance/excluded.txt"},
 		{"Horizon", nil, ""},
-		{"Terraform's provider", nil, ""},
+		{"Terraform's provider: apply, no changes in a second plan, change, destroy without a rest", []string{"functional/terraform:TestALifeOfResources"}, "no part of `make test`: `make terraform` runs it where Terraform and its provider are; passed with Terraform 1.11.4 and the provider's source of 2026-07-16 (after 3.4)"},
 		{"with a certificate all services are TLS, for the stock client too", []string{cloud + "TestWithACertificateAllIsTLS"}, ""},
 	}
 }
