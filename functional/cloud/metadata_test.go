@@ -76,8 +76,14 @@ func TestMetadata(t *testing.T) {
 	}
 	// DHCP says the same.
 	said, err := inside(t, p, s.ID, "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-s", "/bin/true")
-	if got := asks(t, p, s.ID, "/latest/meta-data/local-ipv4"); err != nil || !strings.Contains(said, "lease of "+got+" obtained from 10.0.0.1") {
+	if got := asks(t, p, s.ID, "/latest/meta-data/local-ipv4"); err != nil || !strings.Contains(said, "lease of "+got+" obtained from 10.0.3.254") {
 		t.Errorf("has %s, DHCP: %q, %v", got, said, err)
+	}
+	// Names of the network are known to all of it.
+	for _, name := range []string{"asking", "asking.openstacklocal", "ip-" + strings.ReplaceAll(asks(t, p, s.ID, "/latest/meta-data/local-ipv4"), ".", "-")} {
+		if out, err := inside(t, p, other.ID, "ping", "-c", "1", "-w", "5", name); err != nil {
+			t.Errorf("%s: %q, %v", name, out, err)
+		}
 	}
 	// The address is not the host's, and another cloud of this host knows nobody of this one.
 	two := cloudtest.Boot(t, filepath.Join(t.TempDir(), "state"))
