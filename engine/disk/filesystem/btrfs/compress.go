@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
@@ -31,6 +32,7 @@ func (c compression) String() string {
 type expander struct {
 	zlib io.ReadCloser
 	zstd *zstd.Decoder
+	lzo  []byte // a piece, of which only the beginning is wanted
 }
 
 // expand fills out from in. What in expands to beyond out is not looked at,
@@ -43,7 +45,7 @@ func (x *expander) expand(c compression, out, in []byte, sector int) error {
 	case compressZlib:
 		err = x.expandZlib(out, in)
 	case compressLZO:
-		err = expandLZO(out, in, sector)
+		err = x.expandLZO(out, in, sector)
 	case compressZstd:
 		err = x.expandZstd(out, in)
 	}
@@ -80,7 +82,10 @@ func (x *expander) expandZstd(out, in []byte) error {
 		return err
 	}
 	n, err := fill(out, x.zstd)
-	if n > 0 && errors.Is(err, zstd.ErrMagicMismatch) {
+	switch {
+	case n == 0 && err == nil && len(out) > 0:
+		return io.ErrUnexpectedEOF
+	case n > 0 && errors.Is(err, zstd.ErrMagicMismatch):
 		return nil // the frame is over; zeros fill the sector
 	}
 	return err
@@ -104,7 +109,7 @@ var errLZO = errors.New("the stream is damaged")
 
 // expandLZO reads what btrfs calls LZO: a length of all, then pieces of up to
 // a sector when expanded, each after its length, which does not cross sectors.
-func expandLZO(out, in []byte, sector int) error {
+func (x *expander) expandLZO(out, in []byte, sector int) error {
 	const number = 4
 	le := binary.LittleEndian
 	if len(in) < number || uint64(le.Uint32(in)) > uint64(len(in)) || le.Uint32(in) < number {
@@ -123,11 +128,16 @@ func expandLZO(out, in []byte, sector int) error {
 		if uint64(n) > uint64(len(in)-at) {
 			return errLZO
 		}
-		k, err := lzo1x(out[:min(len(out), sector)], in[at:at+int(n)])
+		piece := out
+		if len(out) < sector {
+			x.lzo = slices.Grow(x.lzo[:0], sector)
+			piece = x.lzo
+		}
+		k, err := lzo1x(piece[:sector], in[at:at+int(n)])
 		if err != nil {
 			return err
 		}
-		out = out[k:]
+		out = out[copy(out, piece[:k]):]
 		at += int(n)
 	}
 	return nil
