@@ -21,6 +21,7 @@ type Config struct {
 	Neutron       Neutron       `section:"neutron"`
 	Glance        Glance        `section:"glance"`
 	Compute       Compute       `section:"compute"`
+	ImageCache    ImageCache    `section:"image_cache"`
 	Gantry        Gantry        `section:"gantry"`
 }
 
@@ -149,6 +150,13 @@ type Compute struct {
 	BuildFailureThreshold int `key:"consecutive_build_service_disable_threshold" default:"10" doc:"0 stops counting failed builds"`
 }
 
+// ImageCache is [image_cache].
+type ImageCache struct {
+	ManagerInterval time.Duration `key:"manager_interval" default:"2400" doc:"time between looks for images that nothing needs; 0 is a minute, negative is never"`
+	RemoveUnused    bool          `key:"remove_unused_base_images" default:"true" doc:"remove images that no instance has had for long"`
+	MinimumAge      time.Duration `key:"remove_unused_original_minimum_age_seconds" default:"86400" doc:"how long that is"`
+}
+
 // Gantry is [gantry]: what Nova has no option for. An unknown key here is refused.
 type Gantry struct {
 	StorePath       string        `key:"store_path" doc:"images, layers and disks of instances; default: state_path/engine"`
@@ -161,6 +169,10 @@ type Gantry struct {
 	PidsPerVCPU     int64         `key:"pids_per_vcpu" default:"4096" doc:"processes that an instance may have for each vCPU"`
 	ImageMaxBytes   int64         `key:"image_max_bytes" default:"68719476736" doc:"largest unpacked image (bytes)"`
 	ImageMaxEntries int64         `key:"image_max_entries" default:"4000000" doc:"most files in an image"`
+	ImageMaxDepth   int           `key:"image_max_depth" default:"256" doc:"most directories in one another in an image"`
+	ImageMaxRatio   int64         `key:"image_max_ratio" default:"200" doc:"how many times its own size an image may expand to; the first 64 MiB are not counted"`
+	ImageMaxTime    time.Duration `key:"image_max_time" default:"3600" doc:"longest time that an image may take to be read and unpacked once it is here (seconds); 0 for no limit"`
+	ImageCacheBytes int64         `key:"image_cache_bytes" default:"0" doc:"what all images together may take, unpacked (bytes); images that no instance has go beyond it, those first that were used least recently; 0 is no bound"`
 	SnapshotFormat  string        `key:"snapshot_format" default:"full" choices:"full|delta|tar" doc:"what a snapshot becomes in the image service: full (an OCI archive of all layers), delta (an OCI archive of what the instance has written, which boots only as long as the image of the instance is in the image service) or tar (a tarball of the root file system, which boots its init)"`
 	Runtimes        string        `key:"runtimes" doc:"other OCI runtimes that flavors may ask for by gantry:runtime=NAME: a list of NAME=/PATH, divided by spaces or commas"`
 	Failpoints      string        `key:"failpoints" doc:"for tests only: failures to inject"`

@@ -100,6 +100,34 @@ type SnapshotImage struct {
 	Content io.ReadCloser
 }
 
+// ImageCacher keeps images on this host for boots to come.
+type ImageCacher interface {
+	// CacheImage sees to it that the image is here and reports whether it had to
+	// be fetched. errdefs.ErrNotFound: there is no such image, it has no data, or
+	// the user may not see it.
+	CacheImage(ctx context.Context, cred Credentials, imageID string) (fetched bool, err error)
+	// PruneImages removes images that no instance has as the limits say, those
+	// first that were used least recently. What a boot or a download under way
+	// needs stays.
+	PruneImages(ctx context.Context, limits CacheLimits) (Pruned, error)
+}
+
+// CacheLimits say which unused images go.
+type CacheLimits struct {
+	// KeepFor is how long an image stays after its last use; 0 removes every
+	// unused one.
+	KeepFor time.Duration
+	// MaxBytes is what all images together may take on the disk; unused ones
+	// beyond it go whatever their age. 0 is no bound.
+	MaxBytes int64
+}
+
+// Pruned is what PruneImages has removed.
+type Pruned struct {
+	Images int
+	Bytes  int64
+}
+
 // Pauser can hold an instance's processes still in memory.
 type Pauser interface {
 	// Pause and Unpause are idempotent. errdefs.ErrConflict if not running.
@@ -333,5 +361,6 @@ type HVSpec struct {
 // Capabilities say what a driver can do, as data.
 type Capabilities struct {
 	Recover, Snapshot, Pause, Console, Diagnostics, Events bool
+	CacheImages                                            bool
 	AttachInterface                                        bool
 }

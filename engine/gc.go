@@ -22,6 +22,8 @@ type GCOptions struct {
 	// layers counted once; 0 is no bound. Above it unused images go whatever
 	// their age, those first that were used least recently.
 	MaxBytes int64
+	// Only, where it is set, says which images may go at all.
+	Only func(ref string) bool
 	// DryRun removes nothing and reports what would go.
 	DryRun bool
 }
@@ -198,7 +200,7 @@ func chooseImages(images []store.Image, unused map[string]bool, o GCOptions, now
 	var out []string
 	for _, img := range byUse {
 		old := now.Sub(img.LastUsed) >= o.KeepFor
-		if !unused[img.Ref] || !old && (o.MaxBytes <= 0 || total <= o.MaxBytes) {
+		if !unused[img.Ref] || o.Only != nil && !o.Only(img.Ref) || !old && (o.MaxBytes <= 0 || total <= o.MaxBytes) {
 			continue
 		}
 		out = append(out, img.Ref)

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/internal/logging"
 )
 
 // getHostUptime returns a line in the manner of uptime(1), which the
@@ -50,15 +53,30 @@ func (m *Manager) setHostEnabled(ctx context.Context, o *op) (any, error) {
 	return "disabled", nil
 }
 
-// cacheImages fetches nothing ahead.
-func (m *Manager) cacheImages(_ context.Context, o *op) (any, error) {
+// cacheImages fetches images ahead, one by one, and says of each what came of it
+// (nova/compute/manager.py, cache_images).
+func (m *Manager) cacheImages(ctx context.Context, o *op) (any, error) {
 	var ids []string
 	if err := o.arg("image_ids", &ids); err != nil {
 		return nil, err
 	}
 	out := map[string]string{}
+	cacher, ok := m.dep.Driver.(driver.ImageCacher)
 	for _, id := range ids {
-		out[id] = "unsupported"
+		if !ok {
+			out[id] = "unsupported"
+			continue
+		}
+		fetched, err := cacher.CacheImage(ctx, credentials(o.rc), id)
+		switch {
+		case err != nil:
+			out[id] = "error"
+			o.log.Warn().Err(err).Str(logging.Image, id).Msg("image was not cached")
+		case fetched:
+			out[id] = "cached"
+		default:
+			out[id] = "existing"
+		}
 	}
 	return out, nil
 }

@@ -289,8 +289,9 @@ func TestReads(t *testing.T) {
 	if err := r.call(rc, "validate_console_port", args, &port); err != nil || port {
 		t.Errorf("validate_console_port = %t, %v", port, err)
 	}
+	r.drv.Host().Serve("new")
 	var cached map[string]string
-	if err := r.call(rc, "cache_images", map[string]any{"image_ids": []string{"a"}}, &cached); err != nil || cached["a"] != "unsupported" {
+	if err := r.call(rc, "cache_images", map[string]any{"image_ids": []string{"new", "none"}}, &cached); err != nil || cached["new"] != "cached" || cached["none"] != "error" {
 		t.Errorf("cache_images = %v, %v", cached, err)
 	}
 	r.ask(inst, "stop", "powering-off", "stop_instance", nil)

@@ -5,8 +5,10 @@ import (
 	"io"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/gantry-project/gantry/driver"
+	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 func testSnapshot(t *testing.T, e *env) {
@@ -179,4 +181,38 @@ func testRestart(t *testing.T, e *env) {
 	if wantSpawned == nil {
 		t.Error("a recovered instance was spawned again")
 	}
+}
+
+func testImageCache(t *testing.T, e *env) {
+	c, ok := e.d.(driver.ImageCacher)
+	if !ok {
+		return
+	}
+	ctx := t.Context()
+	_, err := c.CacheImage(ctx, driver.Credentials{}, string(NewUUID()))
+	wantClass(t, "CacheImage of nothing", err, errdefs.ErrNotFound)
+	req := e.spawn(t)
+	fetch := func(what string, want bool) {
+		t.Helper()
+		if fetched, err := c.CacheImage(ctx, req.Credentials, req.Image.ID); err != nil || fetched != want {
+			t.Errorf("CacheImage %s: fetched %t, %v", what, fetched, err)
+		}
+	}
+	fetch("of an instance", false)
+	prune := func(what string, limits driver.CacheLimits, want int) {
+		t.Helper()
+		if got, err := c.PruneImages(ctx, limits); err != nil || got.Images != want {
+			t.Errorf("PruneImages %s: %+v, %v", what, got, err)
+		}
+	}
+	prune("of an instance", driver.CacheLimits{MaxBytes: 1}, 0)
+	if err := e.d.Destroy(ctx, req.UUID); err != nil {
+		t.Fatal(err)
+	}
+	prune("that was used lately", driver.CacheLimits{KeepFor: time.Hour}, 0)
+	prune("beyond the size", driver.CacheLimits{KeepFor: time.Hour, MaxBytes: 1}, 1)
+	fetch("that is gone", true)
+	fetch("that is here", false)
+	prune("unused", driver.CacheLimits{}, 1)
+	prune("when there is none", driver.CacheLimits{}, 0)
 }

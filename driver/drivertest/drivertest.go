@@ -69,6 +69,7 @@ func Run(t *testing.T, h Harness) {
 		{"reboot", testReboot},
 		{"pause", testPause},
 		{"snapshot", testSnapshot},
+		{"image cache", testImageCache},
 		{"console", testConsole},
 		{"diagnostics", testDiagnostics},
 		{"guest ends by itself", testExit},

@@ -135,6 +135,7 @@ func testCapabilities(t *testing.T, e *env) {
 	_, console := e.d.(driver.ConsoleReader)
 	_, diagnostics := e.d.(driver.DiagnosticsReader)
 	_, events := e.d.(driver.EventSource)
+	_, cacher := e.d.(driver.ImageCacher)
 	for _, x := range []struct {
 		name      string
 		says, has bool
@@ -145,6 +146,7 @@ func testCapabilities(t *testing.T, e *env) {
 		{"Console", c.Console, console},
 		{"Diagnostics", c.Diagnostics, diagnostics},
 		{"Events", c.Events, events},
+		{"CacheImages", c.CacheImages, cacher},
 	} {
 		if x.says != x.has {
 			t.Errorf("capability %s is %t, but the interface is there: %t", x.name, x.says, x.has)

@@ -46,6 +46,8 @@ type Host struct {
 	instances map[driver.InstanceUUID]*instance // guarded by mu
 	// residue names everything that exists on the host, by owner.
 	residue map[string]driver.InstanceUUID // guarded by mu
+	// images are those of the image service.
+	images map[string]*image // guarded by mu
 }
 
 // instance is guarded by Host.mu.
@@ -61,7 +63,7 @@ type instance struct {
 
 // NewHost returns an empty host.
 func NewHost() *Host {
-	return &Host{instances: map[driver.InstanceUUID]*instance{}, residue: map[string]driver.InstanceUUID{}}
+	return &Host{instances: map[driver.InstanceUUID]*instance{}, residue: map[string]driver.InstanceUUID{}, images: map[string]*image{}}
 }
 
 // Residue lists what exists on the host, sorted, each entry with its owner.
@@ -95,6 +97,7 @@ var (
 	_ driver.ConsoleReader     = (*Driver)(nil)
 	_ driver.DiagnosticsReader = (*Driver)(nil)
 	_ driver.EventSource       = (*Driver)(nil)
+	_ driver.ImageCacher       = (*Driver)(nil)
 )
 
 // New returns a driver on a host of its own.
@@ -186,7 +189,7 @@ func (d *Driver) Boots(uuid driver.InstanceUUID) int {
 
 // Capabilities names everything.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true}
 }
 
 // Resources describes a middling host.

@@ -31,6 +31,9 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 	if err := refuse(req); err != nil {
 		return err
 	}
+	d.host.mu.Lock()
+	d.host.use(req.Image.ID)
+	d.host.mu.Unlock()
 	if err := d.pass(ctx, StepDisk); err != nil {
 		return err
 	}

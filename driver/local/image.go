@@ -43,6 +43,9 @@ func (d *Driver) ensureBelow(ctx context.Context, cred driver.Credentials, img d
 			return info, nil
 		}
 		info, err := d.fetch(ctx, cred, img, ref)
+		if errors.Is(err, errdefs.ErrExhausted) && d.makeRoom(ctx) {
+			info, err = d.fetch(ctx, cred, img, ref)
+		}
 		missing, delta := errors.AsType[*engine.MissingBase](err)
 		if !delta {
 			return info, err
@@ -52,6 +55,16 @@ func (d *Driver) ensureBelow(ctx context.Context, cred driver.Credentials, img d
 		}
 		return d.fetch(ctx, cred, img, ref)
 	})
+}
+
+// makeRoom removes all images that nothing needs, and reports whether there was
+// one.
+func (d *Driver) makeRoom(ctx context.Context) bool {
+	pruned, err := d.PruneImages(ctx, driver.CacheLimits{})
+	if err != nil {
+		d.opts.Log.Warn().Err(err).Msg("make room for an image")
+	}
+	return pruned.Images > 0
 }
 
 // fetchBase brings the image that a delta snapshot goes over.

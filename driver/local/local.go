@@ -72,7 +72,7 @@ type Options struct {
 }
 
 // Driver implements driver.ComputeDriver, Recoverer, Snapshotter, Pauser,
-// ConsoleReader, DiagnosticsReader and EventSource.
+// ConsoleReader, DiagnosticsReader, EventSource and ImageCacher.
 type Driver struct {
 	opts   Options
 	images cache.Group[engine.ImageInfo]
@@ -88,6 +88,7 @@ var (
 	_ driver.ConsoleReader     = (*Driver)(nil)
 	_ driver.DiagnosticsReader = (*Driver)(nil)
 	_ driver.EventSource       = (*Driver)(nil)
+	_ driver.ImageCacher       = (*Driver)(nil)
 )
 
 // New returns a driver over an open engine. Events are forwarded until ctx ends.
@@ -99,7 +100,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	stdlog "log"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-project/gantry/config"
+	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/compute"
 	"github.com/gantry-project/gantry/driver/compute/periodic"
 	"github.com/gantry-project/gantry/driver/compute/recovery"
@@ -248,9 +250,14 @@ func (s *computeService) serve(p *parts) error {
 	set.InstanceDeleteInterval, set.MaxInstanceDeleteAttempts = d.InstanceDeleteInterval, d.MaximumDeleteAttempts
 	set.RunningDeletedInstancePollInterval = d.RunningDeletedPollInterval
 	set.ReclaimInstanceInterval, set.InstanceBuildTimeout = d.ReclaimInstanceInterval, d.InstanceBuildTimeout
+	set.ImageCacheInterval = s.cfg.ImageCache.ManagerInterval
+	set.ImageCache = driver.CacheLimits{KeepFor: s.cfg.ImageCache.MinimumAge, MaxBytes: s.cfg.Gantry.ImageCacheBytes}
+	if !s.cfg.ImageCache.RemoveUnused {
+		set.ImageCache.KeepFor = math.MaxInt64
+	}
 	tasks := periodic.NewTasks(periodic.Deps{
 		Conductor: s.wire.conductor, Manager: p.manager, Driver: s.host.driver, Ports: s.ports(),
-		Tracker: p.tracker, Schedulers: s.wire.scheduler, Log: s.log,
+		Tracker: p.tracker, Schedulers: s.wire.scheduler, Images: s.host.driver, Log: s.log,
 	}, set)
 	p.tasks = periodic.NewScheduler(s.log, periodic.Options{FuzzyDelay: d.PeriodicFuzzyDelay}, tasks...)
 	return nil

@@ -46,6 +46,11 @@ type Driver interface {
 	PowerOff(ctx context.Context, uuid driver.InstanceUUID, opts driver.PowerOffOptions) error
 }
 
+// Images removes images that nothing needs (driver.ImageCacher).
+type Images interface {
+	PruneImages(ctx context.Context, limits driver.CacheLimits) (driver.Pruned, error)
+}
+
 // Ports refreshes info caches (compute.Ports).
 type Ports interface {
 	Refresh(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) (objects.NetworkInfo, error)
@@ -61,7 +66,7 @@ type Schedulers interface {
 	Sync(ctx context.Context, rc messaging.RequestContext, uuids []string)
 }
 
-// Deps is everything that NewTasks needs. Schedulers may be nil.
+// Deps is everything that NewTasks needs. Schedulers and Images may be nil.
 type Deps struct {
 	Conductor  Conductor
 	Manager    Manager
@@ -69,6 +74,7 @@ type Deps struct {
 	Ports      Ports
 	Tracker    Tracker
 	Schedulers Schedulers
+	Images     Images
 	Log        zerolog.Logger
 }
 
@@ -106,6 +112,10 @@ type Settings struct {
 	ReclaimInstanceInterval time.Duration
 	// InstanceBuildTimeout is how long a build may take; 0 means for ever.
 	InstanceBuildTimeout time.Duration
+	// ImageCacheInterval is manager_interval of [image_cache], and ImageCache
+	// what may stay.
+	ImageCacheInterval time.Duration
+	ImageCache         driver.CacheLimits
 	// TrackInstanceChanges is that of [filter_scheduler].
 	TrackInstanceChanges bool
 }
@@ -121,6 +131,8 @@ func DefaultSettings(host string) Settings {
 		MaxInstanceDeleteAttempts:          5,
 		RunningDeletedInstanceAction:       RunningDeletedReap,
 		RunningDeletedInstancePollInterval: 1800 * time.Second,
+		ImageCacheInterval:                 2400 * time.Second,
+		ImageCache:                         driver.CacheLimits{KeepFor: 24 * time.Hour},
 		TrackInstanceChanges:               true,
 	}
 }

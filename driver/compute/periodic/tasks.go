@@ -55,6 +55,7 @@ func NewTasks(deps Deps, set Settings) []Task {
 			Name: "_reclaim_queued_deletes", Spacing: unless(set.ReclaimInstanceInterval <= 0, set.ReclaimInstanceInterval),
 			Run: t.reclaimQueuedDeletes,
 		},
+		{Name: "_run_image_cache_manager_pass", Spacing: unless(deps.Images == nil, set.ImageCacheInterval), Run: t.pruneImages},
 		{Name: "_check_instance_build_time", Spacing: unless(set.InstanceBuildTimeout <= 0, 0), Run: t.checkBuildTime},
 	}
 }
@@ -161,6 +162,11 @@ func (t *tasks) syncScheduler(ctx context.Context) error {
 	}
 	t.Schedulers.Sync(ctx, messaging.AdminContext(), uuids)
 	return nil
+}
+
+func (t *tasks) pruneImages(ctx context.Context) error {
+	_, err := t.Images.PruneImages(ctx, t.set.ImageCache)
+	return err
 }
 
 func (t *tasks) cleanConsoleTokens(ctx context.Context) error {
