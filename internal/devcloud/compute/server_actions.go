@@ -23,6 +23,8 @@ type verb struct {
 	rules func(rest.Version) schema.Schema
 	// ignoresLock says that it is done to locked servers too.
 	ignoresLock bool
+	// needs is the RPC method that a host must be able to do; empty is none.
+	needs string
 	// vm are the vm_states it is for, nil for any; tasks the task_states, nil
 	// for none running.
 	vm, tasks []string
@@ -94,6 +96,7 @@ func (s *Service) verbs() map[string]verb {
 
 // told makes a verb that puts the instance into a task and tells its host.
 func (s *Service) told(a verb, task, action, method string, args func(d *schema.Dict) map[string]any) verb {
+	a.needs = method
 	a.run = func(ctx context.Context, r *rest.Request, i objects.Instance, d *schema.Dict) (*rest.Response, error) {
 		if i.Host() == "" {
 			return nil, conflict("Instance %s is not ready", i.UUID())
@@ -152,6 +155,7 @@ func (s *Service) rescueVerb() verb {
 		name: "rescue", policy: "os-rescue", vm: []string{vmActive, vmStopped, vmError},
 		rules: func(rest.Version) schema.Schema { return rules },
 	}
+	a.needs = "rescue_instance"
 	told := s.told(a, "rescuing", "rescue", "rescue_instance", func(d *schema.Dict) map[string]any {
 		return map[string]any{"rescue_password": d.String("adminPass"), "rescue_image_ref": anyOf(d.Optional("rescue_image_ref")), "clean_shutdown": true}
 	})
@@ -244,11 +248,11 @@ func (s *Service) stateVerbs() []verb {
 		{name: "injectNetworkInfo", policy: "os-admin-actions:inject_network_info", admin: true, anyTask: true, unlaunched: true, run: s.injectNetworkInfo},
 		{name: "resetNetwork", policy: "os-admin-actions:reset_network", anyTask: true, unlaunched: true, ignoresLock: true, run: goneAction},
 		{
-			name: "changePassword", policy: "os-admin-password", vm: []string{vmActive},
+			name: "changePassword", policy: "os-admin-password", needs: "set_admin_password", vm: []string{vmActive},
 			rules: only("changePassword", schema.Object(schema.Req("adminPass", schema.String()...))...), run: s.changePassword,
 		},
 		{
-			name: "trigger_crash_dump", policy: "servers:trigger_crash_dump", since: 17, vm: []string{vmActive, vmPaused, vmRescued, vmResized, vmError},
+			name: "trigger_crash_dump", policy: "servers:trigger_crash_dump", needs: "trigger_crash_dump", since: 17, vm: []string{vmActive, vmPaused, vmRescued, vmResized, vmError},
 			rules: only("trigger_crash_dump", schema.Null()...), run: s.crashDump,
 		},
 	}
@@ -359,32 +363,30 @@ func (s *Service) changePassword(ctx context.Context, r *rest.Request, i objects
 	return empty(http.StatusAccepted)
 }
 
-// refusedVerbs are what a compute host of this kind never does. They are held
-// against the states and then refused before anything changes.
+// refusedVerbs are those that no compute host of this cloud does (see able), and
+// that are not done here either. They are held against the states and then
+// refused before anything changes.
 func (s *Service) refusedVerbs() []verb {
-	never := func(context.Context, *rest.Request, objects.Instance, *schema.Dict) (*rest.Response, error) {
-		return nil, notSupported()
-	}
 	flavor := []schema.Keyword{schema.Type("string", "integer"), schema.MinLen(1)}
 	running := []string{vmActive, vmStopped}
 	return []verb{
-		{name: "rebuild", policy: "servers:rebuild", vm: []string{vmActive, vmStopped, vmError}, rules: rebuildSchema, run: never},
+		{name: "rebuild", needs: "rebuild_instance", policy: "servers:rebuild", vm: []string{vmActive, vmStopped, vmError}, rules: rebuildSchema},
 		{
-			name: "resize", policy: "servers:resize", vm: running, run: never,
+			name: "resize", needs: "prep_resize", policy: "servers:resize", vm: running,
 			rules: only("resize", schema.Object(schema.Req("flavorRef", flavor...), diskConfigField())...),
 		},
-		{name: "confirmResize", policy: "servers:confirm_resize", vm: []string{vmResized}, run: never},
-		{name: "revertResize", policy: "servers:revert_resize", vm: []string{vmResized}, run: never},
-		{name: "migrate", policy: "os-migrate-server:migrate", admin: true, vm: running, run: never},
-		{name: "os-migrateLive", policy: "os-migrate-server:migrate_live", admin: true, vm: []string{vmActive, vmPaused}, run: never},
-		{name: "evacuate", policy: "os-evacuate", admin: true, vm: []string{vmActive, vmStopped, vmError}, run: never},
-		{name: "shelve", policy: "os-shelve:shelve", vm: []string{vmActive, vmStopped, vmPaused, vmSuspended}, run: never},
-		{name: "shelveOffload", policy: "os-shelve:shelve_offload", admin: true, vm: []string{vmShelved}, run: never},
-		{name: "unshelve", policy: "os-shelve:unshelve", vm: []string{vmShelved, vmShelvedOffloaded}, run: never},
-		{name: "addFixedIp", policy: "os-multinic:add", until: 43, anyTask: true, unlaunched: true, run: never},
-		{name: "removeFixedIp", policy: "os-multinic:remove", until: 43, anyTask: true, unlaunched: true, run: never},
-		{name: "addFloatingIp", policy: "os-floating-ips:add", until: 43, anyTask: true, unlaunched: true, run: never},
-		{name: "removeFloatingIp", policy: "os-floating-ips:remove", until: 43, anyTask: true, unlaunched: true, run: never},
+		{name: "confirmResize", needs: "confirm_resize", policy: "servers:confirm_resize", vm: []string{vmResized}},
+		{name: "revertResize", needs: "revert_resize", policy: "servers:revert_resize", vm: []string{vmResized}},
+		{name: "migrate", needs: "prep_resize", policy: "os-migrate-server:migrate", admin: true, vm: running},
+		{name: "os-migrateLive", needs: "live_migration", policy: "os-migrate-server:migrate_live", admin: true, vm: []string{vmActive, vmPaused}},
+		{name: "evacuate", needs: "rebuild_instance", policy: "os-evacuate", admin: true, vm: []string{vmActive, vmStopped, vmError}},
+		{name: "shelve", needs: "shelve_instance", policy: "os-shelve:shelve", vm: []string{vmActive, vmStopped, vmPaused, vmSuspended}},
+		{name: "shelveOffload", needs: "shelve_offload_instance", policy: "os-shelve:shelve_offload", admin: true, vm: []string{vmShelved}},
+		{name: "unshelve", needs: "unshelve_instance", policy: "os-shelve:unshelve", vm: []string{vmShelved, vmShelvedOffloaded}},
+		{name: "addFixedIp", needs: "add_fixed_ip_to_instance", policy: "os-multinic:add", until: 43, anyTask: true, unlaunched: true},
+		{name: "removeFixedIp", needs: "remove_fixed_ip_from_instance", policy: "os-multinic:remove", until: 43, anyTask: true, unlaunched: true},
+		{name: "addFloatingIp", policy: "os-floating-ips:add", until: 43, anyTask: true, unlaunched: true},
+		{name: "removeFloatingIp", policy: "os-floating-ips:remove", until: 43, anyTask: true, unlaunched: true},
 	}
 }
 

@@ -200,13 +200,20 @@ func (s *Service) interfaceDetach(ctx context.Context, r *rest.Request) (*rest.R
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.portOf(ctx, r, i); err != nil {
+	p, err := s.portOf(ctx, r, i)
+	if err != nil {
 		return nil, err
 	}
 	if err := (verb{name: "detach_interface", vm: interfaceStates()}).admits(r, i); err != nil {
 		return nil, err
 	}
-	return nil, notSupported()
+	if !able("detach_interface") {
+		return nil, unable("detach_interface", i)
+	}
+	if err := s.tell(ctx, r, i, "detach_interface", "detach_interface", map[string]any{"port_id": p.ID}); err != nil {
+		return nil, err
+	}
+	return empty(http.StatusAccepted)
 }
 
 func (s *Service) serverSecurityGroups(ctx context.Context, r *rest.Request) (*rest.Response, error) {

@@ -25,10 +25,8 @@ func (s *Service) imageVerbs() []verb {
 			rules: only("createImage", schema.Object(schema.Req("name", schema.Name()...), schema.Opt("metadata", schema.Metadata()...))...),
 		},
 		{
-			name: "createBackup", policy: "os-create-backup", vm: states, ignoresLock: true, rules: only("createBackup", backup...),
-			run: func(context.Context, *rest.Request, objects.Instance, *schema.Dict) (*rest.Response, error) {
-				return nil, notSupported()
-			},
+			name: "createBackup", policy: "os-create-backup", needs: "backup_instance", vm: states, ignoresLock: true,
+			rules: only("createBackup", backup...),
 		},
 	}
 }

@@ -256,11 +256,16 @@ func TestWhatAHostCannotDoIsRefusedAndLeavesNoTask(t *testing.T) {
 		body   string
 		status int
 	}{
-		{`{"resize": {"flavorRef": "x"}}`, 501},
-		{`{"rebuild": {"imageRef": "` + activeImage + `"}}`, 501},
-		{`{"shelve": null}`, 501},
-		{`{"createBackup": {"name": "b", "backup_type": "daily", "rotation": 1}}`, 501},
-		{`{"migrate": null}`, 501},
+		{`{"resize": {"flavorRef": "x"}}`, 409},
+		{`{"rebuild": {"imageRef": "` + activeImage + `"}}`, 409},
+		{`{"shelve": null}`, 409},
+		{`{"createBackup": {"name": "b", "backup_type": "daily", "rotation": 1}}`, 409},
+		{`{"migrate": null}`, 400},
+		{`{"suspend": null}`, 409},
+		{`{"rescue": null}`, 400},
+		{`{"trigger_crash_dump": null}`, 400},
+		{`{"os-migrateLive": {"host": null, "block_migration": "auto"}}`, 400},
+		{`{"evacuate": {}}`, 400},
 		{`{"changePassword": {"adminPass": "x"}}`, 409},
 	} {
 		r.ask("admin", "2.93", "POST", path+"/action", c.body).is(c.status)

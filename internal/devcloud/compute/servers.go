@@ -268,5 +268,8 @@ func (s *Service) serverAction(ctx context.Context, r *rest.Request) (*rest.Resp
 	if err := a.admits(r, i); err != nil {
 		return nil, err
 	}
+	if err := a.may(i); err != nil {
+		return nil, err
+	}
 	return a.run(ctx, r, i, d.Dict(d.Keys[0]))
 }

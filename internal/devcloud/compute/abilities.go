@@ -1,0 +1,49 @@
+package compute
+
+import (
+	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/internal/devcloud/rest"
+)
+
+// able reports whether the compute hosts of this cloud do an RPC method of
+// nova-compute. What needs another one is refused before anything changes,
+// instead of being accepted and failing on the host. Who teaches the hosts a
+// method names it here.
+func able(method string) bool {
+	switch method {
+	case "build_and_run_instance", "terminate_instance", "soft_delete_instance", "restore_instance",
+		"start_instance", "stop_instance", "reboot_instance", "pause_instance", "unpause_instance",
+		"snapshot_instance", "inject_network_info", "attach_interface":
+		return true
+	}
+	return false
+}
+
+// unable is the refusal of a verb that the hosts do not do, with the status that
+// Nova has for it where an instance or its host cannot do what is asked.
+func unable(verb string, i objects.Instance) error {
+	switch verb {
+	case "rescue":
+		return badRequest("Instance %s cannot be rescued: its compute host does not support it.", i.UUID())
+	case "trigger_crash_dump":
+		return badRequest("Triggering crash dump is not supported")
+	case "changePassword":
+		return conflict("Set admin password is not supported")
+	case "migrate", "os-migrateLive":
+		return badRequest("No valid host was found. No host of this cloud takes in instances of another.")
+	case "evacuate":
+		return badRequest("Compute service of %s is still in use.", i.Host())
+	case "addFixedIp", "removeFixedIp":
+		return badRequest("Changing the addresses of a port is not supported for instance %s: ask the network service.", i.UUID())
+	}
+	return conflict("Operation '%s' not supported for instance %s: its compute host does not do it.", verb, i.UUID())
+}
+
+// may holds a verb against what the hosts do.
+func (a verb) may(i objects.Instance) *rest.Error {
+	if a.needs == "" || able(a.needs) && a.run != nil {
+		return nil
+	}
+	err, _ := unable(a.name, i).(*rest.Error)
+	return err
+}
