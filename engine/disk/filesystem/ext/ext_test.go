@@ -32,14 +32,17 @@ func TestContract(t *testing.T) {
 		"ext4, 1 KiB":               {Type: "ext4", Mkfs: mkfs("ext4", "-b", "1024", "-I", "1024")},
 		"ext4, 2 KiB, bare":         {Type: "ext4", Mkfs: mkfs("ext4", "-b", "2048", "-O", "^64bit,^flex_bg,^metadata_csum,^dir_index,^huge_file,^extra_isize", "-I", "128")},
 		"ext4, inline data":         {Type: "ext4", Mkfs: mkfs("ext4", "-O", "inline_data", "-I", "512")},
-		"ext4, bigalloc":            {Type: "ext4", Mkfs: mkfs("ext4", "-O", "bigalloc", "-C", "16384")},
+		"ext4, bigalloc":            {Type: "ext4", Mkfs: mkfs("ext4", "-O", "bigalloc", "-C", "16384"), SmallSize: 1 << 30},
 		"ext4, meta_bg":             {Type: "ext4", Mkfs: mkfs("ext4", "-O", "meta_bg,^resize_inode,^flex_bg", "-b", "1024")},
-		"ext4, large attributes":    {Type: "ext4", Mkfs: mkfs("ext4", "-O", "ea_inode,large_dir,sparse_super2,mmp,quota")},
-		"ext4, no journal":          {Type: "ext4", Mkfs: mkfs("ext4", "-O", "^has_journal,^extent"), Lossy: true},
+		"ext4, large attributes":    {Type: "ext4", Mkfs: mkfs("ext4", "-O", "ea_inode,large_dir,sparse_super2")},
+		"ext4, no journal":          {Type: "ext4", Mkfs: mkfs("ext4", "-O", "^has_journal,^extent,^64bit"), Lossy: true},
 		"ext4, fast commits":        {Type: "ext4", Mkfs: mkfs("ext4", "-O", "fast_commit,orphan_file,metadata_csum_seed"), Lossy: true},
 		"ext4, data in the journal": {Type: "ext4", Mkfs: mkfs("ext4", "-O", "^metadata_csum"), Options: "data=journal"},
 	} {
-		m.Open, m.Unchecked, m.SmallSize = Open, unchecked, 128<<20
+		m.Open, m.Unchecked = Open, unchecked
+		if m.SmallSize == 0 {
+			m.SmallSize = 128 << 20
+		}
 		t.Run(name, func(t *testing.T) { filesystemtest.Run(t, m) })
 	}
 }

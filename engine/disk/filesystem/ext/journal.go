@@ -337,13 +337,13 @@ func (l *log) checkData(seq uint32, t tag, place uint64) error {
 // fastCommits says whether there are fast commits that belong behind the
 // transactions before end. They are changes, not blocks, and not read here.
 func (l *log) fastCommits(end uint32) (bool, error) {
-	const tagHead, headLen = 9, 12 // ext4_fc_tl and ext4_fc_head
+	const tagHead, tid = 9, 8 // in ext4_fc_tl and ext4_fc_head
 	if l.incompat&jbdIncompatFastCommit == 0 {
 		return false, nil
 	}
-	b, err := l.block(l.last)
+	b, err := l.block(l.last + 1)
 	if err != nil {
 		return false, err
 	}
-	return le16(b, 0) == tagHead && le32(b, headLen-4) == end, nil
+	return le16(b, 0) == tagHead && le32(b, tid) == end, nil
 }

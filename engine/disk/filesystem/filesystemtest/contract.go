@@ -97,7 +97,11 @@ func contract(t *testing.T, m Maker) {
 	})
 	t.Run("no such inode", func(t *testing.T) {
 		for _, n := range []filesystem.Node{
-			{}, {Volume: f.Volume, Inode: 1 << 62}, {Volume: f.Volume, Inode: 1<<64 - 1}, {Volume: f.Volume + 1, Inode: 1 << 40}, {Volume: 1 << 63, Inode: f.Inode},
+			{},
+			{Volume: f.Volume, Inode: 1 << 62},
+			{Volume: f.Volume, Inode: 1<<64 - 1},
+			{Volume: f.Volume + 1, Inode: 1 << 40},
+			{Volume: 1 << 63, Inode: f.Inode},
 			{Volume: f.Volume, Inode: 1 << 31},
 		} {
 			_, serr := fs.Stat(n)

@@ -29,17 +29,7 @@ func damage(t *testing.T, base *Image, open filesystem.Opener, rounds int) {
 		random := rand.New(rand.NewPCG(uint64(seed), 1))
 		s := base.patched()
 		for range 1 + random.IntN(30) {
-			// metadata comes first on every file system: half of it there
-			n := len(s.order)
-			if random.IntN(2) == 0 {
-				n = min(n, 64)
-			}
-			var b [8]byte
-			for i := range b {
-				b[i] = byte(random.Uint32())
-			}
-			at := random.IntN(pageSize)
-			s.set(s.order[random.IntN(n)], at, b[:1+random.IntN(min(len(b), pageSize-at))])
+			hit(s, random)
 		}
 		if err := look(s, s.size, open); err != nil {
 			if err := promised(err); err != nil {
@@ -49,6 +39,21 @@ func damage(t *testing.T, base *Image, open filesystem.Opener, rounds int) {
 		}
 	}
 	t.Logf("%d of %d images refused or partly refused", refused, rounds)
+}
+
+// hit changes up to 8 bytes of metadata, near something that is not zero.
+func hit(s *Image, random *rand.Rand) {
+	page := s.meta[random.IntN(len(s.meta))]
+	at := random.IntN(pageSize)
+	for k := 0; k < pageSize && s.pages[page][at] == 0; k++ {
+		at = (at + 1) % pageSize
+	}
+	at = max(0, at-random.IntN(4))
+	b := make([]byte, min(1+random.IntN(8), pageSize-at))
+	for i := range b {
+		b[i] = byte(random.Uint32())
+	}
+	s.set(page, at, b)
 }
 
 // truncated cuts the image off.

@@ -13,7 +13,7 @@ func newRandom(seed byte) *rand.ChaCha8 { return rand.NewChaCha8([32]byte{seed})
 // Fuzz is the body of a reader's fuzz target. The inputs are changes to one of
 // the images, which Pack made: two bytes say where it is cut off (of 65,536
 // parts; 0: nowhere), then each change is two bytes for the page, of those
-// that hold something, two for the place in it, one for a length of 1 to 8,
+// that look like metadata, two for the place in it, one for a length of 1 to 8,
 // and what to write. open is to take each checksum as right.
 func Fuzz(f *testing.F, open filesystem.Opener, packed ...string) {
 	var images []*Image
@@ -25,7 +25,7 @@ func Fuzz(f *testing.F, open filesystem.Opener, packed ...string) {
 		images = append(images, s)
 		f.Add(uint8(i), []byte{0, 0})
 		f.Add(uint8(i), []byte{0, 128})
-		for page := range min(24, len(s.order)) {
+		for page := range min(24, len(s.meta)) {
 			f.Add(uint8(i), []byte{0, 0, byte(page), 0, 0x08, 0, 3, 0xff, 0xff, 0xff, 0xff})
 			f.Add(uint8(i), []byte{0, 0, byte(page), 0, 0x30, 4, 1, 0x7f, 0x00})
 		}
@@ -47,7 +47,7 @@ func change(s *Image, data []byte) int64 {
 		s.size = s.size / 65536 * cut
 	}
 	for data = data[2:]; len(data) > 5; {
-		page := s.order[int(binary.LittleEndian.Uint16(data))%len(s.order)]
+		page := s.meta[int(binary.LittleEndian.Uint16(data))%len(s.meta)]
 		at := int(binary.LittleEndian.Uint16(data[2:])) % pageSize
 		n := min(1+int(data[4])%8, len(data)-5, pageSize-at)
 		s.set(page, at, data[5:5+n])

@@ -19,6 +19,9 @@ type Image struct {
 	size  int64
 	pages map[int64][]byte
 	order []int64 // the keys of pages, ascending
+	// meta holds those that look like metadata: some zeros, as no random
+	// content of files has.
+	meta []int64
 }
 
 // Size in bytes.
@@ -45,7 +48,7 @@ func (s *Image) ReadAt(p []byte, off int64) (int, error) {
 // patched is a copy with other bytes at some places; what was not changed is
 // shared.
 func (s *Image) patched() *Image {
-	c := &Image{size: s.size, order: s.order, pages: make(map[int64][]byte, len(s.pages))}
+	c := &Image{size: s.size, order: s.order, meta: s.meta, pages: make(map[int64][]byte, len(s.pages))}
 	for k, v := range s.pages {
 		c.pages[k] = v
 	}
@@ -94,9 +97,14 @@ func load(t testing.TB, path string) *Image {
 }
 
 func (s *Image) add(n int64, page []byte) {
-	if bytes.Count(page, []byte{0}) != len(page) {
-		s.pages[n] = page
-		s.order = append(s.order, n)
+	zeros := bytes.Count(page, []byte{0})
+	if zeros == len(page) {
+		return
+	}
+	s.pages[n] = page
+	s.order = append(s.order, n)
+	if zeros >= len(page)/16 {
+		s.meta = append(s.meta, n)
 	}
 }
 

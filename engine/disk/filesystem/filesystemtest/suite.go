@@ -66,9 +66,9 @@ func Run(t *testing.T, m Maker) {
 	t.Run("not mine", func(t *testing.T) { notMine(t, m) })
 	t.Run("damage", func(t *testing.T) {
 		base := load(t, m.smallImage(t))
-		t.Run("flipped bits", func(t *testing.T) { damage(t, base, m.Open, 150) })
+		t.Run("flipped bits", func(t *testing.T) { damage(t, base, m.Open, 100) })
 		if m.Unchecked != nil {
-			t.Run("flipped bits, right checksums", func(t *testing.T) { damage(t, base, m.Unchecked, 300) })
+			t.Run("flipped bits, right checksums", func(t *testing.T) { damage(t, base, m.Unchecked, 200) })
 		}
 		t.Run("truncated", func(t *testing.T) { truncated(t, base, m.Open) })
 		t.Run("failing disk", func(t *testing.T) { failing(t, base, m.Open) })
