@@ -24,6 +24,7 @@ import (
 
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/content"
+	"github.com/gantry-project/gantry/engine/disk"
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/engine/process"
@@ -146,9 +147,14 @@ type Options struct {
 	// ImageLimits bound what an image may be, LayerLimits what it may unpack to.
 	ImageLimits image.Limits
 	LayerLimits layer.Limits
+	// ImageTime bounds how long one image may take to be read and unpacked once
+	// it is here; 0 for no bound.
+	ImageTime time.Duration
 	// Unpack unpacks layers; nil does it in this process (layer.Apply).
 	Unpack Unpacker
-	Log    zerolog.Logger
+	// ReadDisk reads disk images; nil does it in this process (disk.Convert).
+	ReadDisk disk.Converter
+	Log      zerolog.Logger
 }
 
 // Engine runs containers. Its methods may be called from any goroutine.
@@ -157,7 +163,7 @@ type Engine struct {
 	// filter is the system call filter of every container.
 	filter []process.SockFilter
 	locks  keylock.Map[ContainerID]
-	// unjailed warns once of layers that Options.Unpack could not unpack.
+	// unjailed warns once of images that could not be read in a jail.
 	unjailed sync.Once
 	// images and layers are those that operations under way need.
 	images, layers uses

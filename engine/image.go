@@ -24,7 +24,8 @@ import (
 type ImageInfo struct {
 	Ref    string
 	Config image.Config
-	// RootFS is true for a bare root file system, which has no configuration.
+	// RootFS is true for a bare root file system and for that of a disk image,
+	// which have no configuration.
 	RootFS bool
 	// SizeBytes is the unpacked size.
 	SizeBytes int64
@@ -78,7 +79,7 @@ func (e *Engine) Import(ctx context.Context, req ImportRequest) (ImageInfo, erro
 	if err := failpoint.Hit("engine.import.blob"); err != nil {
 		return ImageInfo{}, errors.Join(err, blob.Close(), e.dropArchive(context.WithoutCancel(ctx), d))
 	}
-	rec, err := e.unpack(ctx, req, d, blob)
+	rec, err := e.unpackInTime(ctx, req, d, blob)
 	// the layers are on disk, or never will be: the archive has served
 	if err := errors.Join(err, blob.Close(), e.dropArchive(context.WithoutCancel(ctx), d)); err != nil {
 		return ImageInfo{}, fmt.Errorf("import %s: %w", req.Ref, err)
@@ -112,23 +113,41 @@ func (e *Engine) dropArchive(ctx context.Context, d digest.Digest) error {
 	return e.opts.Content.Delete(ctx, d)
 }
 
+// unpackInTime is unpack within Options.ImageTime.
+func (e *Engine) unpackInTime(ctx context.Context, req ImportRequest, archive digest.Digest, blob content.Blob) (store.Image, error) {
+	if e.opts.ImageTime == 0 {
+		return e.unpack(ctx, req, archive, blob)
+	}
+	limited, cancel := context.WithTimeout(ctx, e.opts.ImageTime)
+	defer cancel()
+	rec, err := e.unpack(limited, req, archive, blob)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return rec, errdefs.WithPublic(fmt.Errorf("%w: %w", errdefs.ErrInvalid, limited.Err()),
+			fmt.Sprintf("the image takes longer than %s to unpack", e.opts.ImageTime))
+	}
+	return rec, err
+}
+
 // unpack reads the archive's layers and records the image.
 func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.Digest, blob content.Blob) (store.Image, error) {
 	a, err := image.Open(ctx, blob, blob.Size(), image.OpenOptions{
-		ContainerFormat: req.ContainerFormat, DiskFormat: req.DiskFormat, SpoolDir: e.tmpDir(), Limits: e.opts.ImageLimits,
+		ContainerFormat: req.ContainerFormat, DiskFormat: req.DiskFormat, SpoolDir: e.tmpDir(), Limits: e.opts.ImageLimits, Disk: e.readDisk,
 	})
 	if err != nil {
 		return store.Image{}, err
 	}
 	defer a.Close()
 	rec := store.Image{
-		Ref: req.Ref, Config: a.Config(), RootFS: a.Kind() == image.Rootfs, Imported: time.Now(), LastUsed: time.Now(),
+		Ref: req.Ref, Config: a.Config(), RootFS: a.Kind() == image.Rootfs || a.Kind() == image.DiskImage, Imported: time.Now(), LastUsed: time.Now(),
 	}
 	if base := a.Base(); base != "" {
 		defer e.images.hold(base)()
 		if err := e.putBelow(ctx, base, &rec); err != nil {
 			return rec, err
 		}
+	}
+	if steps := a.History(); steps != nil {
+		rec.History = append(stepsOf(rec), steps...)
 	}
 	if err := e.chainOf(ctx, &rec, a.Layers(), archive); err != nil {
 		return rec, err
@@ -182,7 +201,8 @@ func (e *Engine) putBelow(ctx context.Context, base string, rec *store.Image) er
 		return errdefs.WithPublic(fmt.Errorf("image over %s: %d layers: %w", base, len(below.Chain), errdefs.ErrInvalid),
 			"the image is a snapshot of a snapshot too many times over")
 	}
-	rec.Chain, rec.DiffIDs, rec.LayerBytes = slices.Clone(below.Chain), slices.Clone(below.DiffIDs), slices.Clone(below.LayerBytes)
+	rec.Chain, rec.DiffIDs = slices.Clone(below.Chain), slices.Clone(below.DiffIDs)
+	rec.LayerBytes, rec.History = slices.Clone(below.LayerBytes), slices.Clone(below.History)
 	return nil
 }
 

@@ -28,10 +28,15 @@ func (e *Engine) unpackLayer(ctx context.Context, dir *os.File, r io.Reader, opt
 	if !errors.Is(err, errdefs.ErrUnsupported) || seen.touched {
 		return res, err
 	}
+	e.warnUnjailed(err)
+	return layer.Apply(ctx, dir, r, opts)
+}
+
+// warnUnjailed says once what this host cannot do.
+func (e *Engine) warnUnjailed(err error) {
 	e.unjailed.Do(func() {
 		e.opts.Log.Warn().Err(err).Str("cost", "an error in reading images could harm the service").Msg("images are unpacked without a jail")
 	})
-	return layer.Apply(ctx, dir, r, opts)
 }
 
 // touched notes that something was read.

@@ -45,6 +45,10 @@ const (
 
 const idCount = 65536
 
+// ErrImpossible says that this host cannot make the child; nothing was read. It
+// is of the class errdefs.ErrUnsupported.
+var ErrImpossible = fmt.Errorf("no jail: %w", errdefs.ErrUnsupported)
+
 // Options of a Jail.
 type Options struct {
 	// Program is the child's executable. Default /proc/self/exe.
@@ -148,8 +152,8 @@ type Child struct {
 }
 
 // Start starts a child, which has to be waited for. It is killed when ctx ends.
-// errdefs.ErrUnsupported if the host cannot make such a child or the file system
-// of the directory has no id-mapped mounts.
+// ErrImpossible if the host cannot make such a child, errdefs.ErrUnsupported if
+// the file system of the directory has no id-mapped mounts.
 func (j *Jail) Start(ctx context.Context, run Run) (_ *Child, err error) {
 	arg, err := json.Marshal(run.Arg)
 	if err != nil {
@@ -199,7 +203,7 @@ func (j *Jail) Start(ctx context.Context, run Run) (_ *Child, err error) {
 		Credential: &syscall.Credential{Uid: 0, Gid: 0}, Pdeathsig: syscall.SIGKILL, Setsid: true,
 	}
 	if err := c.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start a jailed process: %w: %w", errdefs.ErrUnsupported, err)
+		return nil, fmt.Errorf("start a jailed process: %w: %w", ErrImpossible, err)
 	}
 	if run.Dir == nil {
 		return c, nil

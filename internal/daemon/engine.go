@@ -15,6 +15,7 @@ import (
 	"github.com/gantry-project/gantry/engine/api"
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/content"
+	diskjail "github.com/gantry-project/gantry/engine/disk/jail"
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/jail"
 	"github.com/gantry-project/gantry/engine/layer"
@@ -95,10 +96,16 @@ type engineConfig struct {
 	root, cgroup string
 	// snapshotter and diskLimit as in the configuration
 	snapshotter, diskLimit string
-	// limits of an image; 0 is the engine's default
-	imageBytes, imageEntries int64
+	images                 imageLimits
 	// runtimes are other OCI runtimes as [gantry] runtimes has them
 	runtimes string
+}
+
+// imageLimits bound an image; 0 is the engine's default, and no bound of time.
+type imageLimits struct {
+	bytes, entries, ratio int64
+	depth                 int
+	time                  time.Duration
 }
 
 // engineHost is an open engine with all below it.
@@ -159,13 +166,16 @@ func openEngine(ctx context.Context, c engineConfig, log zerolog.Logger) (_ *eng
 	if err != nil {
 		return nil, err
 	}
+	walls := jail.New(jail.Options{})
 	h.engine, err = engine.Open(ctx, engine.Options{
 		Root: c.root, Runner: runner, Cgroups: groups, Snapshots: snapshots, Store: db, Content: blobs,
 		Journal:     journal,
 		Runtimes:    runtimes,
-		ImageLimits: image.Limits{LayerBytes: c.imageBytes},
-		LayerLimits: layer.Limits{Bytes: c.imageBytes, Entries: c.imageEntries},
-		Unpack:      layerjail.New(jail.New(jail.Options{})).Apply,
+		ImageLimits: image.Limits{LayerBytes: c.images.bytes, Ratio: c.images.ratio},
+		LayerLimits: layer.Limits{Bytes: c.images.bytes, Entries: c.images.entries, Depth: c.images.depth},
+		ImageTime:   c.images.time,
+		Unpack:      layerjail.New(walls).Apply,
+		ReadDisk:    diskjail.New(walls).Convert,
 		Log:         log,
 	})
 	if err != nil {

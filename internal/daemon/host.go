@@ -35,7 +35,10 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 	}()
 	root := cfg.Gantry.StorePath
 	h.engine, err = openEngine(ctx, engineConfig{
-		root: root, cgroup: cfg.Gantry.CgroupName, imageBytes: cfg.Gantry.ImageMaxBytes, imageEntries: cfg.Gantry.ImageMaxEntries,
+		root: root, cgroup: cfg.Gantry.CgroupName, images: imageLimits{
+			bytes: cfg.Gantry.ImageMaxBytes, entries: cfg.Gantry.ImageMaxEntries, depth: cfg.Gantry.ImageMaxDepth,
+			ratio: cfg.Gantry.ImageMaxRatio, time: cfg.Gantry.ImageMaxTime,
+		},
 		snapshotter: cfg.Gantry.Snapshotter, diskLimit: cfg.Gantry.DiskLimit,
 		runtimes: cfg.Gantry.Runtimes,
 	}, log)
