@@ -56,16 +56,19 @@ func (e *Engine) commit(ctx context.Context, id ContainerID, delta bool) (_ Comm
 	spec := c.spec(e.tmpDir())
 	if delta {
 		spec.Base = c.img.Ref
-	} else if spec.Layers, err = e.layerSources(ctx, c.img.Chain, c.img.DiffIDs); err != nil {
+	} else if spec.Layers, err = e.layerSources(ctx, c.img); err != nil {
 		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
 	}
-	spec.Layers = append(spec.Layers, image.LayerSource{CreatedBy: "gantry commit", Open: c.open})
+	spec.Layers = append(spec.Layers, image.LayerSource{Step: committed(), Open: c.open})
 	built, err := image.Build(ctx, spec)
 	if err != nil {
 		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
 	}
 	return Committed{Content: built, Size: built.Size()}, nil
 }
+
+// committed is the step of a layer of changes.
+func committed() image.Step { return image.Step{Created: time.Now(), CreatedBy: "gantry commit"} }
 
 // diffTo writes a directory in overlay form as a layer.
 func diffTo(ctx context.Context, dir string, w io.Writer) error {
@@ -135,6 +138,7 @@ func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (stor
 	config := c.spec("").Config
 	rec := c.img
 	rec.Ref, rec.Config, rec.RootFS, rec.Imported, rec.LastUsed = ref, config, false, time.Now(), time.Now()
+	rec.History = append(stepsOf(rec), committed())
 	top := chainID(rec.Chain, diffID)
 	rec.Chain, rec.DiffIDs = append(slices.Clone(rec.Chain), top), append(slices.Clone(rec.DiffIDs), diffID.String())
 	defer e.layers.hold(top)()

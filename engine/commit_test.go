@@ -212,3 +212,24 @@ func TestCommitDelta(t *testing.T) {
 		t.Errorf("%d layers", len(got))
 	}
 }
+
+func TestHistory(t *testing.T) {
+	_, e, done := fixture(t)
+	defer done()
+	ctx := t.Context()
+	changed(t, e, "c")
+	_, err := e.CommitImage(ctx, "c", "mine")
+	check(t, err)
+	check(t, e.Delete(ctx, "c"))
+	check(t, importOCI(t, e, "copy", taken(e.ExportImage(ctx, "mine"))(t)))
+	for _, ref := range []string{"mine", "copy"} {
+		h, err := e.History(ctx, ref)
+		check(t, err)
+		if len(h) != 2 || h[1].CreatedBy != "gantry commit" || h[1].Created.IsZero() || h[0].DiffID == "" || h[0].SizeBytes < 1 || h[0].CreatedBy != "" {
+			t.Errorf("%s: %+v", ref, h)
+		}
+	}
+	if _, err := e.History(ctx, "none"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("of none: %v", err)
+	}
+}

@@ -107,7 +107,7 @@ func (e *Engine) ExportImage(ctx context.Context, ref string) (Committed, error)
 		return Committed{}, fmt.Errorf("export image %s: %w", ref, err)
 	}
 	defer e.layers.hold(rec.Chain...)()
-	sources, err := e.layerSources(ctx, rec.Chain, rec.DiffIDs)
+	sources, err := e.layerSources(ctx, rec)
 	if err != nil {
 		return Committed{}, fmt.Errorf("export image %s: %w", ref, err)
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Images lists the imported images, in the order of their references.
@@ -14,6 +15,37 @@ func (e *Engine) Images(ctx context.Context) ([]ImageInfo, error) {
 	out := make([]ImageInfo, len(records))
 	for i, rec := range records {
 		out[i] = imageInfo(rec)
+	}
+	return out, nil
+}
+
+// LayerInfo describes one layer of an image.
+type LayerInfo struct {
+	// DiffID is the digest of the layer's tar stream.
+	DiffID string
+	// SizeBytes is what it takes unpacked, -1 where nobody knows.
+	SizeBytes int64
+	// Created and CreatedBy say how it came about; empty where nobody knows.
+	Created   time.Time
+	CreatedBy string
+}
+
+// History describes the layers of an image, lowest first.
+func (e *Engine) History(ctx context.Context, ref string) ([]LayerInfo, error) {
+	rec, err := e.opts.Store.Image(ctx, ref)
+	if err != nil {
+		return nil, fmt.Errorf("history of image %s: %w", ref, err)
+	}
+	steps := stepsOf(rec)
+	out := make([]LayerInfo, len(rec.Chain))
+	for i := range rec.Chain {
+		out[i] = LayerInfo{SizeBytes: -1, Created: steps[i].Created, CreatedBy: steps[i].CreatedBy}
+		if len(rec.DiffIDs) == len(rec.Chain) {
+			out[i].DiffID = rec.DiffIDs[i]
+		}
+		if len(rec.LayerBytes) == len(rec.Chain) {
+			out[i].SizeBytes = rec.LayerBytes[i]
+		}
 	}
 	return out, nil
 }

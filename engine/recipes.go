@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -96,18 +97,19 @@ func (e *Engine) sweepRecipes(ctx context.Context) error {
 }
 
 // layerSources stream committed layers, lowest first: as they came, where there
-// is a recipe. diffIDs are what they are known by.
-func (e *Engine) layerSources(ctx context.Context, chain, diffIDs []string) ([]image.LayerSource, error) {
+// is a recipe.
+func (e *Engine) layerSources(ctx context.Context, img store.Image) ([]image.LayerSource, error) {
 	var out []image.LayerSource
-	for i, id := range chain {
+	steps := stepsOf(img)
+	for i, id := range img.Chain {
 		dir, err := e.opts.Snapshots.Layer(ctx, id)
 		if err != nil {
 			return nil, err
 		}
 		anew := func(ctx context.Context) (io.ReadCloser, error) { return diffReader(ctx, dir), nil }
-		src := image.LayerSource{Open: anew}
-		if _, err := os.Stat(e.recipePath(id)); err == nil && len(diffIDs) == len(chain) {
-			src.DiffID = digest.Digest(diffIDs[i])
+		src := image.LayerSource{Open: anew, Step: steps[i]}
+		if _, err := os.Stat(e.recipePath(id)); err == nil && len(img.DiffIDs) == len(img.Chain) {
+			src.DiffID = digest.Digest(img.DiffIDs[i])
 			src.Open = func(ctx context.Context) (io.ReadCloser, error) { return e.rebuilt(ctx, id, dir) }
 			src.Instead = func(ctx context.Context) (io.ReadCloser, error) {
 				e.opts.Log.Info().Str(logging.Image, id).Msg("layer is written anew: its recipe does not give what it came as")
@@ -117,6 +119,14 @@ func (e *Engine) layerSources(ctx context.Context, chain, diffIDs []string) ([]i
 		out = append(out, src)
 	}
 	return out, nil
+}
+
+// stepsOf says how each layer of an image came about, empty where nobody knows.
+func stepsOf(img store.Image) []image.Step {
+	if len(img.History) == len(img.Chain) {
+		return slices.Clone(img.History)
+	}
+	return make([]image.Step, len(img.Chain))
 }
 
 // rebuilt streams a layer as it came.

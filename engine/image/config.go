@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -49,6 +50,42 @@ type configDoc struct {
 	RootFS struct {
 		DiffIDs []digest.Digest `json:"diff_ids"`
 	} `json:"rootfs"`
+	History []struct {
+		Created    time.Time `json:"created"`
+		CreatedBy  string    `json:"created_by"`
+		EmptyLayer bool      `json:"empty_layer"`
+	} `json:"history"`
+}
+
+// Step says how a layer came about, as far as its image tells. It may be stored
+// as JSON.
+type Step struct {
+	Created time.Time `json:"created,omitzero"`
+	// CreatedBy is the command or tool that made it, at most 1,024 bytes of it.
+	CreatedBy string `json:"created_by,omitempty"`
+}
+
+const maxCreatedBy = 1024
+
+// steps are those of the layers, or nil when the history does not tell.
+func (d *configDoc) steps() []Step {
+	var out []Step
+	for _, h := range d.History {
+		if !h.EmptyLayer {
+			out = append(out, Step{h.Created, strings.ToValidUTF8(h.CreatedBy[:min(len(h.CreatedBy), maxCreatedBy)], "")})
+		}
+	}
+	if len(out) != len(d.RootFS.DiffIDs) {
+		return nil
+	}
+	return out
+}
+
+// parsed is what a configuration document says.
+type parsed struct {
+	Config
+	diffIDs []digest.Digest
+	steps   []Step
 }
 
 // strSlice is a list that very old images give as one string.
@@ -70,23 +107,23 @@ func (s *strSlice) UnmarshalJSON(data []byte) error {
 }
 
 // parseConfig reads a configuration document for the wanted architecture.
-func parseConfig(data []byte, arch string, lim Limits) (Config, []digest.Digest, error) {
+func parseConfig(data []byte, arch string, lim Limits) (parsed, error) {
 	var doc configDoc
 	if err := decodeJSON(data, lim.JSONDepth, &doc); err != nil {
-		return Config{}, nil, damaged("its configuration cannot be read: %w", err)
+		return parsed{}, damaged("its configuration cannot be read: %w", err)
 	}
 	if doc.OS != "" && doc.OS != "linux" {
-		return Config{}, nil, refuse(errdefs.ErrUnsupported, "the image is for the operating system %.20q, not for linux", doc.OS)
+		return parsed{}, refuse(errdefs.ErrUnsupported, "the image is for the operating system %.20q, not for linux", doc.OS)
 	}
 	if doc.Architecture != "" && !archRuns(doc.Architecture, arch) {
-		return Config{}, nil, refuse(errdefs.ErrUnsupported, "the image is for the architecture %.20q, the host has %s", doc.Architecture, arch)
+		return parsed{}, refuse(errdefs.ErrUnsupported, "the image is for the architecture %.20q, the host has %s", doc.Architecture, arch)
 	}
 	if n := len(doc.RootFS.DiffIDs); n == 0 || n > lim.Layers {
-		return Config{}, nil, refuse(errdefs.ErrInvalid, "the image has %d layers; 1 to %d are possible", n, lim.Layers)
+		return parsed{}, refuse(errdefs.ErrInvalid, "the image has %d layers; 1 to %d are possible", n, lim.Layers)
 	}
 	for _, d := range doc.RootFS.DiffIDs {
 		if !isSHA256(d) {
-			return Config{}, nil, refuse(errdefs.ErrInvalid, "the image names a layer by %.80q, which is no sha256 digest", string(d))
+			return parsed{}, refuse(errdefs.ErrInvalid, "the image names a layer by %.80q, which is no sha256 digest", string(d))
 		}
 	}
 	c := Config{
@@ -105,7 +142,7 @@ func parseConfig(data []byte, arch string, lim Limits) (Config, []digest.Digest,
 	if c.WorkingDir != "" {
 		c.WorkingDir = path.Clean("/" + c.WorkingDir)
 	}
-	return c, doc.RootFS.DiffIDs, c.check()
+	return parsed{c, doc.RootFS.DiffIDs, doc.steps()}, c.check()
 }
 
 // check refuses values that no process can be given.

@@ -40,20 +40,20 @@ func openDocker(idx *index, opts OpenOptions) (*Archive, error) {
 	if stem := hexStem(path.Base(m.Config)); stem != "" && stem != id.Encoded() {
 		return nil, damaged("its configuration does not match its name")
 	}
-	config, diffIDs, err := parseConfig(doc, hostArch(opts), opts.Limits)
+	config, err := parseConfig(doc, hostArch(opts), opts.Limits)
 	if err != nil {
 		return nil, err
 	}
-	if len(m.Layers) != len(diffIDs) {
-		return nil, damaged("its manifest has %d layers, its configuration %d", len(m.Layers), len(diffIDs))
+	if len(m.Layers) != len(config.diffIDs) {
+		return nil, damaged("its manifest has %d layers, its configuration %d", len(m.Layers), len(config.diffIDs))
 	}
-	a := &Archive{kind: DockerArchive, id: id, config: config}
+	a := &Archive{kind: DockerArchive, id: id, config: config.Config, steps: config.steps}
 	for i, name := range m.Layers {
 		b, ok := idx.find(name)
 		if !ok {
 			return nil, damaged("layer %d is missing", i)
 		}
-		l, err := newLayer(b, "", diffIDs[i], opts.Limits)
+		l, err := newLayer(b, "", config.diffIDs[i], opts.Limits)
 		if err != nil {
 			return nil, err
 		}

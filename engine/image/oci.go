@@ -193,14 +193,14 @@ func openManifest(idx *index, m *ociDoc, opts OpenOptions) (*Archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, diffIDs, err := parseConfig(doc, hostArch(opts), opts.Limits)
+	config, err := parseConfig(doc, hostArch(opts), opts.Limits)
 	if err != nil {
 		return nil, err
 	}
-	if len(m.Layers) != len(diffIDs) {
-		return nil, damaged("its manifest has %d layers, its configuration %d", len(m.Layers), len(diffIDs))
+	if len(m.Layers) != len(config.diffIDs) {
+		return nil, damaged("its manifest has %d layers, its configuration %d", len(m.Layers), len(config.diffIDs))
 	}
-	a := &Archive{kind: OCIArchive, id: m.Config.Digest, config: config, base: m.Annotations[baseAnnotation]}
+	a := &Archive{kind: OCIArchive, id: m.Config.Digest, config: config.Config, steps: config.steps, base: m.Annotations[baseAnnotation]}
 	if len(a.base) > maxBase {
 		return nil, refuse(errdefs.ErrInvalid, "the image names the image that it goes over by more than %d bytes", maxBase)
 	}
@@ -212,7 +212,7 @@ func openManifest(idx *index, m *ociDoc, opts OpenOptions) (*Archive, error) {
 		if err != nil {
 			return nil, err
 		}
-		l, err := newLayer(b, d.Digest, diffIDs[i], opts.Limits)
+		l, err := newLayer(b, d.Digest, config.diffIDs[i], opts.Limits)
 		if err != nil {
 			return nil, err
 		}

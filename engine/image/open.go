@@ -22,6 +22,7 @@ type Archive struct {
 	id     digest.Digest
 	config Config
 	layers []Layer
+	steps  []Step
 	base   string
 	spool  *os.File // unpacked form of an archive compressed as a whole, or nil
 }
@@ -37,6 +38,10 @@ func (a *Archive) Config() Config { return a.config }
 
 // Layers implements Image.
 func (a *Archive) Layers() []Layer { return a.layers }
+
+// History says how each of the layers came about; nil when the image does not
+// tell.
+func (a *Archive) History() []Step { return a.steps }
 
 // Base names the image whose layers go below these, when the archive is a delta;
 // it is empty for a whole image. The name is what BuildSpec.Base was.

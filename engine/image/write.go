@@ -42,8 +42,9 @@ type LayerSource struct {
 	// returns.
 	DiffID  digest.Digest
 	Instead func(ctx context.Context) (io.ReadCloser, error)
-	// CreatedBy is the layer's line in the image's history.
-	CreatedBy string
+	// Step is the layer's line in the image's history; without a time it is of
+	// the image's.
+	Step Step
 }
 
 // BuildSpec describes a new image.
@@ -163,7 +164,12 @@ func configFor(spec BuildSpec) v1.Image {
 		img.Architecture = runtime.GOARCH
 	}
 	for _, l := range spec.Layers {
-		img.History = append(img.History, v1.History{Created: &created, CreatedBy: l.CreatedBy})
+		step := v1.History{Created: &created, CreatedBy: l.Step.CreatedBy}
+		if !l.Step.Created.IsZero() {
+			at := l.Step.Created.UTC()
+			step.Created = &at
+		}
+		img.History = append(img.History, step)
 	}
 	return img
 }

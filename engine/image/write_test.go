@@ -22,7 +22,7 @@ import (
 func source(data []byte) LayerSource {
 	return LayerSource{
 		Open:      func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
-		CreatedBy: "test",
+		Step: Step{CreatedBy: "test"},
 	}
 }
 

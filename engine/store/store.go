@@ -138,7 +138,9 @@ type Image struct {
 	// config.md, Layer ChainID), as the snapshotter knows them.
 	Chain []string `json:"chain"`
 	// DiffIDs are the digests of the uncompressed layers, lowest first.
-	DiffIDs []string     `json:"diff_ids"`
+	DiffIDs []string `json:"diff_ids"`
+	// History says how each layer of Chain came about; nil where nobody knows.
+	History []image.Step `json:"history,omitempty"`
 	Config  image.Config `json:"config"`
 	// RootFS marks a bare root file system.
 	RootFS bool `json:"rootfs,omitempty"`
