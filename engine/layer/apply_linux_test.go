@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -201,6 +202,38 @@ func TestApplyKeepsAllowedAttributes(t *testing.T) {
 		if got := string(buf[:max(n, 0)]); got != c.want {
 			t.Errorf("%s of %s: %q (%v), want %q", c.name, c.file, got, err, c.want)
 		}
+	}
+}
+
+// Holes that are shorter than what is read at a time stay holes, and zeros of a
+// file that is not sparse are written.
+func TestApplyKeepsShortHoles(t *testing.T) {
+	page := func(c byte) string { return strings.Repeat(string(c), 4096) }
+	const sparseMap = "3\n0\n4096\n20480\n8192\n40960\n5\n"
+	data := sparseMap + string(make([]byte, 512-len(sparseMap))) + page('a') + page('b') + page('c') + "tail!"
+	var buf bytes.Buffer
+	rec := "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=short\n30 GNU.sparse.realsize=40965\n"
+	buf.Write(rawHeader("pax", 'x', func(b []byte) { copy(b[124:], octal(len(rec))) }))
+	buf.WriteString(rec + string(make([]byte, 512-len(rec))))
+	buf.Write(rawHeader("GNUSparseFile.0/short", '0', func(b []byte) { copy(b[124:], octal(len(data))) }))
+	buf.WriteString(data + string(make([]byte, -len(data)&511)))
+	buf.Write(makeTar(t, file("zeros", string(make([]byte, 40965)))))
+
+	j := newJail(t)
+	if _, err := j.apply(t, Options{}, buf.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(j.root, "short"))
+	want := page('a') + strings.Repeat(page(0), 4) + page('b') + page('c') + strings.Repeat(page(0), 3) + "tail!"
+	if err != nil || string(got) != want {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	var short, full unix.Stat_t
+	if err := errors.Join(unix.Stat(filepath.Join(j.root, "short"), &short), unix.Stat(filepath.Join(j.root, "zeros"), &full)); err != nil {
+		t.Fatal(err)
+	}
+	if short.Blocks*512 != 4*4096 || full.Blocks*512 != 11*4096 {
+		t.Errorf("%d and %d bytes on disk", short.Blocks*512, full.Blocks*512)
 	}
 }
 

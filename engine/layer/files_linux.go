@@ -95,11 +95,11 @@ func (a *applier) fill(ctx context.Context, fd int, hdr *tar.Header, r io.Reader
 		n, rerr := io.ReadFull(r, a.buf)
 		data := a.buf[:n]
 		size += int64(n)
-		if sparse && allZero(data) {
-			if _, err := unix.Seek(fd, int64(n), io.SeekCurrent); err != nil {
-				return wrap("seek", "", err)
-			}
-		} else if err := writeAll(fd, data); err != nil {
+		write := writeAll
+		if sparse {
+			write = writeSparse
+		}
+		if err := write(fd, data); err != nil {
 			return err
 		}
 		if rerr == io.EOF || rerr == io.ErrUnexpectedEOF && size == hdr.Size {
@@ -133,15 +133,32 @@ func isSparse(hdr *tar.Header) bool {
 
 var zeros [4096]byte
 
-func allZero(b []byte) bool {
-	for len(b) > 0 {
-		n := min(len(b), len(zeros))
-		if !bytes.Equal(b[:n], zeros[:n]) {
-			return false
+// allZero says so of at most one block.
+func allZero(b []byte) bool { return bytes.Equal(b, zeros[:len(b)]) }
+
+// writeSparse writes p, which begins at a whole block of the file, and leaves
+// blocks of zeros out.
+func writeSparse(fd int, p []byte) error {
+	for len(p) > 0 {
+		n := 0
+		for n < len(p) && allZero(p[n:min(n+len(zeros), len(p))]) {
+			n = min(n+len(zeros), len(p))
 		}
-		b = b[n:]
+		if n > 0 {
+			if _, err := unix.Seek(fd, int64(n), io.SeekCurrent); err != nil {
+				return wrap("seek", "", err)
+			}
+			p, n = p[n:], 0
+		}
+		for n < len(p) && !allZero(p[n:min(n+len(zeros), len(p))]) {
+			n = min(n+len(zeros), len(p))
+		}
+		if err := writeAll(fd, p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
 	}
-	return true
+	return nil
 }
 
 func writeAll(fd int, p []byte) error {
