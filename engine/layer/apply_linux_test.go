@@ -212,7 +212,7 @@ func TestApplyKeepsShortHoles(t *testing.T) {
 	const sparseMap = "3\n0\n4096\n20480\n8192\n40960\n5\n"
 	data := sparseMap + string(make([]byte, 512-len(sparseMap))) + page('a') + page('b') + page('c') + "tail!"
 	var buf bytes.Buffer
-	rec := "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=short\n30 GNU.sparse.realsize=40965\n"
+	rec := "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n25 GNU.sparse.name=short\n29 GNU.sparse.realsize=40965\n"
 	buf.Write(rawHeader("pax", 'x', func(b []byte) { copy(b[124:], octal(len(rec))) }))
 	buf.WriteString(rec + string(make([]byte, 512-len(rec))))
 	buf.Write(rawHeader("GNUSparseFile.0/short", '0', func(b []byte) { copy(b[124:], octal(len(data))) }))
