@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/gantry-project/gantry/engine/disk"
+	"github.com/gantry-project/gantry/engine/disk/filesystem"
 	"github.com/gantry-project/gantry/engine/jail"
 )
 
@@ -19,7 +20,12 @@ func (e *Engine) readDisk(ctx context.Context, r io.ReaderAt, size int64, format
 	s := &diskStream{PipeReader: pr, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		_ = pw.CloseWithError(e.convertDisk(ctx, r, size, disk.Options{Format: format, Arch: runtime.GOARCH}, pw)) // never fails
+		lim := e.opts.LayerLimits
+		err := e.convertDisk(ctx, r, size, disk.Options{
+			Format: format, Arch: runtime.GOARCH,
+			Limits: filesystem.Limits{Bytes: lim.Bytes, Entries: lim.Entries, Depth: lim.Depth, PathLen: lim.PathLen},
+		}, pw)
+		_ = pw.CloseWithError(err) // never fails
 	}()
 	return s, nil
 }
@@ -51,7 +57,8 @@ func (e *Engine) convertDisk(ctx context.Context, r io.ReaderAt, size int64, opt
 	}
 	if err == nil {
 		e.opts.Log.Info().Str("format", rep.Format).Str("table", rep.Table).Str("root", rep.Where).Str("filesystem", rep.FileSystem).
-			Bool("dirty", rep.Dirty).Msg("disk image read")
+			Bool("dirty", rep.Dirty).Int64("entries", rep.Tar.Entries).Int64("devices", rep.Tar.Devices).Int64("skipped", rep.Tar.Sockets+rep.Tar.Skipped).
+			Msg("disk image read")
 	}
 	return err
 }

@@ -17,6 +17,8 @@ type Report struct {
 	// FileSystem is its type as in mount(8); Dirty as in filesystem.Info.
 	FileSystem string
 	Dirty      bool
+	// Tar is what was written and left out.
+	Tar filesystem.TarResult
 }
 
 // Convert opens the image in r and writes its root file system to w as a tar
@@ -30,27 +32,24 @@ func Convert(ctx context.Context, r io.ReaderAt, size int64, opts Options, w io.
 	}
 	info := d.Root.Info()
 	rep := Report{Format: d.Format, Table: string(d.Table), Where: d.Where, FileSystem: info.Type, Dirty: info.Dirty}
-	if err := writeTar(ctx, d.Root, w); err != nil {
-		return rep, explain(fmt.Errorf("read %s: %w", d.Where, err), info.Type, d.Where)
+	if rep.Tar, err = filesystem.WriteTar(ctx, d.Root, w, filesystem.TarOptions{Limits: opts.Limits}); err != nil {
+		return rep, unreadable(info.Type, d.Where, err)
 	}
 	return rep, nil
 }
 
-// explain gives an error that the image is the cause of a text for tenants.
-func explain(err error, kind, where string) error {
-	if errdefs.PublicText(err, "") != "" {
-		return err
-	}
+// unreadable gives an error of a file system, if the image is the cause of it, a
+// text for tenants.
+func unreadable(kind, where string, err error) error {
+	out := fmt.Errorf("read disk: %s: %w", where, err)
 	for _, class := range []error{errdefs.ErrCorrupt, errdefs.ErrUnsupported, errdefs.ErrInvalid} {
 		if errors.Is(err, class) {
-			return errdefs.WithPublic(err, fmt.Sprintf("the %s file system of the disk image (%s) cannot be read: %v", kind, where, err))
+			return errdefs.WithPublic(out, fmt.Sprintf("the %s file system of the disk image (%s) cannot be read: %v", kind, where, err))
 		}
 	}
-	return err
+	return out
 }
 
 // A Converter is Convert, or does the same somewhere safer (engine/disk/jail).
 // An error that is jail.ErrImpossible says that the host cannot do it so.
 type Converter func(ctx context.Context, r io.ReaderAt, size int64, opts Options, w io.Writer) (Report, error)
-
-func writeTar(context.Context, filesystem.FileSystem, io.Writer) error { return errdefs.ErrUnsupported }

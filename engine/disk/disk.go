@@ -48,12 +48,14 @@ const (
 	QCOW2 = "qcow2"
 )
 
-// Options of Open.
+// Options of Open and Convert.
 type Options struct {
 	// Format is the declared one; empty means that none was declared.
 	Format string
 	// Arch in Go's words is whose root partition is preferred.
 	Arch string
+	// Limits of what Convert writes.
+	Limits filesystem.Limits
 }
 
 // Disk is a disk image whose root file system was found.

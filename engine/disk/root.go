@@ -177,8 +177,7 @@ func noRoot(regions []*region) error {
 	}
 	for _, g := range regions {
 		if g.err != nil {
-			return errdefs.WithPublic(fmt.Errorf("open disk: %s: %w", g.where, g.err),
-				fmt.Sprintf("the %s file system of the disk image (%s) cannot be read: %v", g.content, g.where, g.err))
+			return unreadable(g.content.String(), g.where, g.err)
 		}
 	}
 	if usr != "" && bare != "" {

@@ -19,6 +19,7 @@ import (
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/content"
+	"github.com/gantry-project/gantry/engine/disk"
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/snapshot/overlay"
@@ -38,10 +39,11 @@ type Host struct {
 	// Snapshots opens the store of snapshots at root; nil is overlay's, without
 	// limits.
 	Snapshots func(ctx context.Context, root string) (snapshot.Snapshotter, error)
-	// Unpack and Log are the engine's options; a nil Log is the test's.
-	Unpack engine.Unpacker
-	Log    io.Writer
-	group  string
+	// Unpack, ReadDisk and Log are the engine's options; a nil Log is the test's.
+	Unpack   engine.Unpacker
+	ReadDisk disk.Converter
+	Log      io.Writer
+	group    string
 }
 
 // NewHost makes an empty host whose runner has the options. At the end of the test
@@ -124,7 +126,7 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	}
 	e, err = engine.Open(t.Context(), engine.Options{
 		Root: h.Root, Runner: h.Runner, Cgroups: h.Cgroups, Snapshots: snaps, Store: db, Content: blobs,
-		Runtimes: h.Runtimes, Journal: journal, BootID: boot, Unpack: h.Unpack,
+		Runtimes: h.Runtimes, Journal: journal, BootID: boot, Unpack: h.Unpack, ReadDisk: h.ReadDisk,
 		Log: zerolog.New(log),
 	})
 	if err != nil {

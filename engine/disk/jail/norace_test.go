@@ -1,0 +1,5 @@
+//go:build !race
+
+package jail_test
+
+const memory = 0 // the default
