@@ -24,34 +24,37 @@ func TestCrash(t *testing.T) {
 		"small blocks": {"-b", "size=1024", "-n", "size=8192", "-m", "rmapbt=1", "-i", "nrext64=1"},
 		"striped log":  {"-l", "su=64k", "-i", "size=1024", "-m", "bigtime=0,reflink=0"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			image := filepath.Join(t.TempDir(), "image")
-			run(t, "truncate", "-s", "160m", image)
-			run(t, append(append([]string{"mkfs.xfs", "-q", "--unsupported"}, options...), image)...)
-			w := &workload{t: t, random: rand.New(rand.NewPCG(1, 2))}
-			for round := range 6 {
-				mounted(t, image, "logbsize=256k", func(dir string) {
-					w.dir = dir
-					w.work(600 + 300*round)
-					w.stop(uintptr(1 + round%2))
-				})
-				recovered := image + ".recovered"
-				run(t, "cp", "--sparse=always", image, recovered)
-				mounted(t, recovered, "", func(string) {})
-				r, size := openImage(t, image)
-				fs, err := Open(r, size)
-				if err != nil {
-					t.Fatalf("round %d: %v", round, err)
-				}
-				if fs.Info().Dirty || fs.(*FS).dev.replayed == nil {
-					t.Errorf("round %d: dirty %v, nothing replayed %v", round, fs.Info().Dirty, fs.(*FS).dev.replayed == nil)
-				}
-				mounted(t, recovered, "ro", func(dir string) { filesystemtest.Compare(t, fs, dir) })
-				if t.Failed() {
-					return
-				}
-			}
+		t.Run(name, func(t *testing.T) { crashes(t, options, 4) })
+	}
+}
+
+// crashes goes on with one file system for a number of crashes.
+func crashes(t *testing.T, options []string, rounds int) {
+	image := filepath.Join(t.TempDir(), "image")
+	run(t, "truncate", "-s", "160m", image)
+	run(t, append(append([]string{"mkfs.xfs", "-q", "--unsupported"}, options...), image)...)
+	w := &workload{t: t, random: rand.New(rand.NewPCG(1, 2))}
+	for round := range rounds {
+		mounted(t, image, "logbsize=256k", func(dir string) {
+			w.dir = dir
+			w.work(600 + 300*round)
+			w.stop(1 + round%2)
 		})
+		recovered := image + ".recovered"
+		run(t, "cp", "--sparse=always", image, recovered)
+		mounted(t, recovered, "", func(string) {})
+		r, size := openImage(t, image)
+		fs, err := Open(r, size)
+		if err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		if fs.Info().Dirty || fs.(*FS).dev.replayed == nil {
+			t.Errorf("round %d: dirty %v, nothing replayed %v", round, fs.Info().Dirty, fs.(*FS).dev.replayed == nil)
+		}
+		mounted(t, recovered, "ro", func(dir string) { filesystemtest.Compare(t, fs, dir) })
+		if t.Failed() {
+			return
+		}
 	}
 }
 
@@ -137,14 +140,14 @@ func (w *workload) sync() {
 
 // stop ends the file system as a loss of power does; how 1 writes the log out
 // before that, 2 does not.
-func (w *workload) stop(how uintptr) {
+func (w *workload) stop(how int) {
 	const goingDown = 0x8004587d // XFS_IOC_GOINGDOWN
 	d, err := os.Open(w.dir)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer d.Close()
-	if err := unix.IoctlSetPointerInt(int(d.Fd()), goingDown, int(how)); err != nil {
+	if err := unix.IoctlSetPointerInt(int(d.Fd()), goingDown, how); err != nil {
 		w.t.Fatal(err)
 	}
 }
