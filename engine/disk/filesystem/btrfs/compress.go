@@ -78,15 +78,15 @@ func (x *expander) expandZstd(out, in []byte) error {
 			return err
 		}
 	}
-	if err := x.zstd.Reset(bytes.NewReader(in)); err != nil {
+	// The frame ends where the data does, out where the sector does, and in up
+	// to three bytes behind the frame: with zeros after it, the end of a frame
+	// is always told from a frame that is cut off.
+	if err := x.zstd.Reset(io.MultiReader(bytes.NewReader(in), bytes.NewReader(make([]byte, 4)))); err != nil {
 		return err
 	}
 	n, err := fill(out, x.zstd)
-	switch {
-	case n == 0 && err == nil && len(out) > 0:
-		return io.ErrUnexpectedEOF
-	case n > 0 && errors.Is(err, zstd.ErrMagicMismatch):
-		return nil // the frame is over; zeros fill the sector
+	if n > 0 && errors.Is(err, zstd.ErrMagicMismatch) {
+		return nil // the frame is over
 	}
 	return err
 }
@@ -99,8 +99,8 @@ func fill(out []byte, r io.Reader) (n int, err error) {
 		k, err = r.Read(out[n:])
 		n += k
 	}
-	if err == io.EOF {
-		err = nil
+	if n == len(out) || err == io.EOF {
+		err = nil // what follows does not matter
 	}
 	return n, err
 }

@@ -1,8 +1,11 @@
 package btrfs
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -179,4 +182,32 @@ func patched(t *testing.T, image string, change func(super []byte)) io.ReaderAt 
 		t.Fatal(err)
 	}
 	return f
+}
+
+// TestCompressed is about the ends of extents: files of all lengths that
+// compress well, badly, or in part.
+func TestCompressed(t *testing.T) {
+	for _, name := range []string{"zlib:1", "zlib:9", "lzo", "zstd:1", "zstd:15"} {
+		t.Run(name, func(t *testing.T) {
+			m := plain()
+			m.Options = "compress-force=" + name
+			image := m.Image(t)
+			m.Mounted(t, image, "", func(dir string) {
+				rest := rand.NewChaCha8([32]byte{1})
+				for i := range 200 {
+					var b bytes.Buffer
+					for n := i * i * 2; b.Len() < n; {
+						fmt.Fprintf(&b, "%d lines of %s and ", b.Len(), dir)
+						_, _ = io.CopyN(&b, rest, int64(i%40))
+					}
+					if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), b.Bytes(), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				run(t, dir, `for i in 1 2 3 4 5 6 7 8; do cp --reflink=always 19$i part$i; truncate -s $((i*7777)) part$i; printf x | dd of=part$i bs=1 seek=$((i*6666)) conv=notrunc status=none; done`)
+			})
+			s := view(t, image)
+			m.Mounted(t, image, "ro", func(dir string) { filesystemtest.Compare(t, s, dir) })
+		})
+	}
 }

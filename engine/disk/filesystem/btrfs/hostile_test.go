@@ -324,6 +324,12 @@ func TestExpand(t *testing.T) {
 				t.Errorf("%v: %d bytes: %v", c, n, err)
 			}
 		}
+		for tail := range 6 { // the next frame seems to begin, and is cut off
+			out := make([]byte, maxCompressed)
+			if err := x.expand(c, out, append(bytes.Clone(in), make([]byte, tail)...), 4096); err != nil || !bytes.Equal(out, text[:len(out)]) {
+				t.Errorf("%v: %d bytes behind it: %v", c, tail, err)
+			}
+		}
 		for _, n := range []int{0, 1, 5, len(in) / 4} {
 			if err := x.expand(c, make([]byte, maxCompressed), in[:n], 4096); !errors.Is(err, errdefs.ErrCorrupt) {
 				t.Errorf("%v: %d bytes of %d: %v", c, n, len(in), err)
@@ -334,12 +340,18 @@ func TestExpand(t *testing.T) {
 			t.Errorf("%v: after a failure: %v", c, err)
 		}
 	}
-	short := make([]byte, 100)
-	for c, in := range map[compression][]byte{compressZstd: enc.EncodeAll(text[:50], nil), compressLZO: lzoOf(text[:50])} {
-		var x expander
-		short[99] = 0
-		if err := x.expand(c, short, append(in, make([]byte, 500)...), 4096); err != nil || !bytes.Equal(short[:50], text[:50]) || short[99] != 0 {
-			t.Errorf("%v: less than there ought to be: %v", c, err)
+	z.Reset()
+	w.Reset(&z)
+	if _, err := w.Write(text[:50]); errors.Join(err, w.Close()) != nil {
+		t.Fatal(err)
+	}
+	for c, in := range map[compression][]byte{compressZlib: z.Bytes(), compressZstd: enc.EncodeAll(text[:50], nil), compressLZO: lzoOf(text[:50])} {
+		for _, tail := range []int{0, 1, 2, 3, 4, 500} {
+			var x expander
+			out := make([]byte, 100)
+			if err := x.expand(c, out, append(bytes.Clone(in), make([]byte, tail)...), 4096); err != nil || !bytes.Equal(out, append(text[:50:50], make([]byte, 50)...)) {
+				t.Errorf("%v: less than there ought to be, %d bytes behind: %v", c, tail, err)
+			}
 		}
 	}
 	var x expander

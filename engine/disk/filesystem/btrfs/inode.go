@@ -158,7 +158,7 @@ func (s *FileSystem) Readlink(n filesystem.Node) (string, error) {
 		return "", corrupt("%v: a symbolic link of %d bytes", i, i.attr.Size)
 	}
 	target := make([]byte, i.attr.Size)
-	if _, err := (&file{s.volumes, i}).ReadAt(target, 0); err != nil && err != io.EOF {
+	if _, err := (&file{s.volumes, i}).ReadAt(target, 0); err != nil && !errors.Is(err, io.EOF) {
 		return "", err
 	}
 	return string(target), nil

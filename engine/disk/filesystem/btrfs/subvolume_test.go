@@ -77,7 +77,11 @@ func TestSubvolumes(t *testing.T) {
 	})
 	s := view(t, image)
 	want := []Subvolume{
-		{ID: 5}, {ID: 256, Path: "@"}, {ID: 258, Path: "@/var/lib/machines"}, {ID: 259, Path: "@/renamed"}, {ID: 260, Path: "home"},
+		{ID: 5},
+		{ID: 256, Path: "@"},
+		{ID: 258, Path: "@/var/lib/machines"},
+		{ID: 259, Path: "@/renamed"},
+		{ID: 260, Path: "home"},
 		{ID: 261, Path: "home/before", ReadOnly: true, Snapshot: true},
 	}
 	if d := cmp.Diff(want, listing(t, s)); d != "" {
