@@ -27,6 +27,7 @@ import (
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/netbridge/dhcp"
+	"github.com/gantry-project/gantry/netbridge/dhcp6"
 	"github.com/gantry-project/gantry/netbridge/dns"
 	"github.com/gantry-project/gantry/netbridge/fabric"
 )
@@ -102,6 +103,10 @@ func Cloud(ctx context.Context, o CloudOptions) (err error) {
 		Lease: func(port, mac string) (dhcp.Lease, bool) {
 			l, err := c.LeaseAt(ctx, port, mac)
 			return fabricLease(l), err == nil
+		},
+		Lease6: func(port, mac string) (dhcp6.Lease, bool) {
+			l, err := c.Lease6At(ctx, port, mac)
+			return dhcp6.Lease{Addresses: l.Addresses, DNS: l.DNS, Domain: network.Domain}, err == nil
 		},
 		Names:  func(id string) []dns.Name { return each(c.Names(ctx, id), fabricName) },
 		Domain: network.Domain,

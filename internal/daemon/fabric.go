@@ -9,6 +9,7 @@ import (
 	"github.com/gantry-project/gantry/netbridge/dhcp"
 	"github.com/gantry-project/gantry/netbridge/dns"
 	"github.com/gantry-project/gantry/netbridge/fabric"
+	"github.com/gantry-project/gantry/netbridge/ra"
 )
 
 // hostFabric is this host's network as the network service wants it.
@@ -90,7 +91,17 @@ func fabricLease(l network.Lease) dhcp.Lease {
 func fabricName(h devcloud.Named) dns.Name { return dns.Name{Host: h.Name, Addresses: h.Addresses} }
 
 func fabricInterface(i network.RouterInterface) fabric.Interface {
-	return fabric.Interface{ID: i.PortID, Device: i.Device, MAC: i.MAC, MTU: i.MTU, Bridge: i.Bridge, Addresses: i.Addresses}
+	out := fabric.Interface{ID: i.PortID, Device: i.Device, MAC: i.MAC, MTU: i.MTU, Bridge: i.Bridge, Addresses: i.Addresses}
+	if a := i.Advert; a != nil {
+		prefix := func(autonomous bool) func(netip.Prefix) ra.Prefix {
+			return func(p netip.Prefix) ra.Prefix { return ra.Prefix{Network: p, Autonomous: autonomous} }
+		}
+		out.Advert = &ra.Advert{
+			MAC: i.MAC, MTU: i.MTU, Managed: a.Managed, Other: a.Other, DNS: a.DNS, Domain: network.Domain,
+			Prefixes: append(each(a.Autonomous, prefix(true)), each(a.OnLink, prefix(false))...),
+		}
+	}
+	return out
 }
 
 func fabricRouter(p network.RouterPlan) fabric.Router {

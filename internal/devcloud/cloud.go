@@ -213,6 +213,11 @@ func (c *Cloud) LeaseAt(ctx context.Context, port, mac string) (network.Lease, e
 	return c.network.LeaseAt(ctx, port, mac)
 }
 
+// Lease6At is LeaseAt for DHCPv6.
+func (c *Cloud) Lease6At(ctx context.Context, port, mac string) (network.Lease6, error) {
+	return c.network.Lease6At(ctx, port, mac)
+}
+
 // Names are the hosts of a network; those that are instances with their names.
 func (c *Cloud) Names(ctx context.Context, networkID string) []Named {
 	return c.names.of(ctx, c.network.Hosts(ctx, networkID))

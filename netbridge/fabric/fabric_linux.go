@@ -30,12 +30,14 @@ type Fabric struct {
 	zones  map[uint16]string // networks by the number that keeps their connections apart
 	doors  doors
 	served map[string]*served // networks by id
+	// adverts are what routers say of themselves, by pin and device.
+	adverts map[string]map[string]advert
 }
 
 // New returns a Fabric. It changes nothing. It knows nothing of ports that an
 // earlier process filtered until Sync has told it.
 func New(o Options) *Fabric {
-	return &Fabric{o: o, groups: map[string][]netip.Prefix{}, ports: map[string]firewall.Port{}, zones: map[uint16]string{}, served: map[string]*served{}}
+	return &Fabric{o: o, groups: map[string][]netip.Prefix{}, ports: map[string]firewall.Port{}, zones: map[uint16]string{}, served: map[string]*served{}, adverts: map[string]map[string]advert{}}
 }
 
 const markPrefix = "gantry-net:"

@@ -98,6 +98,9 @@ func (f *Fabric) Close(ctx context.Context) error {
 		delete(f.served, id)
 		errs = append(errs, have.stop())
 	}
+	for name := range f.adverts {
+		errs = append(errs, f.hush(name, nil))
+	}
 	for name, server := range f.doors.servers {
 		delete(f.doors.servers, name)
 		errs = append(errs, server.Shutdown(ctx))

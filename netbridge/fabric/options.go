@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/gantry-project/gantry/netbridge/dhcp"
+	"github.com/gantry-project/gantry/netbridge/dhcp6"
 	"github.com/gantry-project/gantry/netbridge/dns"
 )
 
@@ -27,6 +28,8 @@ type Options struct {
 	// Lease says what a guest with that MAC is told that asks by DHCP where a
 	// network is served, by the ID of Network.Serving; false: nothing.
 	Lease func(port, mac string) (dhcp.Lease, bool)
+	// Lease6 is Lease for DHCPv6.
+	Lease6 func(port, mac string) (dhcp6.Lease, bool)
 	// Names are the hosts of a network, and Domain what follows their names.
 	Names  func(network string) []dns.Name
 	Domain string

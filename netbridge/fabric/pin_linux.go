@@ -80,7 +80,7 @@ func (f *Fabric) unpin(name string) error {
 // removePin ends what is answered in a namespace, and the namespace. Absent is
 // nil.
 func (f *Fabric) removePin(name string) error {
-	if err := f.doors.shut(name); err != nil {
+	if err := errors.Join(f.doors.shut(name), f.hush(name, nil)); err != nil {
 		return err
 	}
 	if _, err := os.Lstat(f.pin(name)); errors.Is(err, os.ErrNotExist) {

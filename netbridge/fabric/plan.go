@@ -25,7 +25,11 @@
 // else is changed or removed, but that forwarding of IPv4 is switched on.
 package fabric
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/gantry-project/gantry/netbridge/ra"
+)
 
 // Network is one layer-2 network.
 type Network struct {
@@ -69,6 +73,8 @@ type Interface struct {
 	MTU       int
 	Bridge    string
 	Addresses []netip.Prefix
+	// Advert is what a router says of itself there (IPv6); nil: nothing.
+	Advert *ra.Advert
 }
 
 // Gateway is the interface of a router that leads out.

@@ -89,7 +89,8 @@ func (f *Fabric) makeRouter(ctx context.Context, s *session, r Router) error {
 		return err
 	}
 	defer ns.Close()
-	if err := sysctl(ns, [2]string{"ipv4/ip_forward", "1"}, [2]string{"ipv6/conf/all/forwarding", "1"}, [2]string{"ipv6/conf/default/accept_ra", "0"}); err != nil {
+	if err := sysctl(ns, [2]string{"ipv4/ip_forward", "1"}, [2]string{"ipv6/conf/all/forwarding", "1"}, [2]string{"ipv6/conf/default/accept_ra", "0"},
+		[2]string{"ipv6/conf/default/accept_dad", "0"}); err != nil {
 		return err
 	}
 	in, err := link.Open(ns, nil)
@@ -109,6 +110,9 @@ func (f *Fabric) makeRouter(ctx context.Context, s *session, r Router) error {
 		return err
 	}
 	if err := firewall.Set(ns, false, r.chains()...); err != nil {
+		return err
+	}
+	if err := f.advertise(ctx, in, ns, r); err != nil {
 		return err
 	}
 	return f.serveMetadata(ctx, in, ns, routerPin(r.ID), Place{Router: r.ID})

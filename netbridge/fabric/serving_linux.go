@@ -14,9 +14,11 @@ import (
 	"syscall"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/netbridge/dhcp"
+	"github.com/gantry-project/gantry/netbridge/dhcp6"
 	"github.com/gantry-project/gantry/netbridge/dns"
 	"github.com/gantry-project/gantry/netbridge/link"
 	"github.com/gantry-project/gantry/netbridge/netns"
@@ -57,7 +59,8 @@ func (f *Fabric) serve(ctx context.Context, s *session, n Network) error {
 	defer ns.Close()
 	// Nothing goes through, and nobody tells it where it is.
 	if err := sysctl(ns, [2]string{"ipv4/ip_forward", "0"}, [2]string{"ipv6/conf/all/forwarding", "0"},
-		[2]string{"ipv6/conf/all/accept_ra", "0"}, [2]string{"ipv6/conf/default/accept_ra", "0"}); err != nil {
+		[2]string{"ipv6/conf/all/accept_ra", "0"}, [2]string{"ipv6/conf/default/accept_ra", "0"},
+		[2]string{"ipv6/conf/default/accept_dad", "0"}); err != nil {
 		return err
 	}
 	in, err := link.Open(ns, nil)
@@ -101,7 +104,7 @@ func (f *Fabric) answer(ctx context.Context, in *link.Conn, ns *os.File, n Netwo
 	}
 	now := &served{index: l.Index}
 	now.inside.Store(&inside)
-	for _, listen := range []func(context.Context, *os.File, Network, *served) error{f.answerDHCP, f.answerNames} {
+	for _, listen := range []func(context.Context, *os.File, Network, *served) error{f.answerDHCP, f.answerDHCP6, f.answerNames} {
 		if err := listen(ctx, ns, n, now); err != nil {
 			return errors.Join(err, now.stop())
 		}
@@ -124,6 +127,26 @@ func (f *Fabric) answerDHCP(ctx context.Context, ns *os.File, n Network, to *ser
 		// ends when it is closed, or with its device
 		_ = dhcp.Serve(conn, func(mac net.HardwareAddr) (dhcp.Lease, bool) { return f.o.Lease(port, mac.String()) })
 	})
+	return nil
+}
+
+func (f *Fabric) answerDHCP6(ctx context.Context, ns *os.File, n Network, to *served) error {
+	mac, err := net.ParseMAC(n.Serving.MAC)
+	if f.o.Lease6 == nil || err != nil {
+		return nil //nolint:nilerr // without a name of its own it is no server
+	}
+	conn, err := listenUDP(ctx, ns, n.Serving.Device, "udp6", dhcp6.ServerPort)
+	if err != nil {
+		return fmt.Errorf("dhcpv6: %w", err)
+	}
+	to.stops = append(to.stops, conn.Close)
+	group := &net.UDPAddr{IP: dhcp6.Servers().AsSlice()}
+	if err := ipv6.NewPacketConn(conn).JoinGroup(&net.Interface{Index: to.index}, group); err != nil {
+		return fmt.Errorf("dhcpv6: %w", err)
+	}
+	port := n.Serving.ID
+	server := dhcp6.Server{MAC: mac, Find: func(mac net.HardwareAddr) (dhcp6.Lease, bool) { return f.o.Lease6(port, mac.String()) }}
+	f.doors.running.Go(func() { _ = server.Serve(conn) }) // as above
 	return nil
 }
 

@@ -174,6 +174,18 @@ type RouterInterface struct {
 	// Bridge is of the network it leads to.
 	Bridge    string
 	Addresses []netip.Prefix
+	// Advert is what the router says of itself there (IPv6); nil: nothing.
+	Advert *RouterAdvert
+}
+
+// RouterAdvert is a router advertisement (RFC 4861).
+type RouterAdvert struct {
+	// Managed: guests get addresses by DHCPv6. Other: they get the rest by it.
+	Managed, Other bool
+	// Autonomous are the networks in which guests make themselves addresses,
+	// OnLink the others.
+	Autonomous, OnLink []netip.Prefix
+	DNS                []netip.Addr
 }
 
 // RouterGateway is the device that leads out.

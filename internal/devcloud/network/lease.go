@@ -81,3 +81,59 @@ func (st *state) lease(at, p *port) (l Lease, ok bool) {
 	}
 	return l, false
 }
+
+// Lease6 is what a guest is told that asks by DHCPv6.
+type Lease6 struct {
+	// Addresses are the port's; none where they follow from the MAC.
+	Addresses []netip.Addr
+	DNS       []netip.Addr
+}
+
+// Lease6At is LeaseAt for IPv6: of subnets whose addresses, or the rest of what
+// guests need, are told by DHCPv6.
+func (s *Service) Lease6At(_ context.Context, serving, mac string) (l Lease6, err error) {
+	err = s.store.read(func(st *state) error {
+		found := false
+		if at, ok := st.ports.get(serving); ok {
+			for p := range st.ports.all() {
+				if p.Network == at.Network && p.MAC == mac && p.plugged() && p.Up {
+					l, found = st.lease6(p)
+				}
+			}
+		}
+		if !found {
+			return fmt.Errorf("lease of %s at port %s: %w", mac, serving, errdefs.ErrNotFound)
+		}
+		return nil
+	})
+	return l, err
+}
+
+func (st *state) lease6(p *port) (l Lease6, ok bool) {
+	for _, ip := range p.IPs {
+		sub, known := st.subnets.get(ip.Subnet)
+		if !known || !sub.DHCP || sub.AddressMode != modeStateful && sub.AddressMode != modeStateless {
+			continue
+		}
+		if sub.AddressMode == modeStateful {
+			l.Addresses = append(l.Addresses, ip.Address)
+		}
+		l.DNS, ok = append(l.DNS, st.nameServers(sub)...), true
+	}
+	return l, ok
+}
+
+// nameServers are those of a subnet, or who serves it.
+func (st *state) nameServers(sub *subnet) []netip.Addr {
+	if len(sub.DNS) > 0 {
+		return sub.DNS
+	}
+	if p := st.servingPort(sub.Network); p != nil {
+		for _, ip := range p.IPs {
+			if ip.Subnet == sub.ID {
+				return []netip.Addr{ip.Address}
+			}
+		}
+	}
+	return nil
+}

@@ -42,7 +42,9 @@ func (st *state) touched() []key {
 		if add(kindPort, p.ID); p.routed() {
 			add(kindRouter, p.DeviceID)
 		}
-		if p.Owner == ownerDHCP || st.isGateway(p) {
+		if p.Owner == ownerDHCP {
+			onNetwork(p.Network) // routers tell of it
+		} else if st.isGateway(p) {
 			add(kindNetwork, p.Network)
 		}
 		for _, g := range p.Groups {
@@ -240,7 +242,9 @@ func (st *state) routerPlan(id string) RouterPlan {
 	}
 	plan.Down, plan.Routes = !r.Up, r.Routes
 	for _, p := range st.interfacesOf(id) {
-		plan.Interfaces = append(plan.Interfaces, st.routerInterface(p, "qr-"))
+		i := st.routerInterface(p, "qr-")
+		i.Advert = st.advert(p)
+		plan.Interfaces = append(plan.Interfaces, i)
 	}
 	gw, ok := st.ports.get(r.Gateway)
 	if !ok {
@@ -256,6 +260,32 @@ func (st *state) routerPlan(id string) RouterPlan {
 		plan.Floating = append(plan.Floating, FloatingAddress{f.Address, f.Fixed})
 	}
 	return plan
+}
+
+// advert is what a router says at a port of its own: of subnets with a mode for
+// it (neutron/agent/linux/ra.py).
+func (st *state) advert(p *port) *RouterAdvert {
+	var a *RouterAdvert
+	for _, ip := range p.IPs {
+		sub, ok := st.subnets.get(ip.Subnet)
+		if !ok || sub.RAMode == "" {
+			continue
+		}
+		if a == nil {
+			a = &RouterAdvert{}
+		}
+		switch sub.RAMode {
+		case modeStateful:
+			a.Managed = true
+			a.OnLink = append(a.OnLink, sub.CIDR)
+			continue // the rest is told with the address
+		case modeStateless:
+			a.Other = true
+		}
+		a.Autonomous = append(a.Autonomous, sub.CIDR)
+		a.DNS = append(a.DNS, st.nameServers(sub)...)
+	}
+	return a
 }
 
 func (st *state) routerInterface(p *port, prefix string) RouterInterface {

@@ -11,7 +11,13 @@ import (
 )
 
 // ipv6Modes are the values of ipv6_ra_mode and ipv6_address_mode.
-var ipv6Modes = []string{"dhcpv6-stateful", "dhcpv6-stateless", "slaac"}
+var ipv6Modes = []string{modeStateful, modeStateless, modeSLAAC}
+
+const (
+	modeStateful  = "dhcpv6-stateful"
+	modeStateless = "dhcpv6-stateless"
+	modeSLAAC     = "slaac"
+)
 
 // mostNameservers and mostHostRoutes are of one subnet (max_dns_nameservers,
 // max_subnet_host_routes).
@@ -81,7 +87,7 @@ func (s *subnet) version() int {
 
 // automatic reports whether ports get an address that follows from their MAC.
 func (s *subnet) automatic() bool {
-	return s.AddressMode == "slaac" || s.AddressMode == "dhcpv6-stateless"
+	return s.AddressMode == modeSLAAC || s.AddressMode == modeStateless
 }
 
 func (s *Service) subnetRoutes() {
@@ -258,7 +264,7 @@ func (s *subnet) modes(version int) error {
 	case s.RAMode != "" && s.AddressMode != "" && s.RAMode != s.AddressMode:
 		return invalid("ipv6_ra_mode set to '%s' with ipv6_address_mode set to '%s' is not valid. "+
 			"If both attributes are set, they must be the same value", s.RAMode, s.AddressMode)
-	case (s.automatic() || s.RAMode == "slaac" || s.RAMode == "dhcpv6-stateless") && s.CIDR.Bits() != 64:
+	case (s.automatic() || s.RAMode == modeSLAAC || s.RAMode == modeStateless) && s.CIDR.Bits() != 64:
 		return invalid("Invalid CIDR %s for IPv6 address mode. OpenStack uses the EUI-64 address format, "+
 			"which requires the prefix to be /64", s.CIDR)
 	}
