@@ -13,13 +13,19 @@ import (
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/checkpoint"
 	"github.com/gantry-project/gantry/engine/checkpoint/checkpointtest"
+	diskjail "github.com/gantry-project/gantry/engine/disk/jail"
 	"github.com/gantry-project/gantry/engine/enginetest"
+	"github.com/gantry-project/gantry/engine/jail"
+	layerjail "github.com/gantry-project/gantry/engine/layer/jail"
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 )
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == jail.Verb {
+		os.Exit(jail.Main(context.Background(), os.Args[2:], layerjail.Work(), diskjail.Work()))
+	}
 	checkpointtest.Main()
 	os.Exit(m.Run())
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -20,6 +21,8 @@ import (
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/engine/disk"
+	"github.com/gantry-project/gantry/engine/image"
+	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/snapshot/overlay"
@@ -43,7 +46,11 @@ type Host struct {
 	Unpack   engine.Unpacker
 	ReadDisk disk.Converter
 	Log      io.Writer
-	group    string
+	// ImageLimits, LayerLimits and ImageTime are the engine's options.
+	ImageLimits image.Limits
+	LayerLimits layer.Limits
+	ImageTime   time.Duration
+	group       string
 }
 
 // NewHost makes an empty host whose runner has the options. At the end of the test
@@ -127,6 +134,7 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	e, err = engine.Open(t.Context(), engine.Options{
 		Root: h.Root, Runner: h.Runner, Cgroups: h.Cgroups, Snapshots: snaps, Store: db, Content: blobs,
 		Runtimes: h.Runtimes, Journal: journal, BootID: boot, Unpack: h.Unpack, ReadDisk: h.ReadDisk,
+		ImageLimits: h.ImageLimits, LayerLimits: h.LayerLimits, ImageTime: h.ImageTime,
 		Log: zerolog.New(log),
 	})
 	if err != nil {
