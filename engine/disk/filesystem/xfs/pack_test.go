@@ -196,17 +196,16 @@ func fill(t *testing.T, dir string, dirty bool) {
 	}
 }
 
-// listing is all that a file system shows, as text; of an inode with several
-// names, what the first is.
+// listing is all that a file system shows, as text: a line for each inode, and
+// a sum of the names that inodes have besides.
 func listing(t *testing.T, fs filesystem.FileSystem) string {
 	t.Helper()
-	var lines []string
+	var lines, again []string
 	seen := map[filesystem.Node]bool{}
 	var visit func(name string, n filesystem.Node) error
 	visit = func(name string, n filesystem.Node) error {
-		line := fmt.Sprintf("%q %d", name, n.Inode)
 		if seen[n] {
-			lines = append(lines, line)
+			again = append(again, fmt.Sprintf("%q %d", name, n.Inode))
 			return nil
 		}
 		seen[n] = true
@@ -214,7 +213,7 @@ func listing(t *testing.T, fs filesystem.FileSystem) string {
 		if err != nil {
 			return err
 		}
-		line += fmt.Sprintf(" mode %o %d:%d links %d size %d dev %d:%d times %d %d %d", a.Mode, a.UID, a.GID, a.Links, a.Size,
+		line := fmt.Sprintf("%q %d mode %o %d:%d links %d size %d dev %d:%d times %d %d %d", name, n.Inode, a.Mode, a.UID, a.GID, a.Links, a.Size,
 			a.Major, a.Minor, a.Atime.UnixNano(), a.Mtime.UnixNano(), a.Ctime.UnixNano())
 		h := sha256.New()
 		attrs, err := fs.Xattrs(n)
@@ -254,5 +253,6 @@ func listing(t *testing.T, fs filesystem.FileSystem) string {
 		t.Fatal(err)
 	}
 	slices.Sort(lines)
-	return strings.Join(lines, "\n") + "\n"
+	slices.Sort(again)
+	return fmt.Sprintf("%s\n%d further names, sum %x\n", strings.Join(lines, "\n"), len(again), sha256.Sum256([]byte(strings.Join(again, "\n"))))
 }
