@@ -225,13 +225,15 @@ func TestRestoreFails(t *testing.T) {
 		is        error
 		want      string
 	}{
-		"criu refuses":  {criu: checkpointtest.Criu{Says: "file has bad size", Fails: true}, want: `"file has bad size"`},
-		"criu dies":     {criu: checkpointtest.Criu{Dies: true}, want: "without an answer"},
-		"no checkpoint": {dir: t.TempDir(), is: errdefs.ErrNotFound},
-		"no JSON":       {dir: broken("{"), is: errdefs.ErrCorrupt},
-		"no root":       {root: "/nowhere", want: "/nowhere"},
-		"a host's file": {dir: broken(manifest(`{"path":"/etc/x","options":"ro","cgroup":"/etc"}`)), is: errdefs.ErrCorrupt, want: "no control group"},
-		"no such group": {dir: broken(manifest(`{"path":"/sys/x","options":"ro","cgroup":"/sys/fs/cgroup/nowhere"}`)), is: errdefs.ErrConflict},
+		"criu refuses":       {criu: checkpointtest.Criu{Says: "file has bad size", Fails: true}, want: `"file has bad size"`},
+		"criu dies":          {criu: checkpointtest.Criu{Dies: true}, want: "without an answer"},
+		"no checkpoint":      {dir: t.TempDir(), is: errdefs.ErrNotFound},
+		"no JSON":            {dir: broken("{"), is: errdefs.ErrCorrupt},
+		"no root":            {root: "/nowhere", want: "/nowhere"},
+		"a host's file":      {dir: broken(manifest(`{"path":"/etc/x","options":"ro","cgroup":"/etc"}`)), is: errdefs.ErrCorrupt, want: "no control group"},
+		"a path as an entry": {dir: broken(manifest(`{"path":"/sys/x","options":"ro","entries":{"../x":""}}`)), is: errdefs.ErrCorrupt},
+		"a link outwards":    {dir: broken(manifest(`{"path":"/sys/x","options":"ro","entries":{"x":"/etc"}}`)), is: errdefs.ErrCorrupt},
+		"no such group":      {dir: broken(manifest(`{"path":"/sys/x","options":"ro","cgroup":"/sys/fs/cgroup/nowhere"}`)), is: errdefs.ErrConflict},
 	} {
 		if tt.dir == "" {
 			tt.dir = good
@@ -288,6 +290,7 @@ func FuzzParseAnswer(f *testing.F) {
 
 func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(manifest(`{"path":"/dev/null","options":"ro,nosuid","device":"null"}`)))
+	f.Add([]byte(manifest(`{"path":"/sys/fs/cgroup","options":"ro","entries":{"cpu,cpuacct":"","cpu":"cpu,cpuacct"}}`)))
 	f.Add([]byte(manifest(`{"path":"/a]b","options":"rw","empty":true}`)))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := parseManifest(data)

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,8 +16,8 @@ import (
 )
 
 // A Mount is one that criu does not make: it shows something of the host, and
-// at a restore is bound from what takes its place. One of Device, Empty and
-// Cgroup says what it shows.
+// at a restore is bound from what takes its place. One of Device, Empty, Entries
+// and Cgroup says what it shows.
 type Mount struct {
 	// Path is where it is mounted, inside, and Options are those of the mount, as
 	// in mountinfo (proc_pid_mountinfo(5), field 6).
@@ -26,6 +27,9 @@ type Mount struct {
 	Device string `json:"device,omitempty"`
 	// Empty is a directory that hides another.
 	Empty bool `json:"empty,omitempty"`
+	// Entries are the names in a directory that holds nothing but directories, for
+	// other mounts, and links to them: what a link says, "" for a directory.
+	Entries map[string]string `json:"entries,omitempty"`
 	// Cgroup is the path of a control group on the host.
 	Cgroup string `json:"cgroup,omitempty"`
 }
@@ -47,6 +51,14 @@ func (m Mount) check() error {
 	if m.Empty {
 		what++
 	}
+	if m.Entries != nil {
+		what++
+		for name, link := range m.Entries {
+			if _, ok := m.Entries[cmp.Or(link, name)]; !ok || len(m.Entries) > maxEntries || !clean("/"+name) || strings.Contains(name, "/") {
+				return fmt.Errorf("mount %q: entry %q: %w", m.Path, name, errdefs.ErrCorrupt)
+			}
+		}
+	}
 	if m.Cgroup != "" {
 		what++
 	}
@@ -58,6 +70,9 @@ func (m Mount) check() error {
 	}
 	return nil
 }
+
+// maxEntries is more than there are controllers.
+const maxEntries = 64
 
 // flags are Options for mount(2).
 func (m Mount) flags() (flags uintptr, err error) {
@@ -162,13 +177,36 @@ func describe(root *os.File, m *mountinfo.Info, host []*mountinfo.Info) (Mount, 
 			}
 		}
 	case unix.S_IFDIR:
-		entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
-		if err == nil && len(entries) == 0 && m.FSType == "tmpfs" {
-			out.Empty = true
+		if m.FSType != "tmpfs" {
+			break
+		}
+		if out.Entries, err = entriesOf(fmt.Sprintf("/proc/self/fd/%d", f.Fd())); err == nil {
+			if len(out.Entries) == 0 {
+				out.Empty, out.Entries = true, nil
+			}
 			return out, nil
 		}
 	}
 	return out, unknown
+}
+
+// entriesOf reads Mount.Entries; an error where there is anything else.
+func entriesOf(dir string) (map[string]string, error) {
+	list, err := os.ReadDir(dir)
+	entries := map[string]string{}
+	for _, e := range list {
+		switch e.Type() {
+		case os.ModeDir:
+			entries[e.Name()] = ""
+		case os.ModeSymlink:
+			if entries[e.Name()], err = os.Readlink(filepath.Join(dir, e.Name())); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, fmt.Errorf("%s is no directory: %w", e.Name(), errdefs.ErrUnsupported)
+		}
+	}
+	return entries, err
 }
 
 // The stage is what takes the place of the host at a restore: the mounts and the
@@ -225,7 +263,7 @@ func setStage(root string, mounts []Mount) error {
 
 // stage binds what the mount shows to a file or directory that is made.
 func (m Mount) stage(at string) error {
-	source, err := m.source()
+	source, err := m.source(at)
 	if err != nil {
 		return err
 	}
@@ -250,13 +288,24 @@ func (m Mount) stage(at string) error {
 	return nil
 }
 
-// source is what the mount shows.
-func (m Mount) source() (string, error) {
+// source is what the mount shows; what has to be made for it lies beside at.
+func (m Mount) source(at string) (string, error) {
 	switch {
 	case m.Device != "":
 		return filepath.Join(stageDev, m.Device), nil
 	case m.Empty:
 		return stageEmpty, nil
+	case m.Entries != nil:
+		dir := at + "-entries"
+		err := os.Mkdir(dir, 0o755)
+		for name, link := range m.Entries {
+			if err == nil && link == "" {
+				err = os.Mkdir(filepath.Join(dir, name), 0o755)
+			} else if err == nil {
+				err = os.Symlink(link, filepath.Join(dir, name))
+			}
+		}
+		return dir, err
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(m.Cgroup, &st); err != nil {

@@ -16,8 +16,8 @@ type hierarchy struct {
 	name string
 	// options of its file system; nil for cgroup v2.
 	options []string
-	// own is the directory on the host that a container without a control group
-	// namespace is shown.
+	// own is the directory on the host that the container is shown, "" where it
+	// is not known.
 	own string
 }
 
@@ -92,17 +92,19 @@ var v1Flags = map[string]bool{
 	"seclabel": true,
 }
 
-// forSpec adds to f what only a Spec without a control group namespace needs:
-// where its control groups are on the host.
+// forSpec adds to f where the control groups of s are on the host. Those that
+// are not known are the host's root for a Spec without a control group namespace.
 func (f facts) forSpec(s *Spec) facts {
-	if s.has(CgroupNamespace) || !slices.ContainsFunc(s.Mounts, func(m Mount) bool { return strings.HasPrefix(m.Type, "cgroup") }) {
+	if !slices.ContainsFunc(s.Mounts, func(m Mount) bool { return strings.HasPrefix(m.Type, "cgroup") }) {
 		return f
 	}
 	f.cgroups = slices.Clone(f.cgroups)
 	for i := range f.cgroups {
 		h := &f.cgroups[i]
 		tree := path.Join(cgroupRoot, h.name)
-		h.own = tree
+		if !s.has(CgroupNamespace) {
+			h.own = tree
+		}
 		for _, file := range append([]*os.File{s.CgroupDir}, s.CgroupFiles...) {
 			if file == nil {
 				continue
@@ -134,30 +136,69 @@ func (c *compiler) mountCgroups(i int, m Mount, o mountOptions) {
 		c.close("mount "+clean, mnt)
 		return
 	}
-	top := mountOptions{set: o.set, data: []string{"mode=755", "size=64k"}}
-	dir := c.newMount(clean, "tmpfs", top, "")
+	list = slices.DeleteFunc(slices.Clone(list), func(h hierarchy) bool { return !h.among(only) })
+	var dir value
+	if c.sharesGroupDirs(clean, list, o) {
+		_, dir = c.cloneTree("mount "+clean, atCwd(), "/"+stageGroups, 0)
+		c.setattr("mount "+clean, dir, false, o.set, o.clear, 0)
+		c.placeMount(clean, "tmpfs", mountOptions{}, dir)
+	} else {
+		dir = c.newMount(clean, "tmpfs", mountOptions{set: o.set, data: []string{"mode=755", "size=64k"}}, "")
+		c.groupDirs("mount "+clean, dir, "", list)
+	}
 	for _, h := range list {
-		if !h.among(only) {
-			continue
-		}
 		what := "mount " + clean + "/" + h.name
 		mnt := c.cgroup(clean+"/"+h.name, i, h, o.set, data)
-		c.call(what, unix.SYS_MKDIRAT, dir, c.str(h.name), num(0o755))
 		c.attachAt(what, mnt, dir, h.name)
 		c.close(what, mnt)
+	}
+}
+
+// groupDirs makes what hierarchies are mounted on, below prefix, and a name for
+// each controller of those that have several.
+func (c *compiler) groupDirs(what string, dir value, prefix string, list []hierarchy) {
+	for _, h := range list {
+		c.call(what, unix.SYS_MKDIRAT, dir, c.str(prefix+h.name), num(0o755))
 		if controllers := strings.Split(h.name, ","); len(controllers) > 1 {
 			for _, one := range controllers {
-				c.call(what, unix.SYS_SYMLINKAT, c.str(h.name), dir, c.str(one))
+				c.call(what, unix.SYS_SYMLINKAT, c.str(h.name), dir, c.str(prefix+one))
 			}
 		}
 	}
 }
 
-// cgroup makes the mount of one tree: a new one, which begins at the root of
-// the control group namespace, or a clone of the host's.
+// sharesGroupDirs reports whether the stage has what such a mount needs: nothing
+// but these hierarchies comes in it, and nobody is to write there.
+func (c *compiler) sharesGroupDirs(clean string, list []hierarchy, o mountOptions) bool {
+	same := slices.EqualFunc(list, stagedGroups(c.facts.cgroups), func(a, b hierarchy) bool { return a.name == b.name })
+	return c.staged && same && o.set&unix.MOUNT_ATTR_RDONLY != 0 && o.propagation == 0 &&
+		!slices.ContainsFunc(c.spec.Mounts, func(m Mount) bool { return strings.HasPrefix(imagePath(m.Destination), clean+"/") })
+}
+
+// stagedGroups are the hierarchies of v1 that DefaultMounts chooses.
+func stagedGroups(list []hierarchy) (out []hierarchy) {
+	for _, m := range DefaultMounts() {
+		if m.Type != "cgroup" || len(list) == 1 && list[0].v2() {
+			continue
+		}
+		o, _ := m.options()
+		only, _ := controllers(o.data)
+		for _, h := range list {
+			if h.among(only) {
+				out = append(out, h)
+			}
+		}
+	}
+	return out
+}
+
+// cgroup makes the mount of one tree: a clone of the host's, where it is known
+// what of it is the container's, or else a new one, which begins at the root of
+// the control group namespace. The kernel looks at all groups of cgroup v2 for a
+// new mount of v1 (cgroup1_get_tree).
 func (c *compiler) cgroup(name string, i int, h hierarchy, attrs uint64, data []string) value {
-	if !c.spec.has(CgroupNamespace) {
-		return c.cgroupClones[cgroupKey{i, h.name}]
+	if clone, ok := c.cgroupClones[cgroupKey{i, h.name}]; ok {
+		return clone
 	}
 	if h.v2() {
 		return c.filesystem(name, "cgroup2", attrs, data...)
@@ -194,11 +235,15 @@ type cgroupKey struct {
 	name  string
 }
 
-// cloneCgroups clones what a container without a control group namespace is
-// shown.
+// cloneCgroups clones what a container is shown: without a control group
+// namespace all, with one the hierarchies of v1 that have a group of its own.
 func (c *compiler) cloneCgroups(i int, m Mount, o mountOptions) {
+	only, _ := controllers(o.data)
 	for _, h := range c.facts.cgroups {
-		if m.Type == "cgroup2" && !h.v2() {
+		switch {
+		case h.own == "", m.Type == "cgroup2" && !h.v2():
+			continue
+		case c.spec.has(CgroupNamespace) && (h.v2() || !h.among(only)):
 			continue
 		}
 		what := "open control group " + h.name

@@ -3,6 +3,7 @@ package process
 import (
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -60,6 +61,8 @@ func (c *compiler) mount(i int, m Mount, early map[int]value) {
 		c.mountCgroups(i, m, o)
 	case o.copyUp:
 		c.copyUp(clean, o)
+	case m.Part && c.isPart(clean):
+		c.mountPart(clean, o)
 	default:
 		mnt, ok := early[i]
 		if !ok {
@@ -67,6 +70,28 @@ func (c *compiler) mount(i int, m Mount, early map[int]value) {
 		}
 		c.placeMount(clean, m.Type, o, mnt)
 	}
+}
+
+// isPart reports whether clean is an entry of a tmpfs on /dev.
+func (c *compiler) isPart(clean string) bool {
+	return path.Dir(clean) == "dev" && c.fresh["dev"].kind == "tmpfs"
+}
+
+// mountPart mounts a directory of the tmpfs on /dev over itself.
+func (c *compiler) mountPart(clean string, o mountOptions) {
+	what, dev, name := "mount "+clean, c.fresh["dev"].root, path.Base(clean)
+	mode := uint64(0o1777)
+	for _, option := range o.data {
+		if text, ok := strings.CutPrefix(option, "mode="); ok {
+			mode, _ = strconv.ParseUint(text, 8, 12)
+		}
+	}
+	c.call(what, unix.SYS_MKDIRAT, dev, c.str(name), num(0o755)).faults(placeFault(clean))
+	c.call(what, unix.SYS_FCHMODAT, dev, c.str(name), num(mode))
+	_, mnt := c.cloneTree(what, dev, name, 0)
+	c.setattr(what, mnt, false, o.set, o.clear, 0)
+	c.attachAt(what, mnt, dev, name)
+	c.fresh[clean] = freshMount{mnt, "tmpfs", false}
 }
 
 // newMount makes a file system and mounts it, as a place for other mounts too.

@@ -129,7 +129,7 @@ func (c *compiler) hostTrees() {
 		switch {
 		case o.bind:
 			c.sources[i] = c.cloneSource(m, o)
-		case strings.HasPrefix(m.Type, "cgroup") && !c.spec.has(CgroupNamespace):
+		case strings.HasPrefix(m.Type, "cgroup"):
 			c.cloneCgroups(i, m, o)
 		}
 	}

@@ -118,7 +118,7 @@ func New(o Options) (*Local, error) {
 	}
 	if o.Resident {
 		l.nursery = NewNursery()
-		if l.facts.stage, err = newStage(null); err != nil {
+		if l.facts.stage, err = newStage(null, l.facts.cgroups); err != nil {
 			o.Log.Warn().Err(err).Msg("without a stage each start copies the mounts of the host")
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -62,6 +63,17 @@ func stagedFacts() facts {
 	return f
 }
 
+// groupedFacts are those of a runner with a stage on the hybrid layout, for a
+// container with a group in each hierarchy.
+func groupedFacts() facts {
+	f := hybridFacts()
+	f.stage, f.cgroups = &os.File{}, slices.Clone(f.cgroups)
+	for i := range f.cgroups {
+		f.cgroups[i].own = filepath.Join(cgroupRoot, f.cgroups[i].name, "gantry/vm-1")
+	}
+	return f
+}
+
 func TestCompileGolden(t *testing.T) {
 	strict := goldenSpec()
 	strict.NoNewPrivs = true
@@ -76,6 +88,7 @@ func TestCompileGolden(t *testing.T) {
 		"host.golden":       {hostSpec(), goldenFacts()},
 		"staged.golden":     {goldenSpec(), stagedFacts()},
 		"detached.golden":   {detachedSpec(), stagedFacts()},
+		"grouped.golden":    {detachedSpec(), groupedFacts()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := compile(tt.spec, tt.facts)
@@ -125,7 +138,7 @@ func TestCompileIsDeterministic(t *testing.T) {
 // Every result is set before it is used, every skip lands inside.
 func TestCompiledProgramIsSound(t *testing.T) {
 	for _, spec := range []*Spec{goldenSpec(), placesSpec(), hostSpec(), detachedSpec()} {
-		for _, f := range []facts{goldenFacts(), hybridFacts(), stagedFacts()} {
+		for _, f := range []facts{goldenFacts(), hybridFacts(), stagedFacts(), groupedFacts()} {
 			p, err := compile(spec, f)
 			if err != nil {
 				t.Fatal(err)

@@ -196,6 +196,10 @@ type Mount struct {
 	Source         string
 	Options        []string
 	UIDMap, GIDMap []IDMap
+	// Part lets a tmpfs on /dev/NAME be a directory of the tmpfs on /dev instead
+	// of a file system, with which it then shares its size; a kernel pays for
+	// each file system with memory for each control group of the host.
+	Part bool `json:",omitempty"`
 }
 
 // Device is a device node to have inside.

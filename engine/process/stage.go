@@ -17,7 +17,8 @@ import (
 //
 // The stage belongs to the host's root and never changes. It holds
 //
-//	/      a tmpfs: empty directories, for the mounts below and for masks
+//	/      a tmpfs: empty directories, for the mounts below, for masks and for
+//	       control groups of v1
 //	/dev   the default devices, of that tmpfs: chmod inside reaches no node of the host
 //	/proc  the host's, because the kernel lets a user namespace mount proc and
 //	/sys   sysfs only where it sees a whole one already (mount_too_revealing, fs/namespace.c)
@@ -25,16 +26,17 @@ import (
 // The super block of the tmpfs is read-only and nobody in a container has a
 // right to change that, so what containers share of it is no place to write to.
 const (
-	stageMask = "mask" // the empty directory
-	stageDev  = "dev"
+	stageMask   = "mask" // the empty directory
+	stageDev    = "dev"
+	stageGroups = "cgroup"
 )
 
 // stageDirs are the directories of the stage.
-var stageDirs = [...]string{stageDev, "proc", "sys", stageMask}
+var stageDirs = [...]string{stageDev, "proc", "sys", stageMask, stageGroups}
 
 // newStage makes a stage that lives as long as the file.
-func newStage(null *os.File) (*os.File, error) {
-	prog := stageProgram()
+func newStage(null *os.File, cgroups []hierarchy) (*os.File, error) {
+	prog := stageProgram(cgroups)
 	child, status, err := launch(prog, null, nil)
 	if err != nil {
 		return nil, fmt.Errorf("make stage: %w", err)
@@ -53,7 +55,7 @@ func newStage(null *os.File) (*os.File, error) {
 }
 
 // stageProgram makes a stage in a mount namespace of its own and waits in it.
-func stageProgram() *Program {
+func stageProgram(cgroups []hierarchy) *Program {
 	p := newProgram()
 	c := &compiler{Program: p}
 	p.call("close on exec", unix.SYS_CLOSE_RANGE, num(statusFD), num(uint64(^uint32(0))), num(unix.CLOSE_RANGE_CLOEXEC))
@@ -65,6 +67,7 @@ func stageProgram() *Program {
 	for _, name := range stageDirs {
 		p.call("make directory /"+name, unix.SYS_MKDIRAT, root, p.str(name), num(0o555))
 	}
+	c.groupDirs("make directories of control groups", root, stageGroups+"/", stagedGroups(cgroups))
 	for _, d := range defaultDevices {
 		p.call("device "+d.name, unix.SYS_MKNODAT, root, p.str(stageDev+"/"+d.name), num(unix.S_IFCHR|0o666), num(unix.Mkdev(d.major, d.minor)))
 	}

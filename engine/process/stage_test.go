@@ -73,7 +73,7 @@ func TestStageHasNothingOfTheHost(t *testing.T) {
 func TestSharedStageIsReadOnly(t *testing.T) {
 	f := processtest.NewFixture(t)
 	r := newLocalWith(t, process.Options{Resident: true})
-	const script = `for d in /proc/acpi /sys/firmware; do test -d $d || continue
+	const script = `for d in /proc/acpi /sys/firmware /sys/fs/cgroup; do test -d $d || continue
 mount -o remount,bind,rw $d; touch $d/x && echo "wrote $d"; ls -A $d; done
 chmod 600 /dev/null && echo chmod; busybox chown 0 /dev/null && echo chown; touch /dev/null && echo touch
 echo x >/dev/null && busybox head -c 3 /dev/zero | busybox wc -c; stat -c %t:%T:%a /dev/null`
