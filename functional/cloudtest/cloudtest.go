@@ -187,13 +187,19 @@ func (p *Cloud) Login(t *testing.T, user, password, project string) Clients {
 // As returns clients of a user that a new cloud has.
 func (p *Cloud) As(t *testing.T, user string) Clients {
 	t.Helper()
+	return p.Login(t, user, p.Password(t, user), user)
+}
+
+// Password is that of a user that a new cloud has.
+func (p *Cloud) Password(t *testing.T, user string) string {
+	t.Helper()
 	for _, set := range p.Env(t, user) {
 		if password, ok := strings.CutPrefix(set, "OS_PASSWORD="); ok {
-			return p.Login(t, user, password, user)
+			return password
 		}
 	}
 	t.Fatal("no password")
-	return Clients{}
+	return ""
 }
 
 // Eventually repeats ask until it says yes.

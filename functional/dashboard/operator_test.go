@@ -1,0 +1,198 @@
+//go:build functional
+
+package dashboard
+
+import "os"
+
+// operator is an admin, at the pages below Admin and Identity.
+type operator struct{ *browser }
+
+func (b operator) overview() {
+	b.open("/admin/")
+	b.wants("Usage Summary", "demo")
+	b.look("admin-overview")
+}
+
+func (b operator) hypervisors() {
+	b.open("/admin/hypervisors/")
+	b.wants("Hypervisor Summary", "Used 1 of")
+	b.look("admin-hypervisors")
+	b.press(b.host())
+	b.wants("instance-")
+	b.look("admin-hypervisor")
+	b.open("/admin/hypervisors/?tab=hypervisor_info__compute_host")
+	b.wants("Enabled", "Up")
+	b.look("admin-compute-hosts")
+	b.row("nova", "Disable Service")
+	b.fill("#id_reason", "walked")
+	b.look("admin-disable-service")
+	b.submit("Disable Service")
+	b.open("/admin/hypervisors/?tab=hypervisor_info__compute_host")
+	b.wants("Disabled")
+	b.row("nova", "Enable Service")
+	b.wants("Enabled")
+}
+
+func (b operator) flavors() {
+	b.open("/admin/flavors/")
+	b.wants("m1.tiny", "m1.large")
+	b.look("admin-flavors")
+	b.press("Create Flavor")
+	b.fill("#id_name", "walk.flavor")
+	b.fill("#id_vcpus", "1")
+	b.fill("#id_memory_mb", "128")
+	b.fill("#id_disk_gb", "1")
+	b.look("admin-flavor-form")
+	b.submit("Create Flavor")
+	b.wants("walk.flavor", "128MB")
+	b.row("walk.flavor", "Update Metadata")
+	b.fill(".modal input[name=customItem]", "hw:cpu_policy")
+	b.click(".modal .input-group-btn a, .modal .input-group-btn button", "")
+	b.fill(".modal input[name=property]", "shared")
+	b.look("admin-flavor-metadata")
+	b.submit("Save")
+	b.open("/admin/flavors/")
+	b.row("walk.flavor", "Delete Flavor")
+	b.submit("Delete Flavor")
+	b.lacks("walk.flavor")
+	b.look("admin-flavors-after")
+}
+
+func (b operator) instances() {
+	b.open("/admin/instances/")
+	b.wants("tenants", "demo", b.host())
+	b.look("admin-instances")
+	b.press("tenants")
+	b.look("admin-instance")
+	b.open("/admin/instances/")
+	b.row("tenants", "Migrate Instance")
+	b.look("admin-migrate")
+	b.submit("Cancel")
+	b.open("/admin/instances/")
+	b.row("tenants", "Live Migrate Instance")
+	b.look("admin-live-migrate")
+	b.submit("Cancel")
+}
+
+func (b operator) aggregates() {
+	b.open("/admin/aggregates/")
+	b.look("admin-aggregates")
+	b.press("Create Host Aggregate")
+	b.fill("#id_name", "walk-aggregate")
+	b.fill("#id_availability_zone", "walk-zone")
+	b.look("admin-aggregate-form")
+	b.submit("Create Host Aggregate")
+	b.wants("walk-aggregate", "walk-zone")
+	b.row("walk-aggregate", "Manage Hosts")
+	b.look("admin-aggregate-hosts")
+	b.submit("Cancel")
+	b.open("/admin/aggregates/")
+	b.row("walk-aggregate", "Delete Host Aggregate")
+	b.submit("Delete Host Aggregate")
+	b.lacks("walk-aggregate")
+	b.look("admin-aggregates-after")
+}
+
+func (b operator) images() {
+	b.open("/admin/images/")
+	b.wants("busybox")
+	b.look("admin-images")
+}
+
+func (b operator) networks() {
+	b.open("/admin/networks/")
+	b.wants("private", "public", "10.0.0.0/22")
+	b.look("admin-networks")
+	b.press("private")
+	b.look("admin-network")
+	b.open(ask[string](b.browser, "location.pathname") + "?tab=network_tabs__ports_tab")
+	b.wants("10.0.0.")
+	b.look("admin-network-ports")
+	b.open("/admin/routers/")
+	b.wants("router")
+	b.look("admin-routers")
+	b.open("/admin/floating_ips/")
+	b.look("admin-floating-ips")
+}
+
+func (b operator) system() {
+	b.open("/admin/defaults/")
+	b.wants("VCPUs", "Instances")
+	b.look("admin-defaults")
+	b.open("/admin/defaults/?tab=defaults__network_quotas")
+	b.wants("Floating IPs")
+	b.look("admin-defaults-network")
+	b.open("/admin/metadata_defs/")
+	b.wants("No items to display.")
+	b.look("admin-metadata-definitions")
+	b.open("/admin/info/")
+	b.wants("keystone", "nova", "glance", "neutron", "placement")
+	b.look("admin-info")
+	b.open("/admin/info/?tab=system_info__nova_services")
+	b.wants("nova-compute", "nova-conductor", "nova-scheduler")
+	b.look("admin-info-compute")
+	b.open("/admin/info/?tab=system_info__network_agents")
+	b.look("admin-info-agents")
+}
+
+func (b operator) projects() {
+	b.open("/identity/")
+	b.wants("admin", "demo")
+	b.look("projects")
+	b.press("Create Project")
+	b.fill("#id_name", "walk-project")
+	b.look("project-form")
+	b.submit("Create Project")
+	b.wants("walk-project")
+	b.row("walk-project", "Modify Quotas")
+	b.look("project-quotas")
+	b.submit("Cancel")
+	b.open("/identity/")
+	b.press("walk-project")
+	b.look("project")
+}
+
+func (b operator) users() {
+	b.open("/identity/users/")
+	b.wants("admin", "demo")
+	b.look("users")
+	b.press("Create User")
+	b.fill("#id_name", "walk-user")
+	b.fill("#id_password", "walk-password")
+	b.fill("#id_confirm_password", "walk-password")
+	b.choose("#id_project", "walk-project")
+	b.look("user-form")
+	b.submit("Create User")
+	b.wants("walk-user")
+	b.press("walk-user")
+	b.look("user")
+	b.open(ask[string](b.browser, "location.pathname") + "?tab=user_details__roleassignments")
+	b.wants("walk-project")
+	b.look("user-roles")
+}
+
+func (b operator) roles() {
+	b.open("/identity/roles/")
+	b.wants("admin", "member", "reader")
+	b.look("roles")
+	b.press("Create Role")
+	b.fill(".modal input[name=name]", "walk-role")
+	b.submit("Submit")
+	b.wants("walk-role")
+	b.look("roles-after")
+	b.open("/identity/groups/")
+	b.look("groups")
+	b.open("/identity/application_credentials/")
+	b.press("Create Application Credential")
+	b.fill("#id_name", "walk-credential")
+	b.look("credential-form")
+}
+
+func (b operator) host() string {
+	b.t.Helper()
+	name, err := os.Hostname()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return name
+}
