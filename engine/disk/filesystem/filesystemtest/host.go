@@ -11,12 +11,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gantry-project/gantry/engine/snapshot/snapshottest"
 )
 
-// image makes an empty file system in a file.
+// image makes an empty file system in a file, in memory as many things are
+// written through to it.
 func (m Maker) image(t testing.TB) string {
 	t.Helper()
-	image := filepath.Join(t.TempDir(), "image")
+	image := filepath.Join(snapshottest.Tmpfs(t), "image")
 	f, err := os.Create(image)
 	if err == nil {
 		err = errors.Join(f.Truncate(m.size()), f.Close())
@@ -33,7 +36,7 @@ func (m Maker) image(t testing.TB) string {
 func (m Maker) mounted(t testing.TB, image, options string, do func(dir string)) {
 	t.Helper()
 	dir := t.TempDir()
-	all := slices.DeleteFunc([]string{"loop", "noatime", m.Options, options}, func(s string) bool { return s == "" })
+	all := slices.DeleteFunc([]string{"loop", "noatime", "nodev", m.Options, options}, func(s string) bool { return s == "" })
 	command(t, "mount", "-t", m.Type, "-o", strings.Join(all, ","), image, dir)
 	defer func() {
 		if err := unmount(dir); err != nil {
