@@ -114,7 +114,7 @@ func (d *device) fill(p []byte, off int64) error {
 	if n == len(p) {
 		return nil
 	}
-	if err == nil || err == io.EOF { //nolint:errorlint // io.ReaderAt: EOF comes unwrapped
+	if err == nil || err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("xfs: reading %d bytes at %d: %w", len(p), off, err)

@@ -2,6 +2,7 @@ package xfs
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 )
 
@@ -214,5 +215,8 @@ func (j *journal) cycle(at uint64) (uint32, error) {
 
 // read fills b from a sector of the log on.
 func (j *journal) read(b []byte, at uint64) error {
-	return j.dev.read(b, j.offset+int64(at)*sector)
+	if err := j.dev.read(b, j.offset+int64(at)*sector); err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	return nil
 }

@@ -100,15 +100,14 @@ func (fs *FS) putCore(b, core []byte, lsn uint64) bool {
 	}
 	be.PutUint32(b[96:], le.Uint32(core[96:]))
 	be.PutUint32(b[128:], le.Uint32(core[128:]))
-	times := []int{144}
+	be.PutUint32(b[144:], le.Uint32(core[144:]))
+	be.PutUint32(b[148:], le.Uint32(core[148:]))
 	if flags2&flags2Bigtime != 0 {
-		times = []int{32, 40, 48, 144}
-	} else {
-		be.PutUint32(b[144:], le.Uint32(core[144:]))
-		be.PutUint32(b[148:], le.Uint32(core[148:]))
-		times = nil
+		for _, at := range []int{32, 40, 48, 144} {
+			be.PutUint64(b[at:], le.Uint64(core[at:]))
+		}
 	}
-	for _, at := range append(times, 104, 120, 152) {
+	for _, at := range []int{104, 120, 152} {
 		be.PutUint64(b[at:], le.Uint64(core[at:]))
 	}
 	be.PutUint64(b[112:], lsn)

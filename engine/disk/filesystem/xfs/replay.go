@@ -65,6 +65,10 @@ func (fs *FS) replayLog() (bool, error) {
 	if clean, err := log.isUnmount(&last); err != nil || clean {
 		return clean, err
 	}
+	const attributes = 1 // XFS_SB_FEAT_INCOMPAT_LOG_XATTRS: intents that are known here
+	if unknown := fs.sb.logFeatures &^ attributes; unknown != 0 {
+		return false, unsupported("log with the features %#x, not written back: unmount the file system", unknown)
+	}
 	p := &replay{fs: fs, log: log, first: true, cancelled: map[int64]int{}, intents: map[uint64]bool{}}
 	for range 2 {
 		if err := p.pass(last.tail&0xffffffff, end); err != nil {

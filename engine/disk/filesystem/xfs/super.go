@@ -64,6 +64,7 @@ type superblock struct {
 	blocks, agBlocks, agCount                 uint64
 
 	logStart, logBlocks uint64
+	logFeatures         uint32 // sb_features_log_incompat
 }
 
 func (s *superblock) blockSize() int64 { return 1 << s.blockLog }
@@ -193,6 +194,7 @@ func (s *superblock) readIncompat(b []byte) error {
 		return corrupt("superblock: marked as in need of xfs_repair")
 	}
 	s.ftype = bits&incompatFtype != 0
+	s.logFeatures = be.Uint32(b[220:])
 	if bits&incompatMetaUUID != 0 {
 		s.metaUUID = uuid.UUID(b[248:264])
 	}

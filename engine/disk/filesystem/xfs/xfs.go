@@ -13,7 +13,14 @@
 // (the error names them). A file system that xfs_repair has marked as not yet
 // repaired, or that is cut off, is corrupt.
 //
-// A log that was not written back shows as Info.Dirty; see Open.
+// The log of a file system that was not unmounted is read as recovery would
+// read it, and what it holds is laid over the image in memory: an image of a
+// running instance shows what a mount of it would. It stays Info.Dirty only
+// where recovery would have gone on with a change that had begun (of extents
+// shared or exchanged, of attributes), which then shows half done. A log with
+// more than about 20 MiB of changes, or of a host with another byte order, is
+// errdefs.ErrUnsupported: the tenant unmounts the file system (shuts the
+// instance down) or freezes it before the image is taken.
 //
 // POSIX access control lists appear as system.posix_acl_access and
 // system.posix_acl_default in the form that getxattr(2) gives them; the
@@ -44,7 +51,7 @@ type FS struct {
 	info filesystem.Info
 }
 
-// Open reads the superblock, the log's end and the root directory's inode. See
+// Open reads the superblock, the log and the root directory's inode. See
 // filesystem.Opener for the arguments and errors.
 func Open(r io.ReaderAt, size int64) (filesystem.FileSystem, error) {
 	fs, err := open(r, size, true)
@@ -65,7 +72,7 @@ func open(r io.ReaderAt, size int64, checksums bool) (*FS, error) {
 	fs.info = filesystem.Info{Type: "xfs", UUID: fs.sb.uuid.String(), Label: fs.sb.label}
 	clean, err := fs.replayLog()
 	if err != nil {
-		return nil, fmt.Errorf("log: %w", err)
+		return nil, err
 	}
 	fs.info.Dirty = !clean
 	if fs.dev.replayed != nil {
