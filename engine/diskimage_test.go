@@ -170,6 +170,7 @@ func TestDiskImages(t *testing.T) {
 		"qcow2, zstd":         {disktest.QCOW2(t, gpt, "-c", "-o", "compression_type=zstd"), "qcow2"},
 		"qcow2, extended L2":  {disktest.QCOW2(t, gpt, "-o", "extended_l2=on"), "qcow2"},
 		"btrfs":               {disktest.Make(t, "btrfs", tree, 256*disktest.MiB), "raw"},
+		"XFS, qcow2":          {disktest.QCOW2(t, disktest.Make(t, "xfs", tree, 300*disktest.MiB)), "qcow2"},
 		"ext3":                {disktest.Make(t, "ext3", tree, 64*disktest.MiB), "raw"},
 		"qcow2, not declared": {disktest.QCOW2(t, root, "-c"), ""},
 	} {

@@ -1,6 +1,6 @@
 // Package disktest makes disk images for tests, with the programs that
 // distributions make theirs with. Needs the packages e2fsprogs, btrfs-progs,
-// fdisk and qemu-utils. For tests only.
+// xfsprogs, dosfstools, fdisk and qemu-utils. For tests only.
 package disktest
 
 import (
@@ -64,7 +64,8 @@ func Root() map[string]string {
 }
 
 // Make makes an image file with a file system of the type, as mkfs calls it
-// (ext2, ext3, ext4, btrfs, vfat, swap), that holds the tree at dir, if any.
+// (ext2, ext3, ext4, btrfs, xfs, vfat, swap), that holds the tree at dir, if any.
+// XFS needs 300 MiB and is mounted to be filled.
 func Make(t testing.TB, kind, dir string, size int64, args ...string) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), kind)
@@ -86,11 +87,28 @@ func Make(t testing.TB, kind, dir string, size int64, args ...string) string {
 		if dir != "" {
 			args = append(args, "--rootdir", dir)
 		}
+	case "xfs":
+		args = append(args, "-q", "-f")
 	case "swap":
 		program = "mkswap"
 	}
 	Run(t, program, append(args, name)...)
+	if kind == "xfs" && dir != "" {
+		fill(t, name, dir)
+	}
 	return name
+}
+
+// fill copies a tree into a file system of the host's kernel.
+func fill(t testing.TB, image, dir string) {
+	t.Helper()
+	at := t.TempDir()
+	Run(t, "mount", "-o", "loop", image, at)
+	out, err := exec.Command("cp", "-a", dir+"/.", at).CombinedOutput()
+	Run(t, "umount", at)
+	if err != nil {
+		t.Fatalf("cp: %v\n%s", err, out)
+	}
 }
 
 // Disk makes a disk of size bytes with the table that sfdisk makes of the
