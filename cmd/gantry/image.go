@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -36,10 +37,47 @@ func imagesCommand() *cobra.Command {
 }
 
 func imageCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "image", Short: "import and remove images", Args: cobra.NoArgs}
-	cmd.AddCommand(imageImportCommand(), operation("rm IMAGE...", "remove images that no container uses", cobra.MinimumNArgs(1), func(ctx context.Context, c *api.Client, _ *target, _ *cobra.Command, args []string) error {
+	cmd := &cobra.Command{Use: "image", Short: "list, import, export and remove images", Args: cobra.NoArgs}
+	list := imagesCommand()
+	list.Use = "list"
+	cmd.AddCommand(list, imageImportCommand(), imageExportCommand(), imagePruneCommand(), operation("rm IMAGE...", "remove images that no container uses", cobra.MinimumNArgs(1), func(ctx context.Context, c *api.Client, _ *target, _ *cobra.Command, args []string) error {
 		return eachArg(args, func(ref string) error { return c.RemoveImage(ctx, ref) })
 	}))
+	return cmd
+}
+
+func imageExportCommand() *cobra.Command {
+	var output string
+	cmd := operation("export IMAGE", "write an image as an OCI archive", cobra.ExactArgs(1), func(ctx context.Context, c *api.Client, _ *target, cmd *cobra.Command, args []string) error {
+		r, err := c.ExportImage(ctx, args[0])
+		return save(cmd, output, r, err)
+	})
+	cmd.Flags().StringVarP(&output, "output", "o", "-", "file to write; - is the standard output")
+	return cmd
+}
+
+func imagePruneCommand() *cobra.Command {
+	var unused time.Duration
+	var dry bool
+	cmd := operation("prune", "remove images that no container uses", cobra.NoArgs, func(ctx context.Context, c *api.Client, _ *target, cmd *cobra.Command, _ []string) error {
+		gone, err := c.Prune(ctx, api.Prune{KeepFor: unused.Seconds(), DryRun: dry})
+		if err != nil {
+			return err
+		}
+		for _, ref := range gone.Images {
+			if _, err := fmt.Fprintln(cmd.OutOrStdout(), plain(ref, 200)); err != nil {
+				return err
+			}
+		}
+		done := "freed"
+		if dry {
+			done = "would be freed"
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d images, %d layers, %s %s\n", len(gone.Images), len(gone.Layers), size(gone.Bytes), done)
+		return err
+	})
+	cmd.Flags().DurationVar(&unused, "unused-for", 0, "only those that nothing has used for so long")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "remove nothing, show what would go")
 	return cmd
 }
 
@@ -66,6 +104,6 @@ func imageImportCommand() *cobra.Command {
 		return err
 	})
 	cmd.Flags().StringVar(&req.ContainerFormat, "container-format", "", "as Glance calls it: docker, or bare; default: what the archive is")
-	cmd.Flags().StringVar(&req.DiskFormat, "disk-format", "", "as Glance calls it; default: raw")
+	cmd.Flags().StringVar(&req.DiskFormat, "disk-format", "", "as Glance calls it: raw or qcow2; default: what the file is")
 	return cmd
 }
