@@ -21,21 +21,38 @@ func unchecked(r io.ReaderAt, size int64) (filesystem.FileSystem, error) {
 	return fs, nil
 }
 
+// maker makes file systems with options of mkfs.xfs. Without --unsupported it
+// makes none below 300 MiB.
+func maker(options ...string) filesystemtest.Maker {
+	return filesystemtest.Maker{
+		Type: "xfs", Mkfs: append([]string{"mkfs.xfs", "-q", "--unsupported"}, options...), SmallSize: 64 << 20, Open: Open, Unchecked: unchecked,
+	}
+}
+
 // TestReader compares with the kernel for each shape that mkfs.xfs can give a
 // file system that this kernel mounts.
 func TestReader(t *testing.T) {
-	for name, options := range map[string][]string{
-		"default":        nil,
-		"small blocks":   {"-b", "size=1024", "-n", "size=4096"},
-		"large inodes":   {"-i", "size=2048,nrext64=1", "-n", "size=65536"},
-		"before bigtime": {"-m", "bigtime=0,inobtcount=0,reflink=0,finobt=0,rmapbt=0", "-i", "sparse=0"},
-		"large sectors":  {"-s", "size=4096", "-m", "rmapbt=1", "-l", "su=32k"},
+	for name, m := range map[string]filesystemtest.Maker{
+		"default":        maker(),
+		"small blocks":   maker("-b", "size=1024", "-n", "size=4096"),
+		"large inodes":   maker("-i", "size=2048,nrext64=1", "-n", "size=65536"),
+		"before bigtime": maker("-m", "bigtime=0,inobtcount=0,reflink=0,finobt=0,rmapbt=0", "-i", "sparse=0"),
+		"large sectors":  maker("-s", "size=4096", "-m", "rmapbt=1", "-l", "su=32k"),
 	} {
+		t.Run(name, func(t *testing.T) { filesystemtest.Run(t, m) })
+	}
+}
+
+// TestCrashes has logs of several shapes, small enough to go round.
+func TestCrashes(t *testing.T) {
+	for name, m := range map[string]filesystemtest.Maker{
+		"default":      maker(),
+		"small blocks": maker("-b", "size=1024", "-n", "size=8192", "-m", "rmapbt=1", "-i", "nrext64=1"),
+		"striped log":  maker("-l", "su=64k", "-i", "size=1024", "-m", "bigtime=0,reflink=0"),
+	} {
+		m.Size, m.Options = 160<<20, "logbsize=256k"
 		t.Run(name, func(t *testing.T) {
-			filesystemtest.Run(t, filesystemtest.Maker{
-				Type: "xfs", Mkfs: append([]string{"mkfs.xfs", "-q", "--unsupported"}, options...),
-				SmallSize: 64 << 20, Open: Open, Unchecked: unchecked,
-			})
+			filesystemtest.RunCrashes(t, m, 3, func(fs filesystem.FileSystem) bool { return fs.(*FS).dev.replayed != nil })
 		})
 	}
 }
