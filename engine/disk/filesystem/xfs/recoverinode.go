@@ -69,11 +69,11 @@ func (fs *FS) isNewer(b, core []byte, lsn uint64) bool {
 // putCore writes a struct xfs_log_dinode into the inode b: the same fields at
 // the same places, in the byte order of the disk.
 func (fs *FS) putCore(b, core []byte, lsn uint64) bool {
-	size, version := 96, byte(2)
+	size := 96
 	if fs.sb.v5 {
-		size, version = coreV3, 3
+		size = coreV3
 	}
-	if len(core) < size || le.Uint16(core) != 0x494e || core[4] != version {
+	if len(core) < size || le.Uint16(core) != 0x494e || (core[4] == 3) != fs.sb.v5 {
 		return false
 	}
 	copy(b, core[:size])

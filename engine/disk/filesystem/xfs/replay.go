@@ -109,7 +109,16 @@ func (p *replay) pass(at, end uint64) error {
 		}
 		at, left = (at+r.sectors())%p.log.size, left-r.sectors()
 	}
+	for tid := range p.open {
+		p.end(tid)
+	}
 	return nil
+}
+
+// end forgets a transaction.
+func (p *replay) end(tid uint32) {
+	p.kept -= p.open[tid].bytes
+	delete(p.open, tid)
 }
 
 // record takes the operations of one record.
@@ -140,8 +149,9 @@ func (p *replay) operation(r *record, tid uint32, flags byte, b []byte) error {
 	t := p.open[tid]
 	if t == nil {
 		if flags&opStart != 0 {
-			p.open[tid] = &transaction{lsn: r.lsn}
-			return p.keep(nil, 100)
+			t = &transaction{lsn: r.lsn}
+			p.open[tid] = t
+			return p.keep(t, 100)
 		}
 		return nil
 	}
@@ -155,12 +165,10 @@ func (p *replay) operation(r *record, tid uint32, flags byte, b []byte) error {
 	case opContinued:
 		return p.extend(t, b)
 	case opCommit:
-		delete(p.open, tid)
-		p.kept -= t.bytes + 100
+		p.end(tid)
 		return p.commit(t)
 	case unmountOp:
-		delete(p.open, tid)
-		p.kept -= t.bytes + 100
+		p.end(tid)
 		return nil
 	default:
 		return corrupt("log record at sector %d: operation with the flags %#x", r.at, flags)
