@@ -16,9 +16,10 @@ export CGO_ENABLED ?= 0
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-build: ## build bin/gantry and bin/gantry-runtime, static binaries
-	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/gantry
+build: ## build bin/gantry with gantry-host and gantry-runtime beside it, static binaries
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)-host ./cmd/gantry
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)-runtime ./cmd/gantry-runtime
+	cp -f $(BIN)-runtime $(BIN)
 
 deps: ## install the Debian packages that running and testing need (root)
 	./functional/controlplane/deps
@@ -79,8 +80,7 @@ bench-cloud: build ## gantry cloud: start, boots, 100 servers at once, memory, a
 	./functional/bench-cloud $(abspath $(BIN))
 
 install: build ## install the binaries and the service unit
-	install -D -m 0755 $(BIN) $(DESTDIR)/usr/local/bin/gantry
-	install -D -m 0755 $(BIN)-runtime $(DESTDIR)/usr/local/bin/gantry-runtime
+	install -D -m 0755 -t $(DESTDIR)/usr/local/bin $(BIN)-host $(BIN)-runtime $(BIN)
 	install -D -m 0644 docs/gantry-compute.service $(DESTDIR)/usr/local/lib/systemd/system/gantry-compute.service
 
 clean: ## remove what was built
