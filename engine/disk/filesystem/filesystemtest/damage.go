@@ -124,7 +124,8 @@ func look(s *Image, size int64, open filesystem.Opener) error {
 // lookAt reads all that fs shows as far as it goes, and returns the first error
 // (which does not end it), or that a promise was broken.
 func lookAt(r *counted, size int64, open filesystem.Opener) error {
-	l := &looker{before: allocated()}
+	l := &looker{start: allocated()}
+	l.before = l.start
 	l.call("open", func() (err error) { l.fs, err = open(r, size); return err })
 	if l.fs == nil {
 		return l.result()
@@ -154,6 +155,32 @@ func lookAt(r *counted, size int64, open filesystem.Opener) error {
 			break
 		}
 	}
+	if err := l.kept(); err != nil {
+		return err
+	}
+	return l.result()
+}
+
+var errEnough = errors.New("enough")
+
+type looker struct {
+	fs            filesystem.FileSystem
+	start, before uint64
+	first, broken error
+}
+
+func (l *looker) result() error {
+	if l.broken != nil {
+		return l.broken
+	}
+	return l.first
+}
+
+// kept says so if the reader keeps too much.
+func (l *looker) kept() error {
+	if l.before-l.start < mostMemory {
+		return nil // it allocated less, and so keeps less
+	}
 	var stats runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&stats)
@@ -165,22 +192,7 @@ func lookAt(r *counted, size int64, open filesystem.Opener) error {
 	if keep > stats.HeapAlloc+mostMemory {
 		return fmt.Errorf("it keeps %d bytes", keep-stats.HeapAlloc)
 	}
-	return l.result()
-}
-
-var errEnough = errors.New("enough")
-
-type looker struct {
-	fs            filesystem.FileSystem
-	before        uint64
-	first, broken error
-}
-
-func (l *looker) result() error {
-	if l.broken != nil {
-		return l.broken
-	}
-	return l.first
+	return nil
 }
 
 // call runs one method; it must not allocate without bounds.
