@@ -2,11 +2,13 @@ package devcloud
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/gantry-project/gantry/internal/devcloud/compute"
@@ -142,6 +144,43 @@ func (n networks) SetPortGroups(ctx context.Context, caller *rest.Caller, id str
 	return err
 }
 
+// Ask implements compute.Networks.
+func (n networks) Ask(ctx context.Context, caller *rest.Caller, method, path string, in, out any) error {
+	_, err := n.ask(ctx, caller.Token, method, "/network/v2.0"+path, in, out)
+	refused, ok := errors.AsType[*refusal](err)
+	if !ok {
+		return err
+	}
+	var said struct {
+		NeutronError struct{ Type, Message string }
+	}
+	if json.Unmarshal(refused.body, &said) != nil || refused.status >= http.StatusInternalServerError {
+		return err
+	}
+	e := rest.Errorf(refused.status, "%s", said.NeutronError.Message).Because(err)
+	e.Type = said.NeutronError.Type
+	return e
+}
+
+// Images implements compute.Images.
+func (p pictures) Images(ctx context.Context, caller *rest.Caller, limit int, marker string) ([]compute.Image, error) {
+	q := url.Values{"limit": {strconv.Itoa(limit)}}
+	if marker != "" {
+		q.Set("marker", marker)
+	}
+	var out struct {
+		Images []map[string]any `json:"images"`
+	}
+	if _, err := p.ask(ctx, caller.Token, http.MethodGet, "/image/v2/images?"+q.Encode(), nil, &out); err != nil {
+		return nil, err
+	}
+	all := make([]compute.Image, len(out.Images))
+	for i, one := range out.Images {
+		all[i] = imageOf(one)
+	}
+	return all, nil
+}
+
 // ReleasePorts implements compute.Networks: a server without a host has only
 // ports that somebody has made for it, which are unbound.
 func (n networks) ReleasePorts(ctx context.Context, server string) error {
@@ -235,10 +274,15 @@ func (p pictures) Image(ctx context.Context, caller *rest.Caller, id string) (i 
 	if _, err := p.ask(ctx, caller.Token, http.MethodGet, "/image/v2/images/"+url.PathEscape(id), nil, &out); err != nil {
 		return i, err
 	}
+	return imageOf(out), nil
+}
+
+// imageOf reads an image as the API shows it.
+func imageOf(out map[string]any) compute.Image {
 	text := func(key string) string { s, _ := out[key].(string); return s }
 	number := func(key string) int64 { n, _ := out[key].(float64); return int64(n) }
 	moment := func(key string) time.Time { t, _ := time.Parse(time.RFC3339, text(key)); return t }
-	i = compute.Image{
+	i := compute.Image{
 		ID: text("id"), Name: text("name"), Status: text("status"), Owner: text("owner"),
 		ContainerFormat: text("container_format"), DiskFormat: text("disk_format"), Checksum: text("checksum"),
 		HashAlgo: text("os_hash_algo"), HashValue: text("os_hash_value"), Size: number("size"),
@@ -250,7 +294,7 @@ func (p pictures) Image(ctx context.Context, caller *rest.Caller, id string) (i 
 			i.Properties[key] = s
 		}
 	}
-	return i, nil
+	return i
 }
 
 // imageFields are those of an image that are no properties (glance's schema).

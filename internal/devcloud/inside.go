@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -45,19 +44,31 @@ func (i inside) ask(ctx context.Context, token, method, path string, in, out any
 	w := &answer{header: http.Header{}, status: http.StatusOK}
 	i.handler.ServeHTTP(w, r)
 	if w.status >= http.StatusBadRequest {
-		err := fmt.Errorf("%s %s: status %d: %s", method, path, w.status, strings.TrimSpace(w.body.String()))
-		class := map[int]error{
-			http.StatusBadRequest: errdefs.ErrInvalid, http.StatusNotFound: errdefs.ErrNotFound, http.StatusConflict: errdefs.ErrAlreadyExists,
-		}[w.status]
-		if class != nil {
-			err = fmt.Errorf("%w: %w", err, class)
-		}
-		return w.header, err
+		return w.header, &refusal{method + " " + path, w.status, w.body.Bytes()}
 	}
 	if out == nil {
 		return w.header, nil
 	}
 	return w.header, json.Unmarshal(w.body.Bytes(), out)
+}
+
+// refusal is an answer other than success.
+type refusal struct {
+	call   string
+	status int
+	body   []byte
+}
+
+// Error implements error.
+func (r *refusal) Error() string {
+	return fmt.Sprintf("%s: status %d: %s", r.call, r.status, bytes.TrimSpace(r.body))
+}
+
+// Unwrap returns the class that ask promises.
+func (r *refusal) Unwrap() error {
+	return map[int]error{
+		http.StatusBadRequest: errdefs.ErrInvalid, http.StatusNotFound: errdefs.ErrNotFound, http.StatusConflict: errdefs.ErrAlreadyExists,
+	}[r.status]
 }
 
 // login returns a token of a user of the default domain.

@@ -1,9 +1,6 @@
 package compute
 
-import (
-	"github.com/gantry-project/gantry/driver/objects"
-	"github.com/gantry-project/gantry/internal/devcloud/rest"
-)
+import "github.com/gantry-project/gantry/driver/objects"
 
 // able reports whether the compute hosts of this cloud do an RPC method of
 // nova-compute. What needs another one is refused before anything changes,
@@ -40,10 +37,9 @@ func unable(verb string, i objects.Instance) error {
 }
 
 // may holds a verb against what the hosts do.
-func (a verb) may(i objects.Instance) *rest.Error {
+func (a verb) may(i objects.Instance) error {
 	if a.needs == "" || able(a.needs) && a.run != nil {
 		return nil
 	}
-	err, _ := unable(a.name, i).(*rest.Error)
-	return err
+	return unable(a.name, i)
 }

@@ -33,6 +33,9 @@ type Images interface {
 	// Image finds an image that the caller may see; errdefs.ErrNotFound
 	// otherwise.
 	Image(ctx context.Context, caller *rest.Caller, id string) (Image, error)
+	// Images are those that the caller sees, in the order of the image service:
+	// at most limit of them, after the one named marker.
+	Images(ctx context.Context, caller *rest.Caller, limit int, marker string) ([]Image, error)
 	// CreateImage makes the record of an image that a compute host will fill,
 	// in the state queued, private, owned by the caller's project, and returns
 	// its id. Of i the name, formats, least sizes and properties count.
@@ -95,4 +98,9 @@ type Networks interface {
 	SecurityGroups(ctx context.Context, caller *rest.Caller) ([]SecurityGroup, error)
 	// SetPortGroups replaces the security groups of a port.
 	SetPortGroups(ctx context.Context, caller *rest.Caller, port string, groups []string) error
+	// Ask sends the caller's request to the network API, for what the compute API
+	// passes on: path is below its version ("/floatingips"), in the body or nil;
+	// out, unless nil, gets an answer of success. Any other is a *rest.Error with
+	// the status and the words of the network service, Type its exception.
+	Ask(ctx context.Context, caller *rest.Caller, method, path string, in, out any) error
 }

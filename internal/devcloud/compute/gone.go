@@ -22,7 +22,7 @@ func (s *Service) goneRoutes() {
 	s.handle("GET /v2.1/extensions/{id}", s.extensionShow)
 	for _, path := range []string{
 		"os-agents", "os-cells", "os-certificates", "os-cloudpipe", "os-fixed-ips", "os-floating-ip-dns", "os-floating-ips-bulk", "os-fping",
-		"os-security-group-default-rules", "os-networks/add",
+		"os-security-group-default-rules",
 	} {
 		s.handle("/v2.1/"+path, gone)
 		s.handle("/v2.1/"+path+"/{rest...}", gone)
@@ -30,24 +30,7 @@ func (s *Service) goneRoutes() {
 	for _, path := range []string{"consoles", "consoles/{console}", "os-virtual-interfaces"} {
 		s.handle("/v2.1/servers/{id}/"+path, gone)
 	}
-	// proxies for other services, which 2.36 has ended
-	for _, path := range []string{
-		"images", "os-volumes", "os-snapshots", "os-networks", "os-tenant-networks", "os-floating-ips", "os-floating-ip-pools",
-		"os-security-groups", "os-security-group-rules", "os-baremetal-nodes",
-	} {
-		s.handle("/v2.1/"+path, proxied)
-		s.handle("/v2.1/"+path+"/{rest...}", proxied)
-	}
 	s.handle("/v2.1/{rest...}", nowhere)
-}
-
-// proxied answers for what is asked of the other service itself. Up to 2.35 Nova
-// would ask it; this cloud does not, and says so.
-func proxied(_ context.Context, r *rest.Request) (*rest.Response, error) {
-	if r.Version.AtLeast(2, 36) {
-		return nil, notFound("")
-	}
-	return nil, notSupported()
 }
 
 // nowhere answers for paths and methods that are not there.

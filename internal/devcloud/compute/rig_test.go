@@ -90,6 +90,11 @@ func (*images) Image(_ context.Context, _ *rest.Caller, id string) (Image, error
 	return Image{}, errdefs.ErrNotFound
 }
 
+// Images knows none.
+func (m *images) Images(context.Context, *rest.Caller, int, string) ([]Image, error) {
+	return nil, nil
+}
+
 func (m *images) CreateImage(_ context.Context, _ *rest.Caller, i Image) (string, error) {
 	if m.fails != nil {
 		return "", m.fails
@@ -159,6 +164,13 @@ func (n *networks) SetPortGroups(_ context.Context, _ *rest.Caller, port string,
 		}
 	}
 	return nil
+}
+
+// Ask answers nothing but what the network service refuses.
+func (n *networks) Ask(_ context.Context, _ *rest.Caller, _, path string, _, _ any) error {
+	e := rest.Errorf(http.StatusNotFound, "no %s", path)
+	e.Type = "HTTPNotFound"
+	return e
 }
 
 // tasks is a conductor that finds a host for everything at once.

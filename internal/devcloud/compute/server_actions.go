@@ -86,7 +86,7 @@ func only(name string, keywords ...schema.Keyword) func(rest.Version) schema.Sch
 
 // verbs is the table of all actions.
 func (s *Service) verbs() map[string]verb {
-	all := slices.Concat(s.powerVerbs(), s.stateVerbs(), s.imageVerbs(), s.consoleVerbs(), s.groupVerbs(), s.refusedVerbs())
+	all := slices.Concat(s.powerVerbs(), s.stateVerbs(), s.imageVerbs(), s.consoleVerbs(), s.groupVerbs(), s.floatingVerbs(), s.refusedVerbs())
 	out := make(map[string]verb, len(all))
 	for _, a := range all {
 		out[a.name] = a
@@ -385,8 +385,6 @@ func (s *Service) refusedVerbs() []verb {
 		{name: "unshelve", needs: "unshelve_instance", policy: "os-shelve:unshelve", vm: []string{vmShelved, vmShelvedOffloaded}},
 		{name: "addFixedIp", needs: "add_fixed_ip_to_instance", policy: "os-multinic:add", until: 43, anyTask: true, unlaunched: true},
 		{name: "removeFixedIp", needs: "remove_fixed_ip_from_instance", policy: "os-multinic:remove", until: 43, anyTask: true, unlaunched: true},
-		{name: "addFloatingIp", policy: "os-floating-ips:add", until: 43, anyTask: true, unlaunched: true},
-		{name: "removeFloatingIp", policy: "os-floating-ips:remove", until: 43, anyTask: true, unlaunched: true},
 	}
 }
 

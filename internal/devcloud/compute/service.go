@@ -85,6 +85,7 @@ func (s *Service) routes() {
 	s.serverRoutes()
 	s.usageRoutes()
 	s.eventRoutes()
+	s.proxyRoutes()
 	s.goneRoutes()
 }
 

@@ -111,7 +111,7 @@ func (s *Service) changeAddresses(verb string, change func(a *addressGroup, sent
 		}
 		var view map[string]any
 		err = s.write(ctx, func(st *state) error {
-			old, err := addressGroups.own(st, r, verb)
+			old, err := addressGroups.own(st, r, "rule:"+verb)
 			if err != nil {
 				return err
 			}

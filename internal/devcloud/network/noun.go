@@ -63,14 +63,14 @@ func (n noun[T]) find(st *state, c *rest.Caller, id string) (T, error) {
 	return one, nil
 }
 
-// own returns one that the caller may change.
-func (n noun[T]) own(st *state, r *rest.Request, verb string) (T, error) {
+// own returns one that the caller may change; rule is what a refusal names.
+func (n noun[T]) own(st *state, r *rest.Request, rule string) (T, error) {
 	one, err := n.find(st, r.Caller, r.PathValue("id"))
 	if err != nil {
 		return one, err
 	}
 	if !r.Caller.Owns(one.owner()) || !r.Caller.Member() {
-		return one, denied("rule:" + verb + "_" + n.res.name)
+		return one, denied(rule)
 	}
 	return one, ifMatch(r, n.of(one).Revision)
 }
@@ -141,7 +141,7 @@ func (n noun[T]) update(ctx context.Context, s *Service, r *rest.Request) (*rest
 	}
 	var view map[string]any
 	err = s.write(ctx, func(st *state) error {
-		old, err := n.own(st, r, "update")
+		old, err := n.own(st, r, "rule:update_"+n.res.name)
 		if err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func (n noun[T]) remove(ctx context.Context, s *Service, r *rest.Request) (*rest
 		return nil, err
 	}
 	err := s.write(ctx, func(st *state) error {
-		one, err := n.own(st, r, "delete")
+		one, err := n.own(st, r, "rule:delete_"+n.res.name)
 		if err != nil {
 			return err
 		}

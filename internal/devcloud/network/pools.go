@@ -51,18 +51,16 @@ func prefixList(v any) (any, error) {
 		return nil, because("'%s' is not a list", py(v))
 	}
 	seen := map[string]bool{}
-	for _, e := range list {
+	for i, e := range list {
 		s, _ := e.(string)
 		p, err := netip.ParsePrefix(s)
 		switch {
 		case err != nil:
 			return nil, because("'%s' is not a valid IP subnet", py(e))
-		case p != p.Masked():
-			return nil, because("'%s' isn't a recognized IP subnet cidr, '%s' is recommended", s, p.Masked())
 		case seen[s]:
 			return nil, because("Duplicate items in the list: '%s'", s)
 		}
-		seen[s] = true
+		seen[s], list[i] = true, p.Masked().String()
 	}
 	return list, nil
 }
@@ -276,7 +274,7 @@ func (s *Service) changePrefixes(verb string, change func(have, sent []netip.Pre
 		sent := prefixesOf(values{"prefixes": checked}.strs("prefixes"))
 		var view map[string]any
 		err = s.write(ctx, func(st *state) error {
-			old, err := subnetPools.own(st, r, verb)
+			old, err := subnetPools.own(st, r, "(rule:"+verb+" and rule:"+verb+":shared)")
 			if err != nil {
 				return err
 			}
