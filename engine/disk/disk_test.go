@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,13 +30,6 @@ func open(t testing.TB, name, format string) (*disk.Disk, error) {
 		t.Fatal(err)
 	}
 	return disk.Open(t.Context(), f, st.Size(), disk.Options{Format: format, Arch: "amd64"})
-}
-
-// merge is the first tree with the second over it.
-func merge(a, b map[string]string) map[string]string {
-	out := maps.Clone(a)
-	maps.Copy(out, b)
-	return out
 }
 
 // ext4 makes a small file system of files.

@@ -43,6 +43,7 @@ func readIndex(src io.ReaderAt, size int64, lim Limits) (*index, error) {
 	for n := 0; ; n++ {
 		hdr, err := tr.Next()
 		if err == io.EOF {
+			idx.enter()
 			return idx, nil
 		}
 		if err != nil {
@@ -60,7 +61,7 @@ func readIndex(src io.ReaderAt, size int64, lim Limits) (*index, error) {
 		}
 		switch hdr.Typeflag {
 		case tar.TypeReg:
-			if _, twice := idx.files[name]; twice && control[name] {
+			if _, twice := idx.files[name]; twice && control[path.Base(name)] {
 				return nil, refuse(errdefs.ErrInvalid, "the image archive holds %s twice", name)
 			}
 			off, err := section.Seek(0, io.SeekCurrent)
@@ -101,15 +102,50 @@ func (x *index) kind() Kind {
 	_, layout := x.files["oci-layout"]
 	_, idx := x.files["index.json"]
 	_, manifest := x.files["manifest.json"]
+	_, repositories := x.files["repositories"]
 	switch {
 	case x.rootfs:
 		return Rootfs
 	case layout && idx:
 		return OCIArchive
-	case manifest:
+	case manifest || repositories:
 		return DockerArchive
 	}
 	return Rootfs
+}
+
+// enter makes the one directory at the top that is an OCI layout the top: what
+// "tar c DIRECTORY" makes.
+func (x *index) enter() {
+	if _, ok := x.files["oci-layout"]; ok || x.rootfs {
+		return
+	}
+	top := ""
+	for name := range x.files {
+		dir, base := path.Split(name)
+		if base != "oci-layout" || strings.Count(dir, "/") != 1 {
+			continue
+		}
+		if top != "" {
+			return
+		}
+		top = dir
+	}
+	if top == "" {
+		return
+	}
+	files, links := map[string]blob{}, map[string]string{}
+	for name, b := range x.files {
+		if rest, ok := strings.CutPrefix(name, top); ok {
+			files[rest] = b
+		}
+	}
+	for name, to := range x.links {
+		if rest, ok := strings.CutPrefix(name, top); ok {
+			links[rest] = strings.TrimPrefix(to, top)
+		}
+	}
+	x.files, x.links = files, links
 }
 
 // find returns a file of the archive; old docker archives hold one layer under

@@ -112,11 +112,8 @@ func parseConfig(data []byte, arch string, lim Limits) (parsed, error) {
 	if err := decodeJSON(data, lim.JSONDepth, &doc); err != nil {
 		return parsed{}, damaged("its configuration cannot be read: %w", err)
 	}
-	if doc.OS != "" && doc.OS != "linux" {
-		return parsed{}, refuse(errdefs.ErrUnsupported, "the image is for the operating system %.20q, not for linux", doc.OS)
-	}
-	if doc.Architecture != "" && !archRuns(doc.Architecture, arch) {
-		return parsed{}, refuse(errdefs.ErrUnsupported, "the image is for the architecture %.20q, the host has %s", doc.Architecture, arch)
+	if err := doc.runsOn(arch); err != nil {
+		return parsed{}, err
 	}
 	if n := len(doc.RootFS.DiffIDs); n == 0 || n > lim.Layers {
 		return parsed{}, refuse(errdefs.ErrInvalid, "the image has %d layers; 1 to %d are possible", n, lim.Layers)
@@ -126,15 +123,31 @@ func parseConfig(data []byte, arch string, lim Limits) (parsed, error) {
 			return parsed{}, refuse(errdefs.ErrInvalid, "the image names a layer by %.80q, which is no sha256 digest", string(d))
 		}
 	}
-	c := Config{
-		Architecture: doc.Architecture,
-		Entrypoint:   doc.Config.Entrypoint,
-		Cmd:          doc.Config.Cmd,
-		WorkingDir:   doc.Config.WorkingDir,
-		User:         doc.Config.User,
-		StopSignal:   doc.Config.StopSignal,
+	return doc.parse()
+}
+
+// runsOn refuses what is for other machines.
+func (d *configDoc) runsOn(arch string) error {
+	if d.OS != "" && d.OS != "linux" {
+		return refuse(errdefs.ErrUnsupported, "the image is for the operating system %.20q, not for linux", d.OS)
 	}
-	for _, e := range doc.Config.Env {
+	if d.Architecture != "" && !archRuns(d.Architecture, arch) {
+		return refuse(errdefs.ErrUnsupported, "the image is for the architecture %.20q, the host has %s", d.Architecture, arch)
+	}
+	return nil
+}
+
+// parse takes over what is used of the document.
+func (d *configDoc) parse() (parsed, error) {
+	c := Config{
+		Architecture: d.Architecture,
+		Entrypoint:   d.Config.Entrypoint,
+		Cmd:          d.Config.Cmd,
+		WorkingDir:   d.Config.WorkingDir,
+		User:         d.Config.User,
+		StopSignal:   d.Config.StopSignal,
+	}
+	for _, e := range d.Config.Env {
 		if strings.Index(e, "=") > 0 {
 			c.Env = append(c.Env, e)
 		}
@@ -142,7 +155,7 @@ func parseConfig(data []byte, arch string, lim Limits) (parsed, error) {
 	if c.WorkingDir != "" {
 		c.WorkingDir = path.Clean("/" + c.WorkingDir)
 	}
-	return parsed{c, doc.RootFS.DiffIDs, doc.steps()}, c.check()
+	return parsed{c, d.RootFS.DiffIDs, d.steps()}, c.check()
 }
 
 // check refuses values that no process can be given.

@@ -17,6 +17,9 @@ type dockerManifest struct {
 
 // openDocker opens a docker archive with exactly one image.
 func openDocker(idx *index, opts OpenOptions) (*Archive, error) {
+	if _, ok := idx.find("manifest.json"); !ok {
+		return openDockerV1(idx, opts)
+	}
 	data, err := idx.document("manifest.json", "its manifest", opts.Limits.Manifest)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package qcow2
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 
@@ -54,7 +55,7 @@ type header struct {
 func readHeader(r io.ReaderAt, size int64) (*header, error) {
 	raw := make([]byte, headerV3+8)
 	n, err := r.ReadAt(raw, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read qcow2 header: %w", err)
 	}
 	raw = raw[:n]
