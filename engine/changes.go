@@ -44,7 +44,7 @@ func (c *changes) spec(tmp string) image.BuildSpec {
 	spec := image.BuildSpec{Config: c.img.Config, Created: time.Now(), TempDir: tmp}
 	if len(spec.Config.Entrypoint)+len(spec.Config.Cmd) == 0 {
 		// a bare root file system has no configuration: what ran is its command
-		spec.Config.Entrypoint = c.rec.Args
+		spec.Config.Cmd = c.rec.Args
 	}
 	return spec
 }

@@ -103,13 +103,16 @@ func TestCommitWithoutRecipe(t *testing.T) {
 	if len(recipes) != 1 {
 		t.Fatalf("recipes: %v", recipes)
 	}
-	for name, damage := range map[string]func() error{
-		"damaged": func() error { return os.Truncate(recipes[0], 40) },
-		"gone":    func() error { return os.Remove(recipes[0]) },
+	for _, c := range []struct {
+		name   string
+		damage func() error
+	}{
+		{"damaged", func() error { return os.Truncate(recipes[0], 40) }},
+		{"gone", func() error { return os.Remove(recipes[0]) }},
 	} {
-		check(t, damage())
+		check(t, c.damage())
 		if got := diffIDs(t, taken(e.ExportImage(t.Context(), "busybox"))(t)); len(got) != 1 {
-			t.Errorf("%s: %v", name, got)
+			t.Errorf("%s: %v", c.name, got)
 		}
 	}
 	check(t, e.RemoveImage(t.Context(), "busybox"))

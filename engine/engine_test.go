@@ -289,7 +289,7 @@ func TestCommitCarriesChangesIntoANewImage(t *testing.T) {
 	if err := e.Create(ctx, engine.CreateRequest{ID: "again", Image: "snap", Limits: limits}); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Start(ctx, "again", engine.StartRequest{Args: info.Config.Entrypoint, Env: initRequest.Env, ConsoleBytes: 1 << 16}); err != nil {
+	if err := e.Start(ctx, "again", engine.StartRequest{Args: info.Config.Cmd, Env: initRequest.Env, ConsoleBytes: 1 << 16}); err != nil {
 		t.Fatal(err)
 	}
 	console(t, e, "again", "with news")

@@ -42,7 +42,8 @@ func verbs(args []string) map[string]func() *cobra.Command {
 		"kill": killCommand, "rm": rmCommand, "wait": waitCommand, "pause": pauseCommand, "resume": resumeCommand,
 		"checkpoint": checkpointCommand, "restore": restoreCommand,
 		"update": updateCommand, "exec": execCommand, "attach": attachCommand, "logs": logsCommand, "top": topCommand,
-		"stats": statsCommand, "events": eventsCommand, "cp": cpCommand, "images": imagesCommand, "image": imageCommand,
+		"stats": statsCommand, "events": eventsCommand, "cp": cpCommand, "commit": commitCommand, "diff": diffCommand, "export": exportCommand, "history": historyCommand,
+		"import": imageImportCommand, "images": imagesCommand, "image": imageCommand,
 	}
 }
 

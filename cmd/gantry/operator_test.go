@@ -350,3 +350,50 @@ func itoa(n int) string {
 	text, _ := json.Marshal(n)
 	return string(text)
 }
+
+// TestImagesOfContainers: what the field calls commit, diff, export, history and
+// import.
+func TestImagesOfContainers(t *testing.T) {
+	o := newOperator(t)
+	dir := t.TempDir()
+	o.ok("run", "--id", "c", "busybox", "/bin/sh", "-c", "echo 1 > /root/new; rm /etc/passwd; echo ready; exec sleep 1000")
+	o.ready("c")
+	if out := o.ok("diff", "c"); !strings.Contains(out, "A /root/new\n") || !strings.Contains(out, "D /etc/passwd\n") {
+		t.Errorf("diff: %s", out)
+	}
+	if out := o.ok("commit", "c", "mine"); out != "mine\n" {
+		t.Errorf("commit: %q", out)
+	}
+	if out := o.ok("history", "mine"); strings.Count(out, "\n") != 3 || !strings.Contains(strings.SplitAfter(out, "\n")[1], "gantry commit") {
+		t.Errorf("history: %s", out)
+	}
+	whole, delta, root := filepath.Join(dir, "whole"), filepath.Join(dir, "delta"), filepath.Join(dir, "root")
+	o.ok("image", "export", "mine", "-o", whole)
+	o.ok("commit", "c", "--delta", "-o", delta)
+	o.ok("export", "c", "-o", root)
+	for name, file := range map[string]string{"copy": whole, "small": delta, "bare": root} {
+		o.ok("import", file, name)
+		if out := o.ok("run", "-f", "--rm", name, "/bin/cat", "/root/new"); !strings.Contains(out, "1") {
+			t.Errorf("%s says %q", name, out)
+		}
+	}
+	for _, args := range [][]string{
+		{"commit", "c"}, {"commit", "c", "x", "-o", whole}, {"commit", "c", "x", "--delta"}, {"commit", "none", "x"}, {"diff", "none"},
+		{"export", "none", "-o", filepath.Join(dir, "none")}, {"history", "none"}, {"image", "export", "none", "-o", filepath.Join(dir, "none")},
+	} {
+		if _, errs, code := o.run(args...); code == 0 || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%v: %d %q", args, code, errs)
+		}
+	}
+	if out := o.ok("image", "prune", "--dry-run"); !strings.Contains(out, "4 images") {
+		t.Errorf("dry run: %s", out)
+	}
+	o.ok("image", "prune")
+	if out := o.ok("image", "list"); !strings.Contains(out, "busybox") || strings.Contains(out, "mine") {
+		t.Errorf("left: %s", out)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 3 {
+		t.Errorf("files: %v", left)
+	}
+	o.ok("rm", "-k", "c")
+}

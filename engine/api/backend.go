@@ -72,7 +72,11 @@ type Watcher interface {
 type Files interface {
 	CopyOut(ctx context.Context, id engine.ContainerID, req engine.CopyRequest) (io.ReadCloser, error)
 	CopyIn(ctx context.Context, id engine.ContainerID, req engine.CopyRequest, r io.Reader) (transfer.Result, error)
+	Export(ctx context.Context, id engine.ContainerID) (io.ReadCloser, error)
+	Changes(ctx context.Context, id engine.ContainerID) ([]engine.Change, error)
 	Commit(ctx context.Context, id engine.ContainerID) (engine.Committed, error)
+	CommitDelta(ctx context.Context, id engine.ContainerID) (engine.Committed, error)
+	CommitImage(ctx context.Context, id engine.ContainerID, ref string) (engine.ImageInfo, error)
 }
 
 // Images are what containers are made of.
@@ -81,6 +85,9 @@ type Images interface {
 	Images(ctx context.Context) ([]engine.ImageInfo, error)
 	Import(ctx context.Context, req engine.ImportRequest) (engine.ImageInfo, error)
 	RemoveImage(ctx context.Context, ref string) error
+	ExportImage(ctx context.Context, ref string) (engine.Committed, error)
+	History(ctx context.Context, ref string) ([]engine.LayerInfo, error)
+	Collect(ctx context.Context, o engine.GCOptions) (engine.GCReport, error)
 }
 
 var _ Backend = (*engine.Engine)(nil)

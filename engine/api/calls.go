@@ -169,11 +169,7 @@ func (c *Client) Logs(ctx context.Context, id string, req LogsRequest) (io.ReadC
 
 // CopyOut reads the file or directory as a tar stream. Close it when done.
 func (c *Client) CopyOut(ctx context.Context, id, name string) (io.ReadCloser, error) {
-	r, err := request(ctx, http.MethodGet, path("containers", id, "archive"), url.Values{"path": {name}}, nil)
-	if err != nil {
-		return nil, err
-	}
-	return c.bytes(r)
+	return c.read(ctx, path("containers", id, "archive"), url.Values{"path": {name}})
 }
 
 // CopyIn unpacks a tar stream into the directory.
@@ -188,11 +184,7 @@ func (c *Client) CopyIn(ctx context.Context, id, dir string, r io.Reader) (out C
 
 // Commit reads an OCI archive of the container's disk. Close it when done.
 func (c *Client) Commit(ctx context.Context, id string) (io.ReadCloser, error) {
-	r, err := request(ctx, http.MethodGet, path("containers", id, "commit"), nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	return c.bytes(r)
+	return c.read(ctx, path("containers", id, "commit"), nil)
 }
 
 // Sessions lists the exec sessions of a container.

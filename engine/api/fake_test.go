@@ -427,12 +427,6 @@ func (f *fake) Resize(_ context.Context, id engine.ContainerID, _, _ uint16) err
 
 func (f *fake) Subscribe() *engine.Subscription { return f.bus.Subscribe() }
 
-func (f *fake) Commit(_ context.Context, id engine.ContainerID) (engine.Committed, error) {
-	err := f.with(id, func(*fakeContainer) error { return nil })
-	text := "disk of " + string(id)
-	return engine.Committed{Content: io.NopCloser(strings.NewReader(text)), Size: int64(len(text))}, err
-}
-
 func (f *fake) CopyOut(ctx context.Context, id engine.ContainerID, req engine.CopyRequest) (io.ReadCloser, error) {
 	if _, err := f.State(ctx, id); err != nil {
 		return nil, err

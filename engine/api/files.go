@@ -19,12 +19,37 @@ func (s *Server) copyOut(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) commit(w http.ResponseWriter, r *http.Request) error {
-	out, err := s.opts.Backend.Commit(r.Context(), id(r))
+	commit := s.opts.Backend.Commit
+	if r.URL.Query().Get("delta") == "1" {
+		commit = s.opts.Backend.CommitDelta
+	}
+	out, err := commit(r.Context(), id(r))
 	if err != nil {
 		return err
 	}
 	defer out.Content.Close()
 	return stream(w, "application/x-tar", out.Content)
+}
+
+func (s *Server) export(w http.ResponseWriter, r *http.Request) error {
+	out, err := s.opts.Backend.Export(r.Context(), id(r))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	return stream(w, "application/x-tar", out)
+}
+
+func (s *Server) changes(r *http.Request) (any, error) {
+	list, err := s.opts.Backend.Changes(r.Context(), id(r))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Difference, len(list))
+	for i, c := range list {
+		out[i] = Difference{Kind: c.Kind, Path: c.Path}
+	}
+	return out, nil
 }
 
 // copyIn reads the stream as long as the engine's own limits allow.

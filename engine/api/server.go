@@ -121,7 +121,11 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/containers/{id}/execs":              s.execs,
 		"GET /v1/containers/{id}/execs/{exec}/wait":  s.execWait,
 		"POST /v1/containers/{id}/execs/{exec}/kill": s.execKill,
+		"POST /v1/containers/{id}/commit":            s.commitImage,
+		"GET /v1/containers/{id}/changes":            s.changes,
 		"GET /v1/images":                             s.images,
+		"GET /v1/images/history":                     s.history,
+		"POST /v1/images/prune":                      s.prune,
 		"DELETE /v1/images":                          s.removeImage,
 	} {
 		mux.Handle(pattern, s.answer(h))
@@ -131,6 +135,8 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/containers/{id}/stats":   s.stats,
 		"GET /v1/containers/{id}/archive": s.copyOut,
 		"GET /v1/containers/{id}/commit":  s.commit,
+		"GET /v1/containers/{id}/export":  s.export,
+		"GET /v1/images/archive":          s.exportImage,
 		"GET /v1/events":                  s.events,
 		"POST /v1/containers/{id}/attach": s.attach,
 		"POST /v1/containers/{id}/exec":   s.exec,
