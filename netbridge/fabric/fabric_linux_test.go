@@ -30,6 +30,7 @@ type host struct {
 	ns, outside *os.File
 	dir         string
 	fabric      *fabric.Fabric
+	made        []guest
 }
 
 func newNS(t testing.TB) *os.File {
@@ -152,6 +153,17 @@ func (h *host) tenantWithout(n int) tenant {
 	return t
 }
 
+// neighbour is a machine in the external network, 172.24.4.9.
+func (h *host) neighbour() *os.File {
+	h.t.Helper()
+	ns := newNS(h.t)
+	h.ok(netbridge.New(netbridge.Options{HostNetNS: fdPath(h.ns)}).Set(h.t.Context(), netbridge.Plan{Owner: "neighbour", NetNS: fdPath(ns), Interfaces: []netbridge.Interface{{
+		ID: "neighbour-0000", HostName: "neighbour0", GuestName: "eth0", MAC: "fa:16:3e:99:00:09", MTU: 1500,
+		Attachment: netbridge.AttachBridge, Bridge: external, Addresses: []netip.Prefix{netip.MustParsePrefix("172.24.4.9/24")},
+	}}}))
+	return ns
+}
+
 // planned is a tenant of which nothing has been made.
 func (h *host) planned(n int) tenant {
 	h.t.Helper()
@@ -248,13 +260,16 @@ func TestTheWayOut(t *testing.T) {
 	// Two tenants with the same addresses.
 	one, two := h.tenant(11), h.tenant(12)
 	h.serve(h.outside, "198.51.100.1:80")
-	h.serve(h.ns, "172.24.4.1:80")
+	h.serve(h.neighbour(), "172.24.4.9:80")
+	h.serve(h.ns, "0.0.0.0:80")
 	for _, tenant := range []struct {
 		tenant
 		behind string
 	}{{one, "172.24.4.11"}, {two, "172.24.4.12"}} {
 		h.seenAs("to the world", tenant.guest, "198.51.100.1:80", "198.51.100.2")
-		h.seenAs("to the external network", tenant.guest, "172.24.4.1:80", tenant.behind)
+		h.seenAs("to the external network", tenant.guest, "172.24.4.9:80", tenant.behind)
+		h.refused("a service of the host at the gateway", tenant.guest, "172.24.4.1:80")
+		h.refused("a service of the host elsewhere", tenant.guest, "198.51.100.2:80")
 	}
 	one.router.Gateway = nil
 	h.ok(h.fabric.SetRouter(t.Context(), one.router))
@@ -272,17 +287,17 @@ func TestFloatingAddresses(t *testing.T) {
 		}}
 		h.ok(h.fabric.SetRouter(t.Context(), *r))
 	}
-	h.serve(h.ns, "172.24.4.1:80")
+	h.serve(h.neighbour(), "172.24.4.9:80")
 	h.serve(one.guest, "10.0.0.5:80")
 	h.serve(two.guest, "10.0.0.5:80")
-	h.seenAs("out", one.guest, "172.24.4.1:80", "172.24.4.51")
+	h.seenAs("out", one.guest, "172.24.4.9:80", "172.24.4.51")
 	h.seenAs("in", h.ns, "172.24.4.52:80", "172.24.4.1")
 	h.seenAs("from tenant to tenant", one.guest, "172.24.4.52:80", "172.24.4.51")
 	h.seenAs("to oneself", two.guest, "172.24.4.52:80", "172.24.4.52")
 	two.router.Floating = nil
 	h.ok(h.fabric.SetRouter(t.Context(), two.router))
 	h.refused("taken away", h.ns, "172.24.4.52:80")
-	h.seenAs("back behind the gateway", two.guest, "172.24.4.1:80", "172.24.4.12")
+	h.seenAs("back behind the gateway", two.guest, "172.24.4.9:80", "172.24.4.12")
 }
 
 func TestTwiceIsOnceAndNothingIsLeft(t *testing.T) {

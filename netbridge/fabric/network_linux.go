@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/netbridge/firewall"
 	"github.com/gantry-project/gantry/netbridge/link"
@@ -100,7 +102,7 @@ func (f *Fabric) makeNetwork(ctx context.Context, s *session, n Network) error {
 			return err
 		}
 	}
-	if err := f.setChains(s, n); err != nil {
+	if err := f.setChains(ctx, s, n); err != nil {
 		return err
 	}
 	if l.Up == n.Down {
@@ -163,17 +165,33 @@ func setAddresses(c *link.Conn, index int, want []netip.Prefix) (added []netip.P
 // With br_netfilter what is only bridged passes the host's iptables, too. In a
 // network of a tenant it is tracked apart, since another tenant's connections
 // may have the same addresses; in one that leads out it must not be translated.
-func (f *Fabric) chains(n Network) []firewall.Chain {
+//
+// The host is no part of a network of tenants: it takes nothing from there, nor
+// does it forward. Of one that leads out it takes answers and echo requests, and
+// forwards; its own services are not for guests.
+func (f *Fabric) chains(n Network, v6 bool) []firewall.Chain {
 	apart := firewall.Chain{Table: "raw", Hook: "PREROUTING", Name: f.chain("raw", n.ID)}
 	forward := firewall.Chain{Table: "filter", Hook: "FORWARD", Name: f.chain("fwd", n.ID)}
+	in := firewall.Chain{Table: "filter", Hook: "INPUT", Name: f.chain("in", n.ID)}
 	hide := firewall.Chain{Table: "nat", Hook: "POSTROUTING", Name: f.chain("out", n.ID)}
 	switch {
 	case n.Absent:
 	case len(n.Gateways) == 0:
 		apart.Rules = [][]string{{"-i", n.Bridge, "-j", "CT", "--zone", strconv.Itoa(int(f.zone(n.ID)))}}
+		in.Rules = [][]string{{"-i", n.Bridge, "-j", "DROP"}}
+		forward.Rules = [][]string{
+			{"-i", n.Bridge, "-m", "physdev", "!", "--physdev-is-bridged", "-j", "DROP"}, {"-o", n.Bridge, "-m", "physdev", "!", "--physdev-is-bridged", "-j", "DROP"},
+		}
+	case v6:
+		in.Rules = [][]string{{"-i", n.Bridge, "-j", "DROP"}} // its gateway is of IPv4
 	default:
 		routed := []string{"-m", "physdev", "!", "--physdev-is-bridged", "-j", "ACCEPT"} // the rest is the ports'
 		forward.Rules = [][]string{append([]string{"-i", n.Bridge}, routed...), append([]string{"-o", n.Bridge}, routed...)}
+		in.Rules = [][]string{
+			{"-i", n.Bridge, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "RETURN"},
+			{"-i", n.Bridge, "-p", "icmp", "-m", "icmp", "--icmp-type", "echo-request", "-j", "RETURN"},
+			{"-i", n.Bridge, "-j", "DROP"},
+		}
 		hide.Rules = [][]string{{"-m", "physdev", "--physdev-is-bridged", "-j", "RETURN"}}
 		for _, g := range n.Gateways {
 			if g.Addr().Is4() {
@@ -181,23 +199,24 @@ func (f *Fabric) chains(n Network) []firewall.Chain {
 			}
 		}
 	}
-	return []firewall.Chain{apart, forward, hide}
+	return []firewall.Chain{apart, forward, in, hide}
 }
 
-// setChains makes them so; of those of IPv6 only what keeps tenants apart.
-func (f *Fabric) setChains(s *session, n Network) error {
-	chains := f.chains(n)
-	if err := firewall.Set(s.ns, false, chains...); err != nil {
-		return err
+// setChains makes them so, for both versions at the same time.
+func (f *Fabric) setChains(ctx context.Context, s *session, n Network) error {
+	var kinds errgroup.Group
+	for _, v6 := range []bool{false, true} {
+		chains := f.chains(n, v6)
+		kinds.Go(func() error { return firewall.Set(ctx, s.ns, v6, chains...) })
 	}
-	return firewall.Set(s.ns, true, chains[0])
+	return kinds.Wait()
 }
 
 func (f *Fabric) removeNetwork(ctx context.Context, s *session, n Network) error {
 	if err := f.unserve(n.ID); err != nil {
 		return err
 	}
-	if err := f.setChains(s, n); err != nil {
+	if err := f.setChains(ctx, s, n); err != nil {
 		return err
 	}
 	if err := f.unhook(ctx, s); err != nil {

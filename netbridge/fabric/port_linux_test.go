@@ -30,13 +30,19 @@ const lan = "brqlan"
 
 // guests makes a network and n instances, the filter of each in place before
 // its device: nothing comes in but from the group "all", everything may go out.
-func (h *host) guests(n int) []guest {
+// Those that h has are not made again; a new one is in the namespace that is
+// given for it.
+func (h *host) guests(n int, given ...*os.File) []guest {
 	h.t.Helper()
 	h.ok(h.fabric.SetNetwork(h.t.Context(), fabric.Network{ID: "lan", Bridge: lan, MTU: 1500}))
-	var out []guest
-	for i := range n {
+	for i := len(h.made); i < n; i++ {
 		id := fmt.Sprintf("%08d-dddd-0000-0000-000000000000", i+1)
-		g := guest{ns: newNS(h.t), ip: fmt.Sprintf("10.0.0.%d", 11+i)}
+		g := guest{ip: fmt.Sprintf("10.0.0.%d", 11+i)}
+		if len(given) > 0 {
+			g.ns, given = given[0], given[1:]
+		} else {
+			g.ns = newNS(h.t)
+		}
 		mac := fmt.Sprintf("fa:16:3e:00:01:%02x", i+1)
 		g.port = fabric.Port{
 			ID: id, Device: netbridge.TapName(id), Sources: []fabric.Source{{MAC: mac, Address: netip.MustParsePrefix(g.ip + "/32")}},
@@ -56,9 +62,19 @@ func (h *host) guests(n int) []guest {
 		}))
 		h.serve(g.ns, g.ip+":80")
 		h.serve(g.ns, g.ip+":81")
-		out = append(out, g)
+		h.made = append(h.made, g)
 	}
-	return out
+	return h.made
+}
+
+// world is the guests and their network.
+func (h *host) world(n int) fabric.World {
+	h.t.Helper()
+	w := fabric.World{Networks: []fabric.Network{{ID: "lan", Bridge: lan, MTU: 1500}}}
+	for _, g := range h.guests(n) {
+		w.Ports = append(w.Ports, g.port)
+	}
+	return w
 }
 
 func TestSecurityGroups(t *testing.T) {

@@ -109,7 +109,7 @@ func (f *Fabric) makeRouter(ctx context.Context, s *session, r Router) error {
 	if err := setRoutes(in, r); err != nil {
 		return err
 	}
-	if err := firewall.Set(ns, false, r.chains()...); err != nil {
+	if err := firewall.Set(ctx, ns, false, r.chains()...); err != nil {
 		return err
 	}
 	if err := f.advertise(ctx, in, ns, r); err != nil {

@@ -3,17 +3,17 @@
 //
 // A chain is desired state: its rules, and the built-in chain that jumps to it.
 // Only chains of that name and the one jump to each are ever touched. Only
-// netbridge/fabric uses it. It runs the programs iptables and ip6tables.
+// netbridge/fabric uses it. It runs iptables, ip6tables and ebtables, with their
+// -save and -restore: whichever back end these stand for.
 package firewall
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"os"
 	"strings"
-
-	"github.com/coreos/go-iptables/iptables"
 
 	"github.com/gantry-project/gantry/netbridge/netns"
 )
@@ -33,70 +33,124 @@ type Chain struct {
 
 // Set makes the chains as they should be in the namespace ns, the caller's own
 // when nil, for IPv6 if that is asked for. The same chains twice change
-// nothing. A chain that differs is emptied and filled again: for a moment it
-// holds less.
-func Set(ns *os.File, ipv6 bool, chains ...Chain) error {
-	return netns.Do(ns, func() error {
-		proto := iptables.ProtocolIPv4
-		if ipv6 {
-			proto = iptables.ProtocolIPv6
-		}
-		ipt, err := iptables.New(iptables.IPFamily(proto), iptables.Timeout(5))
+// nothing. It costs one look and at most one change of all, at once for each
+// table.
+func Set(ctx context.Context, ns *os.File, ipv6 bool, chains ...Chain) error {
+	err := netns.Do(ns, func() error {
+		have, err := look(ctx, ipv6)
 		if err != nil {
-			return fmt.Errorf("firewall: %w", err)
-		}
-		for _, c := range chains {
-			if err := c.set(ipt); err != nil {
-				return fmt.Errorf("firewall chain %s of table %s: %w", c.Name, c.Table, err)
-			}
-		}
-		return nil
-	})
-}
-
-func (c Chain) set(ipt *iptables.IPTables) error {
-	there, err := ipt.ChainExists(c.Table, c.Name)
-	if err != nil {
-		return err
-	}
-	jump := []string{"-j", c.Name}
-	if len(c.Rules) == 0 {
-		if !there {
-			return nil
-		}
-		if err := ipt.DeleteIfExists(c.Table, c.Hook, jump...); err != nil {
 			return err
 		}
-		return ipt.ClearAndDeleteChain(c.Table, c.Name)
+		text := have.change(chains)
+		if text == "" {
+			return nil
+		}
+		return restore(ctx, family(ipv6)+"-restore", text, "--wait", "5")
+	})
+	if err != nil {
+		return fmt.Errorf("firewall: %w", err)
 	}
-	if same, err := c.same(ipt, there); err != nil || same {
-		return err
+	return nil
+}
+
+func family(ipv6 bool) string {
+	if ipv6 {
+		return "ip6tables"
 	}
-	if err := ipt.ClearChain(c.Table, c.Name); err != nil { // makes it, too
-		return err
+	return "iptables"
+}
+
+// tables are rules as a program lists them, by table and chain.
+type tables map[string]map[string][]string
+
+// look reads all tables there are.
+func look(ctx context.Context, ipv6 bool) (tables, error) {
+	out, err := output(ctx, family(ipv6)+"-save")
+	if err != nil {
+		return nil, err
 	}
+	return parse(out), nil
+}
+
+// parse reads the output of iptables-save, or ebtables-save.
+func parse(text string) tables {
+	all := tables{}
+	var now map[string][]string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "*"):
+			now = map[string][]string{}
+			all[line[1:]] = now
+		case now == nil:
+		case strings.HasPrefix(line, ":"):
+			name, _, _ := strings.Cut(line[1:], " ")
+			now[name] = []string{}
+		case strings.HasPrefix(line, "-A "):
+			name, _, _ := strings.Cut(line[3:], " ")
+			now[name] = append(now[name], line)
+		}
+	}
+	return all
+}
+
+// change is the text of a restore that makes the chains so; "" if they are.
+func (t tables) change(chains []Chain) string {
+	var s script
+	for _, table := range []string{"raw", "filter", "nat"} {
+		var changes []Chain
+		for _, c := range chains {
+			if c.Table == table && !t.holds(c) {
+				changes = append(changes, c)
+			}
+		}
+		if len(changes) == 0 {
+			continue
+		}
+		s.add("*" + table)
+		for _, c := range changes {
+			s.add(":"+c.Name, "- [0:0]")
+		}
+		for _, c := range changes {
+			c.write(&s, t[table])
+		}
+		s.add("COMMIT")
+	}
+	return s.String()
+}
+
+// holds reports whether a chain is there with its rules, and hooked before those
+// of others; or is not there.
+func (t tables) holds(c Chain) bool {
+	have, there := t[c.Table][c.Name]
+	at, first := jumps(t[c.Table][c.Hook], c.Name)
+	if len(c.Rules) == 0 {
+		return !there && len(at) == 0
+	}
+	return there && first && len(have) == len(c.Rules) && strings.Contains(have[len(have)-1], c.sum())
+}
+
+// write fills a chain that is empty now, and hooks it; or removes it.
+func (c Chain) write(s *script, table map[string][]string) {
 	for i, r := range c.Rules {
 		if i == len(c.Rules)-1 {
 			// The sum is on the last rule: a chain that has it is complete.
 			r = append([]string{"-m", "comment", "--comment", c.sum()}, r...)
 		}
-		if err := ipt.Append(c.Table, c.Name, r...); err != nil {
-			return err
-		}
+		s.add(append([]string{"-A", c.Name}, r...)...)
 	}
-	return ipt.InsertUnique(c.Table, c.Hook, 1, jump...)
-}
-
-// same reports whether the chain is there with these rules, and hooked.
-func (c Chain) same(ipt *iptables.IPTables, there bool) (bool, error) {
-	if !there {
-		return false, nil
+	at, first := jumps(table[c.Hook], c.Name)
+	if len(c.Rules) > 0 && first {
+		return
 	}
-	have, err := ipt.List(c.Table, c.Name)
-	if err != nil || len(have) != len(c.Rules)+1 || !strings.Contains(have[len(have)-1], c.sum()) {
-		return false, err
+	for range at {
+		s.add("-D", c.Hook, "-j", c.Name)
 	}
-	return ipt.Exists(c.Table, c.Hook, "-j", c.Name)
+	if len(c.Rules) > 0 {
+		s.add("-I", c.Hook, "1 -j", c.Name)
+	} else {
+		s.add("-X", c.Name)
+	}
 }
 
 // sum stands for the rules.
