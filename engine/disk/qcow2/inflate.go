@@ -1,11 +1,11 @@
 package qcow2
 
 import (
-	"compress/flate"
 	"errors"
 	"fmt"
 	"io"
 
+	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
 )
 
