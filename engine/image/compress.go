@@ -2,6 +2,7 @@ package image
 
 import (
 	"compress/bzip2"
+	"errors"
 	"fmt"
 	"io"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/xi2/xz"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/readahead"
 )
 
 // Memory that a stream may make its decompressor use, in bytes: the window of
@@ -36,8 +38,7 @@ func decompress(c compression, src io.Reader, lim Limits) (io.ReadCloser, error)
 	case xzip:
 		g.r, err = xz.NewReader(g.src, maxDict)
 	case zst:
-		// One goroutine: whoever reads layers reads ahead already, and src and
-		// guard stay unshared.
+		// One goroutine: src and guard stay unshared.
 		var d *zstd.Decoder
 		d, err = zstd.NewReader(g.src, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderConcurrency(1))
 		if err == nil {
@@ -49,6 +50,24 @@ func decompress(c compression, src io.Reader, lim Limits) (io.ReadCloser, error)
 	}
 	return g, nil
 }
+
+// decompressAhead is decompress in a goroutine of its own, which runs ahead of
+// the consumer (at most 1 MiB) until the end or Close.
+func decompressAhead(c compression, src io.Reader, lim Limits) (io.ReadCloser, error) {
+	r, err := decompress(c, src, lim)
+	if err != nil || c == plain {
+		return r, err
+	}
+	return &aheadReader{readahead.New(r), r}, nil
+}
+
+type aheadReader struct {
+	*readahead.Reader
+	src io.Closer
+}
+
+// Close implements io.Closer.
+func (a *aheadReader) Close() error { return errors.Join(a.Reader.Close(), a.src.Close()) }
 
 // countReader counts what a decompressor takes and remembers errors of the
 // source, so that they are not mistaken for errors of the format.

@@ -171,7 +171,7 @@ func firstEntry(c compression, b blob, lim Limits) (string, error) {
 
 // spool unpacks b into a file without a name.
 func spool(ctx context.Context, c compression, b blob, opts OpenOptions) (*os.File, error) {
-	r, err := decompress(c, b.open(), opts.Limits)
+	r, err := decompressAhead(c, b.open(), opts.Limits)
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +243,7 @@ func (l *layer) Open(ctx context.Context) (io.ReadCloser, error) {
 	if l.stored != "" && l.stored != l.diffID {
 		src = content.NewVerifier(src, l.stored, l.len)
 	}
-	r, err := decompress(l.compression, src, l.lim)
+	r, err := decompressAhead(l.compression, src, l.lim)
 	if err != nil {
 		return nil, err
 	}

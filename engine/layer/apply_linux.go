@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/readahead"
 )
 
 // Apply unpacks the tar stream r, decompressed, into dir, an empty directory
@@ -43,9 +44,12 @@ func Apply(ctx context.Context, dir *os.File, r io.Reader, opts Options) (Result
 	if opts.Verified == "" {
 		h = sha256.New()
 	}
-	p := newPump(r, h)
+	if h != nil {
+		r = io.TeeReader(r, h)
+	}
+	p := readahead.New(r)
 	err := a.run(ctx, p)
-	p.stop()
+	_ = p.Close() // r and h are not in use any more
 	runtime.KeepAlive(dir) // its descriptor was in use until here
 	if err != nil {
 		return Result{}, err
