@@ -84,7 +84,7 @@ func (p *populator) pieces(dir string) {
 		p.must(err)
 		files = append(files, f)
 	}
-	const n = 800
+	const n = 500
 	for i := range n {
 		for _, f := range files {
 			// from the end, and written at once: no two pieces are neighbours

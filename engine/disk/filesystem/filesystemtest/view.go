@@ -149,8 +149,11 @@ func kernelContent(p string, size int64, e *entry) error {
 // digest reads what is in the segments, and what is beside them in the same
 // pages. It is of the pages that are not all zeros.
 func digest(r io.ReaderAt, size int64, e *entry) error {
+	if len(e.Segments) == 0 {
+		return nil
+	}
 	h := sha256.New()
-	buf, next := make([]byte, 64*pageSize), int64(0)
+	buf, next := make([]byte, min(64*pageSize, size+pageSize)), int64(0)
 	for _, s := range e.Segments {
 		for at := max(next, s.Offset-s.Offset%pageSize); at < s.End; at = next {
 			next = min(at+int64(len(buf)), s.End+(pageSize-s.End%pageSize)%pageSize)
@@ -172,9 +175,12 @@ func digest(r io.ReaderAt, size int64, e *entry) error {
 }
 
 func kernelXattrs(p string) (map[string]string, error) {
-	buf := make([]byte, 65536)
-	n, err := unix.Llistxattr(p, buf)
+	n, err := unix.Llistxattr(p, nil)
 	if err != nil || n == 0 {
+		return nil, err
+	}
+	buf := make([]byte, n)
+	if n, err = unix.Llistxattr(p, buf); err != nil {
 		return nil, err
 	}
 	out := map[string]string{}
