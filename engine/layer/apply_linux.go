@@ -49,7 +49,7 @@ func Apply(ctx context.Context, dir *os.File, r io.Reader, opts Options) (Result
 	}
 	p := readahead.New(r)
 	err := a.run(ctx, p)
-	_ = p.Close() // r and h are not in use any more
+	_ = p.Close()          // r and h are not in use any more
 	runtime.KeepAlive(dir) // its descriptor was in use until here
 	if err != nil {
 		return Result{}, err
