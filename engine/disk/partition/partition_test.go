@@ -30,7 +30,7 @@ const (
 func table(t testing.TB, script string, args ...string) []byte {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(name, make([]byte, diskSize), 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(name, nil, 0o600), os.Truncate(name, diskSize)); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("sfdisk", append(args, "-q", name)...)
@@ -226,16 +226,18 @@ func (f failing) ReadAt(p []byte, off int64) (int, error) {
 	return f.Reader.ReadAt(p, off)
 }
 
-// fuzz reads a disk whose first bytes are data and whose size is any.
-func fuzz(f *testing.F) {
+// fuzz reads a disk whose first bytes are data, after fix, and whose size is any.
+func fuzz(f *testing.F, fix func(disk []byte)) {
 	f.Fuzz(func(t *testing.T, data []byte, size uint32) {
-		table, err := partition.Read(bytes.NewReader(append(data, make([]byte, int(size)%(4*mib))...)), int64(len(data))+int64(size)%(4*mib))
+		disk := append(bytes.Clone(data), make([]byte, size%(4*mib))...)
+		fix(disk)
+		table, err := read(disk)
 		if err != nil {
 			return
 		}
 		var end int64
 		for _, p := range table.Partitions {
-			if p.Start < end || p.Size <= 0 || p.Start+p.Size > int64(len(data))+int64(size)%(4*mib) {
+			if p.Start < end || p.Size <= 0 || p.Start+p.Size > int64(len(disk)) {
 				t.Fatalf("%+v", table)
 			}
 			end = p.Start + p.Size
@@ -246,11 +248,27 @@ func fuzz(f *testing.F) {
 func FuzzGPT(f *testing.F) {
 	f.Add(table(f, gptScript)[:34*512], uint32(3*mib))
 	f.Add(gpt4096(f)[:6*4096], uint32(3*mib))
-	fuzz(f)
+	le := binary.LittleEndian
+	fuzz(f, func(disk []byte) {
+		for _, unit := range []int{512, 4096} { // make the checksums right
+			if len(disk) < 2*unit || string(disk[unit:unit+8]) != "EFI PART" {
+				continue
+			}
+			h := disk[unit : 2*unit]
+			at, n := le.Uint64(h[72:]), uint64(le.Uint32(h[80:]))*uint64(le.Uint32(h[84:]))
+			if at < uint64(len(disk)/unit) && n <= uint64(len(disk))-at*uint64(unit) {
+				le.PutUint32(h[88:], crc32.ChecksumIEEE(disk[at*uint64(unit):][:n]))
+			}
+			clear(h[16:20])
+			if length := le.Uint32(h[12:]); int64(length) <= int64(unit) {
+				le.PutUint32(h[16:], crc32.ChecksumIEEE(h[:length]))
+			}
+		}
+	})
 }
 
 func FuzzMBR(f *testing.F) {
 	disk := table(f, "label: dos\n1: start=2, size=2, type=83\n2: start=8, size=40, type=5\n5: start=9, size=2, type=83\n6: start=15, size=4, type=8e\n")
 	f.Add(disk[:64*512], uint32(0))
-	fuzz(f)
+	fuzz(f, func([]byte) {})
 }
