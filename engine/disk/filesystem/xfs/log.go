@@ -18,6 +18,8 @@ const (
 	// maxInFlight is how many sectors before the head may be written in any
 	// order: XLOG_TOTAL_REC_SHIFT, in sectors.
 	maxInFlight = 2 << 20 / sector
+	// maxTorn is more than the number of records that are written at a time.
+	maxTorn = 64
 	// unmountOp is XLOG_UNMOUNT_TRANS of struct xlog_op_header.
 	unmountOp = 0x20
 )
@@ -57,7 +59,7 @@ func (j *journal) last() (r record, end uint64, ok bool, err error) {
 		return r, 0, false, err
 	}
 	// What was being written at the end may be torn: then the one before it.
-	for range maxInFlight {
+	for range maxTorn {
 		if r, err = j.before(head); err != nil {
 			return r, 0, false, err
 		}

@@ -111,48 +111,65 @@ func (p *replay) buffer(i *logItem, lsn uint64) error {
 	if at < 0 || at > p.fs.dev.size/sector || sectors == 0 || sectors > maxRecord/sector || kind == bufferSuper && at != 0 {
 		return corrupt("log: buffer of %d sectors at sector %d", sectors, at)
 	}
-	b := make([]byte, sectors*sector)
-	if err := p.fs.dev.read(b, at*sector); err != nil {
-		return fmt.Errorf("log: %w", err)
-	}
-	if p.fs.sb.v5 && p.fs.newer(b, lsn) {
-		return nil
-	}
-	if err := p.fill(b, f[20:20+4*le.Uint32(f[16:])], i.regions[1:]); err != nil {
+	pieces, err := split(f[20:20+4*le.Uint32(f[16:])], i.regions[1:], sectors*sector)
+	if err != nil {
 		return err
 	}
-	if magic := string(b[:4]); kind == bufferBtree && magic != "BMAP" && magic != "BMA3" {
+	var head [sector]byte
+	if err := p.fs.dev.read(head[:], at*sector); err != nil {
+		return fmt.Errorf("log: %w", err)
+	}
+	if p.fs.sb.v5 && p.fs.newer(head[:], lsn) {
 		return nil
 	}
-	return p.write(b, at*sector)
+	if len(pieces) > 0 && pieces[0].at == 0 {
+		copy(head[:], pieces[0].data)
+	}
+	if magic := string(head[:4]); kind == bufferBtree && magic != "BMAP" && magic != "BMA3" {
+		return nil
+	}
+	for _, c := range pieces {
+		if err := p.write(c.data, at*sector+int64(c.at)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// fill copies the regions into a buffer. A row of set bits is one region, or
-// several.
-func (p *replay) fill(b, bitmap []byte, regions [][]byte) error {
-	const piece = 128
+// piece is what was logged of a buffer, in one region.
+type piece struct {
+	at   int
+	data []byte
+}
+
+// split says which place of a buffer each region is for. A row of set bits is
+// one region, or several.
+func split(bitmap []byte, regions [][]byte, size int) ([]piece, error) {
+	const unit = 128
 	set := func(bit int) bool { return bit < 8*len(bitmap) && bitmap[bit/8]>>(bit%8)&1 != 0 }
+	var out []piece
 	for bit := 0; bit < 8*len(bitmap); {
 		if !set(bit) {
 			bit++
 			continue
 		}
 		row := 1
-		for set(bit + row) {
+		for row < size/unit && set(bit+row) {
 			row++
 		}
-		if len(regions) == 0 || len(regions[0]) < piece || len(regions[0]) > row*piece || len(regions[0]) > len(b)-bit*piece {
-			return corrupt("log: buffer item without its %d pieces at %d", row, bit)
+		if len(regions) == 0 || len(regions[0]) < unit || len(regions[0]) > row*unit || len(regions[0]) > size-bit*unit {
+			return nil, corrupt("log: buffer item without its %d pieces at %d", row, bit)
 		}
-		copy(b[bit*piece:], regions[0])
-		bit += len(regions[0]) / piece
+		out = append(out, piece{at: bit * unit, data: regions[0]})
+		bit += len(regions[0]) / unit
 		regions = regions[1:]
 	}
-	return nil
+	return out, nil
 }
 
-// newer says whether a block of version 5 is at least as new as the change:
-// xlog_recover_get_buf_lsn, for the blocks that matter here.
+// newer says whether a block of version 5, of which b is the first sector, is
+// at least as new as the change: xlog_recover_get_buf_lsn, for the blocks that
+// matter here.
 func (fs *FS) newer(b []byte, lsn uint64) bool {
 	at, uuid := 0, 0
 	switch magic := string(b[:4]); {
