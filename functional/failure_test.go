@@ -88,7 +88,7 @@ func TestFunctionalBadImagesFailWithTheCause(t *testing.T) {
 		props                        map[string]string
 	}{
 		{"noise", file(t, []byte(strings.Repeat("no image at all ", 4096))), "bare", "format", nil},
-		{"disk image", file(t, append([]byte("QFI\xfb\x00\x00\x00\x03"), make([]byte, 65536)...)), "bare", "", nil},
+		{"disk image", file(t, append([]byte("QFI\xfb\x00\x00\x00\x03"), make([]byte, 65536)...)), "bare", "qcow2", nil},
 		{"climbing entry", archive(t, dir, &tar.Header{Name: "../../../../.." + canary, Size: 5, Mode: 0o644}), "bare", "", nil},
 		{"climbing link", archive(t, dir, &tar.Header{Name: "bin/l", Typeflag: tar.TypeLink, Linkname: "../../../etc/shadow"}), "bare", "", nil},
 		{"nothing to run", archive(t, dir, &tar.Header{Name: "bin/data", Size: 3, Mode: 0o644}), "bare", "command", nil},

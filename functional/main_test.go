@@ -150,6 +150,8 @@ func TestFunctionalEveryFormatBoots(t *testing.T) {
 		{"busybox.tar.gz", "bare", "guest: up"},
 		{"busybox.tar.xz", "bare", "guest: up"},
 		{"busybox.tar.zst", "bare", "guest: up"},
+		{"busybox.ext4", "bare", "guest: up"},
+		{"busybox.qcow2", "bare", "guest: up"},
 		{"app-docker.tar", "docker", "app: hello"},
 		{"app-oci.tar", "docker", "app: hello"},
 	} {

@@ -252,9 +252,12 @@ func (c *cloud) imageID(t *testing.T, name string) string {
 // upload makes an image of a file for the demo user; it is deleted at the end.
 func (c *cloud) upload(t *testing.T, name, container string, file string, props map[string]string) string {
 	t.Helper()
-	visibility := images.ImageVisibilityPrivate
+	visibility, format := images.ImageVisibilityPrivate, "raw"
+	if filepath.Ext(file) == ".qcow2" {
+		format = "qcow2"
+	}
 	img, err := images.Create(t.Context(), c.demo.image, images.CreateOpts{
-		Name: name, ContainerFormat: container, DiskFormat: "raw", Visibility: &visibility, Properties: props,
+		Name: name, ContainerFormat: container, DiskFormat: format, Visibility: &visibility, Properties: props,
 	}).Extract()
 	if err != nil {
 		t.Fatalf("create image: %v", err)

@@ -92,7 +92,7 @@ var never = []struct {
 	{"modernc.org/sqlite", []string{"internal/devcloud/sqldb"}, "the embedded cloud's state is sqldb's"},
 	{module + "internal/devcloud", []string{"internal/daemon", "internal/devcloud"}, "only the composition root joins the embedded cloud and a compute service"},
 	{"github.com/rs/zerolog", nil, ""},
-	{"unsafe", []string{"internal/linux", "engine/process", "engine/cgroup", "engine/snapshot", "engine/layer", "engine/keeper"}, "raw system calls only"},
+	{"unsafe", []string{"internal/linux", "engine/process", "engine/cgroup", "engine/snapshot", "engine/jail", "engine/layer", "engine/keeper"}, "raw system calls only"},
 }
 
 // noLogger are packages that return what happened and log nothing.

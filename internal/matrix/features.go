@@ -43,7 +43,10 @@ func images() []Feature {
 		{"root file system made by debootstrap", []string{"functional:TestFunctionalDebianBoots"}, "with `os_command_line`; no init in it"},
 		{"command, environment, user, groups and directory of the image", []string{"functional:TestFunctionalTenantsFirstHour"}, ""},
 		{"systemd as first process", nil, ""},
-		{"disk image (qcow2, raw)", nil, "refused; see Failures"},
+		{"disk image, raw: MBR, GPT or no table; ext4", []string{"engine:TestDiskImages", `functional:TestFunctionalEveryFormatBoots/busybox\.ext4`, "functional/cloud:TestDiskImagesBoot/raw"}, ""},
+		{"disk image, qcow2: versions 2 and 3, zlib, zstd, extended L2", []string{"engine:TestDiskImages", `functional:TestFunctionalEveryFormatBoots/busybox\.qcow2`, "functional/cloud:TestDiskImagesBoot/qcow2"}, ""},
+		{"disk image with ext2, ext3, XFS or btrfs", []string{"engine:TestDiskImages", "engine/disk:TestOpen"}, ""},
+		{"archive of docker before 1.10, OCI layout in a directory", []string{"engine/image:TestDockerV1", "engine/image:TestNestedLayout"}, ""},
 		{"two instances of one image share its layers on disk", []string{"functional:TestFunctionalInstancesShareLayers"}, ""},
 		{"one download for simultaneous boots", []string{"glance/cache:TestOneWorkForMany"}, ""},
 	}
@@ -102,7 +105,8 @@ func isolation() []Feature {
 		{"altered archives are refused by their digests", append(sec("DamagedLayers"), "engine/image:TestDamagedArchives"), ""},
 		{"layers are unpacked by a process without rights", []string{"engine/layer/jail:TestWalls"}, ""},
 		{"altered metadata of a restored instance", nil, ""},
-		{"disk images that name files of the host", []string{"engine/image:TestDiskImagesAreRefused"}, "no disk image is read"},
+		{"disk images that name files of the host", []string{"engine:TestHostileDiskImages", "engine/disk:TestRefused", "functional/cloud:TestDiskImagesThatDoNotBoot"}, ""},
+		{"disk images are read by a process without rights", []string{"engine/disk/jail:TestWalls"}, ""},
 	}
 }
 
@@ -156,7 +160,7 @@ func failures() []Feature {
 	}
 	return []Feature{
 		{"unknown image format", bad("noise"), ""},
-		{"unsupported image format (disk image)", append(bad("disk_image"), "engine/image:TestDiskImagesAreRefused"), ""},
+		{"unsupported image format (vmdk and others), or another than declared", append(bad("disk_image"), "engine/image:TestDisksThatAreRefused"), ""},
 		{"damaged image: hash differs", []string{"functional:TestFunctionalDamagedImageIsRefused"}, ""},
 		{"download cut off half-way", []string{"glance:TestDownload", "engine:TestDamagedImportLeavesNothing"}, "not with a real Glance"},
 		{"archive with hostile entries", append(bad("climbing_entry"), append(bad("climbing_link"), "engine/layer:TestApplyContains", "engine/image:TestHostileDocuments", "engine/image:TestBombs")...), ""},
