@@ -136,3 +136,28 @@ func TestLogTooLarge(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestIntents: changes that were announced and not done make the view one that
+// recovery would have gone on with.
+func TestIntents(t *testing.T) {
+	item := func(kind uint16, id uint64) *logItem {
+		b := le.AppendUint16(nil, kind)
+		b = le.AppendUint64(append(b, 1, 0, 0, 0, 0, 0), id)
+		return &logItem{total: 1, regions: [][]byte{b}}
+	}
+	p := &replay{first: true, intents: map[uint64]bool{}}
+	for _, i := range []*logItem{
+		item(itemMapIntent, 1), item(itemAttrIntent, 2), item(itemExchangeIntent, 3), item(0x1236, 4), // EFI
+		item(itemMapDone, 1), item(itemExchangeDone, 3),
+	} {
+		if err := p.intent(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(p.intents) != 1 || !p.intents[2] {
+		t.Errorf("%v", p.intents)
+	}
+	if err := p.intent(&logItem{regions: [][]byte{{0x44, 0x12, 1, 0}}}); !errors.Is(err, errdefs.ErrCorrupt) {
+		t.Error(err)
+	}
+}

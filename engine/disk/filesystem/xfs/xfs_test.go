@@ -1,13 +1,18 @@
 package xfs
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gantry-project/gantry/engine/disk/filesystem"
 	"github.com/gantry-project/gantry/engine/disk/filesystem/filesystemtest"
 	"github.com/gantry-project/gantry/engine/snapshot/snapshottest"
+	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 func TestMain(m *testing.M) { os.Exit(snapshottest.InMountNamespace(m)) }
@@ -54,5 +59,31 @@ func TestCrashes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			filesystemtest.RunCrashes(t, m, 3, func(fs filesystem.FileSystem) bool { return fs.(*FS).dev.replayed != nil })
 		})
+	}
+}
+
+// TestTooManyAttributes: XFS stores more names than listxattr(2) can return.
+func TestTooManyAttributes(t *testing.T) {
+	m := maker()
+	m.Size = m.SmallSize
+	image := m.Image(t)
+	m.Mounted(t, image, "", func(dir string) {
+		for i := range 300 {
+			if err := unix.Lsetxattr(dir, fmt.Sprintf("user.%0240d", i), []byte("x"), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	f, err := os.Open(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fs, err := Open(f, m.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := fs.Xattrs(fs.Root()); !errors.Is(err, errdefs.ErrUnsupported) || got != nil {
+		t.Errorf("%d attributes, %v", len(got), err)
 	}
 }
