@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -33,6 +34,7 @@ func cloudCommand() *cobra.Command {
 	f.StringVar(&o.CertFile, "tls-cert", "", "file of the certificate and those that sign it")
 	f.StringVar(&o.KeyFile, "tls-key", "", "file of its key")
 	f.StringVar(&o.LogFile, "log-file", "", "log file; default: standard error")
+	f.DurationVar(&o.KeepDeleted, "keep-deleted", 30*24*time.Hour, "how long deleted servers stay in lists that ask for them; 0: for ever")
 	f.BoolVar(&o.Debug, "debug", false, "log at debug level")
 	f.StringVar(&o.Failpoints, "failpoints", "", "for tests only: failures to inject")
 	_ = f.MarkHidden("failpoints") // it is defined one line above

@@ -42,9 +42,11 @@ type CloudOptions struct {
 	// the loopback are served.
 	CertFile, KeyFile string
 	LogFile           string
-	Debug             bool
-	Failpoints        string
-	Version           string
+	// KeepDeleted is how long rows of deleted instances are kept; 0 is for ever.
+	KeepDeleted time.Duration
+	Debug       bool
+	Failpoints  string
+	Version     string
 	// Ready is told how to go on once an instance can be made; Program is how
 	// the reader calls this program.
 	Ready   io.Writer
@@ -112,7 +114,7 @@ func Cloud(ctx context.Context, o CloudOptions) (err error) {
 		Domain: network.Domain,
 	})
 	c, err = devcloud.Open(ctx, devcloud.Options{
-		State: o.State, URL: url, CAFile: o.CertFile, Host: host, Busybox: busybox(log),
+		State: o.State, URL: url, CAFile: o.CertFile, KeepDeleted: o.KeepDeleted, Host: host, Busybox: busybox(log),
 		Fabric:    hostFabric{nets},
 		Transport: inproc.New(broker), Log: log,
 	})

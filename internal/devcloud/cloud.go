@@ -40,6 +40,9 @@ type Options struct {
 	// Busybox is a static busybox, which becomes the image of that name in a new
 	// cloud.
 	Busybox string
+	// KeepDeleted is how long the rows of deleted instances are kept for lists
+	// that ask for them; 0 is for ever.
+	KeepDeleted time.Duration
 	// Fabric makes networks on this host.
 	Fabric network.Fabric
 	// Transport reaches the compute service. Close closes it.
@@ -177,7 +180,7 @@ func (c *Cloud) openCompute(ctx context.Context, nets networks) (err error) {
 	c.rpc = messaging.NewClient(c.o.Transport, messaging.ClientOptions{Log: c.o.Log})
 	c.compute = compute.New(compute.Options{
 		Store: own, Auth: c.identity, Cell: c.cell, Tasks: c.conductor, RPC: c.rpc,
-		Images: pictures{nets.inside}, Networks: nets, Identity: projects{nets.inside, c.serviceToken},
+		Images: pictures{nets.inside}, Networks: nets, Placement: c.placement, Identity: projects{nets.inside, c.serviceToken},
 		ImagesURL: c.o.URL + "/image", Log: c.o.Log,
 	})
 	c.mount("/compute", c.compute.Handler())
@@ -270,6 +273,7 @@ func (c *Cloud) Heard() <-chan struct{} { return c.heard }
 func (c *Cloud) Run(ctx context.Context) error {
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.network.Run(running) })
+	group.Go(func() error { return c.housekeeping(running) })
 	group.Go(func() error { return c.conductor.Serve(running, func() { close(c.heard) }) })
 	err := group.Wait()
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
@@ -278,6 +282,37 @@ func (c *Cloud) Run(ctx context.Context) error {
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), ending)
 	defer cancel()
 	return errors.Join(err, c.conductor.Close(late), c.rpc.Close(late))
+}
+
+// purgePeriod is how often deleted instances are looked through.
+const purgePeriod = time.Hour
+
+// housekeeping prepares the first list and then removes what has been deleted
+// long ago, until ctx ends. That it cannot is logged and no more.
+func (c *Cloud) housekeeping(ctx context.Context) error {
+	select {
+	case <-c.heard: // first of all the cloud is to be ready
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := c.cell.Prime(ctx); err != nil {
+		c.o.Log.Warn().Err(err).Msg("the first list of instances will be slow")
+	}
+	tick := time.NewTicker(purgePeriod)
+	defer tick.Stop()
+	for {
+		if c.o.KeepDeleted > 0 {
+			n, err := c.cell.Purge(ctx, time.Now().Add(-c.o.KeepDeleted))
+			if err != nil || n > 0 {
+				c.o.Log.Info().Err(err).Int64("instances", n).Msg("what was deleted long ago is removed")
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // AwaitHost returns when a compute service of that host is up and has room in

@@ -16,6 +16,7 @@ import (
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/logging"
 )
 
 // zoneKey is the metadata of an aggregate that makes it an availability zone.
@@ -249,14 +250,36 @@ func (s *Service) addHost(ctx context.Context, a *Aggregate, host string) error 
 		}
 		return err
 	}
-	return s.exec(ctx, "INSERT INTO aggregate_hosts (aggregate, host) VALUES (?, ?)", a.ID, host)
+	if err := s.exec(ctx, "INSERT INTO aggregate_hosts (aggregate, host) VALUES (?, ?)", a.ID, host); err != nil {
+		return err
+	}
+	s.mirror(ctx, a, host, true)
+	return nil
+}
+
+// mirror tells placement whether a host is in an aggregate, as Nova does
+// (nova/compute/api.py, AggregateAPI.add_host_to_aggregate): a failure is logged
+// and no more, so that requests of members (a tenant's isolation) are answered
+// by placement, too.
+func (s *Service) mirror(ctx context.Context, a *Aggregate, host string, member bool) {
+	nodes, err := s.o.Cell.ComputeNodes(ctx, cell.NodeQuery{Host: host})
+	for _, n := range nodes {
+		err = errors.Join(err, s.o.Placement.SetAggregate(ctx, n.UUID(), a.UUID, member))
+	}
+	if err != nil {
+		s.log.Warn().Err(err).Str(logging.Host, host).Str("aggregate", a.UUID).Msg("placement does not know of an aggregate's host")
+	}
 }
 
 func (s *Service) removeHost(ctx context.Context, a *Aggregate, host string) error {
 	if !slices.Contains(a.Hosts, host) {
 		return notFound("Cannot remove host %s in aggregate %d", host, a.ID)
 	}
-	return s.exec(ctx, "DELETE FROM aggregate_hosts WHERE aggregate = ? AND host = ?", a.ID, host)
+	if err := s.exec(ctx, "DELETE FROM aggregate_hosts WHERE aggregate = ? AND host = ?", a.ID, host); err != nil {
+		return err
+	}
+	s.mirror(ctx, a, host, false)
+	return nil
 }
 
 func (s *Service) changeMetadata(ctx context.Context, a *Aggregate, d *schema.Dict) error {

@@ -145,9 +145,15 @@ func TestAggregatesMakeZones(t *testing.T) {
 	r.ask("admin", "2.93", "PUT", "/v2.1/os-aggregates/"+id, `{"aggregate": {"availability_zone": "north"}}`).
 		says(400, "Cannot update aggregate "+id+". Reason: One or more hosts contain instances in this zone.")
 	r.ask("admin", "2.93", "POST", "/v2.1/os-aggregates/"+id+"/action", `{"set_metadata": {"metadata": {"k": "v", "gone": null}}}`).is(200).has("v", "aggregate", "metadata", "k")
+	if n := r.told.count(); n != 1 {
+		t.Errorf("placement knows of %d hosts in aggregates", n)
+	}
 	r.ask("admin", "2.93", "DELETE", "/v2.1/os-aggregates/"+id, nil).is(400)
 	r.ask("admin", "2.93", "POST", "/v2.1/os-aggregates/"+id+"/action", `{"remove_host": {"host": "`+host+`"}}`).is(200)
 	r.ask("admin", "2.93", "DELETE", "/v2.1/os-aggregates/"+id, nil).is(200)
+	if n := r.told.count(); n != 0 {
+		t.Errorf("placement knows of %d hosts in aggregates after the removal", n)
+	}
 }
 
 func TestServicesAndHypervisors(t *testing.T) {

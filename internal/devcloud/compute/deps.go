@@ -14,6 +14,13 @@ type Identity interface {
 	ProjectExists(ctx context.Context, id string) (bool, error)
 }
 
+// Placement is what the placement service is told.
+type Placement interface {
+	// SetAggregate makes a resource provider (a compute node's UUID) a member of
+	// an aggregate, or ends that; errdefs.ErrNotFound without such a provider.
+	SetAggregate(ctx context.Context, provider, aggregate string, member bool) error
+}
+
 // Image is what is known of an image. Sizes are in bytes, MinDisk in GiB,
 // MinRAM in MiB.
 type Image struct {

@@ -173,6 +173,27 @@ func (n *networks) Ask(_ context.Context, _ *rest.Caller, _, path string, _, _ a
 	return e
 }
 
+// members is a placement service that knows which providers are in aggregates.
+type members struct {
+	mu sync.Mutex
+	in map[string]bool // +checklocks:mu; "PROVIDER AGGREGATE"
+}
+
+func (m *members) SetAggregate(_ context.Context, provider, aggregate string, member bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if delete(m.in, provider+" "+aggregate); member {
+		m.in[provider+" "+aggregate] = true
+	}
+	return nil
+}
+
+func (m *members) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.in)
+}
+
 // tasks is a conductor that finds a host for everything at once.
 type tasks struct {
 	store *cell.Store
@@ -286,6 +307,7 @@ type rig struct {
 	tasks    *tasks
 	images   *images
 	networks *networks
+	told     *members
 	host     *computeHost
 	handler  http.Handler
 	rpc      *line
@@ -309,13 +331,13 @@ func newRigIn(t testing.TB, dir string) *rig {
 	}
 	transport := inproc.New(inproc.NewBroker())
 	client := messaging.NewClient(transport, messaging.ClientOptions{})
-	r := &rig{cell: store, tasks: &tasks{store: store}, images: &images{}, networks: newNetworks(), rpc: &line{Client: client}}
+	r := &rig{cell: store, tasks: &tasks{store: store}, images: &images{}, networks: newNetworks(), told: &members{in: map[string]bool{}}, rpc: &line{Client: client}}
 	r.t, _ = t.(*testing.T)
 	r.host = &computeHost{store: store, told: make(chan string, 1000)}
 	r.host.run(t, transport)
 	everybody := callers()
 	r.service = New(Options{
-		Store: own, Auth: everybody, Cell: store, Tasks: r.tasks, RPC: r.rpc, Images: r.images, Networks: r.networks,
+		Store: own, Auth: everybody, Cell: store, Tasks: r.tasks, RPC: r.rpc, Images: r.images, Networks: r.networks, Placement: r.told,
 		Identity: everybody, ImagesURL: "http://images", Log: zerolog.Nop(),
 	})
 	r.handler = r.service.Handler()

@@ -27,7 +27,9 @@ type Options struct {
 	RPC      messaging.Caller
 	Images   Images
 	Networks Networks
-	Identity Identity
+	// Placement is told which hosts are in which aggregates.
+	Placement Placement
+	Identity  Identity
 	// ImagesURL is the image service's, for the Location of snapshots.
 	ImagesURL string
 	// Quotas replace Nova's default limits, by resource ("instances"); -1 is no

@@ -42,13 +42,15 @@ var addressGroups = noun[*addressGroup]{
 	res: &addressGroupResource, table: func(st *state) *table[*addressGroup] { return &st.addressGroups },
 	of:   func(a *addressGroup) *base { return &a.base },
 	sees: func(c *rest.Caller, a *addressGroup) bool { return c.Owns(a.Project) || a.reaches(c.ProjectID) },
-	view: func(c *rest.Caller, a *addressGroup) map[string]any {
+	view: func(_ *rest.Caller, a *addressGroup) map[string]any {
 		addresses := make([]string, len(a.Addresses))
 		for i, p := range a.Addresses {
 			addresses[i] = p.String()
 		}
-		v := a.standardView(map[string]any{"name": a.Name, "addresses": addresses, "shared": a.reaches(c.ProjectID)})
-		delete(v, "tags") // as the real service answers
+		v := a.standardView(map[string]any{"name": a.Name, "addresses": addresses})
+		for _, hidden := range []string{"tags", "created_at", "updated_at", "revision_number"} { // as the real service answers
+			delete(v, hidden)
+		}
 		return v
 	},
 	make: func(_ *state, _ *rest.Caller, b base, v values) (*addressGroup, error) {
@@ -122,6 +124,8 @@ func (s *Service) changeAddresses(verb string, change func(a *addressGroup, sent
 			st.bumped(&a.base)
 			st.addressGroups.put(&a)
 			view = addressGroups.view(r.Caller, &a)
+			view["shared"], view["revision_number"] = a.reaches(r.Caller.ProjectID), a.Revision
+			view["created_at"], view["updated_at"] = stamp(a.Created), stamp(a.Updated)
 			return nil
 		})
 		if err != nil {

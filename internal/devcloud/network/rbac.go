@@ -101,7 +101,11 @@ var policies = noun[*policy]{
 // mayTarget lets administrators only share with everybody.
 func mayTarget(c *rest.Caller, verb, target string) error {
 	if target == everybody && !c.Admin() {
-		return denied("(rule:" + verb + "_rbac_policy and rule:" + verb + "_rbac_policy:target_tenant)")
+		rule := "rule:" + verb + "_rbac_policy"
+		if verb == "update" {
+			return denied("(" + rule + " and " + rule + ":target_tenant)")
+		}
+		return denied("((((" + rule + " and " + rule + ":object_type) and " + rule + ":object_id) and " + rule + ":target_tenant) and " + rule + ":action)")
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"net/http"
 	"slices"
 
 	"github.com/google/uuid"
@@ -33,7 +34,7 @@ func topologyOf(r *rest.Request) (string, error) {
 		project = r.Caller.ProjectID
 	}
 	if !r.Caller.Owns(project) {
-		return "", notFound("NotAuthorized", "Not authorized.")
+		return "", fault(http.StatusForbidden, "NotAuthorized", "Not authorized.")
 	}
 	return project, nil
 }

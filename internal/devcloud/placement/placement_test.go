@@ -381,3 +381,24 @@ func FuzzAPI(f *testing.F) {
 		}
 	})
 }
+
+func TestSetAggregate(t *testing.T) {
+	a := start(t, filepath.Join(t.TempDir(), "db"))
+	a.hostWith(host, "one")
+	members := "/resource_providers?member_of=" + zone
+	for _, member := range []bool{true, true, false, false} {
+		if err := a.service.SetAggregate(t.Context(), host, zone, member); err != nil {
+			t.Fatal(err)
+		}
+		want := 0
+		if member {
+			want = 1
+		}
+		if l, _ := a.want(200, "GET", members, "")["resource_providers"].([]any); len(l) != want {
+			t.Errorf("%d providers in the aggregate, want %d", len(l), want)
+		}
+	}
+	if err := a.service.SetAggregate(t.Context(), other, zone, true); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("a provider that is not there: %v", err)
+	}
+}

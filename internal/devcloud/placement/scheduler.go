@@ -104,6 +104,28 @@ func (s *Service) Consumers(ctx context.Context, provider string) (list []string
 	return list, err
 }
 
+// SetAggregate makes a provider a member of an aggregate, both by their UUIDs, or
+// ends that. What is so already is success; a provider that is not there is
+// errdefs.ErrNotFound.
+func (s *Service) SetAggregate(ctx context.Context, providerID, aggregate string, member bool) error {
+	err := internally(ctx, s.db.Write, func(o operation) error {
+		p, err := o.provider(providerID)
+		if err != nil {
+			return err
+		}
+		statement := "DELETE FROM provider_aggregates WHERE provider = ? AND aggregate = ?"
+		if member {
+			statement = "INSERT OR IGNORE INTO provider_aggregates (provider, aggregate) VALUES (?, ?)"
+		}
+		changed, err := o.exec(statement, p.uuid, aggregate)
+		if err != nil || changed == 0 {
+			return err
+		}
+		return o.touch(p)
+	})
+	return inGo("aggregate "+aggregate+" of provider "+providerID, err)
+}
+
 // inGo gives the API's refusals a class.
 func inGo(operation string, err error) error {
 	if err == nil {
