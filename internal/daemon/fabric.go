@@ -45,6 +45,9 @@ func (h hostFabric) Sync(ctx context.Context, w network.World) error {
 	})
 }
 
+// Repair implements network.Fabric.
+func (h hostFabric) Repair(ctx context.Context) error { return h.f.Repair(ctx) }
+
 // Watch implements network.Fabric.
 func (h hostFabric) Watch(ctx context.Context, all func(devices []string), seen func(device string, up bool)) error {
 	return h.f.Watch(ctx, all, seen)

@@ -32,12 +32,19 @@ type Fabric struct {
 	served map[string]*served // networks by id
 	// adverts are what routers say of themselves, by pin and device.
 	adverts map[string]map[string]advert
+	// What was set, for Repair.
+	networks map[string]Network
+	routers  map[string]Router
+	memory   firewall.Memory
 }
 
 // New returns a Fabric. It changes nothing. It knows nothing of ports that an
 // earlier process filtered until Sync has told it.
 func New(o Options) *Fabric {
-	return &Fabric{o: o, groups: map[string][]netip.Prefix{}, ports: map[string]firewall.Port{}, zones: map[uint16]string{}, served: map[string]*served{}, adverts: map[string]map[string]advert{}}
+	return &Fabric{
+		o: o, groups: map[string][]netip.Prefix{}, ports: map[string]firewall.Port{}, zones: map[uint16]string{}, served: map[string]*served{},
+		adverts: map[string]map[string]advert{}, networks: map[string]Network{}, routers: map[string]Router{}, memory: firewall.Memory{},
+	}
 }
 
 const markPrefix = "gantry-net:"

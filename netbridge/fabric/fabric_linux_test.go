@@ -411,3 +411,11 @@ func (h *host) refused(what string, ns *os.File, address string) {
 		h.t.Errorf("%s: seen as %q", what, got)
 	}
 }
+
+// unplug takes devices of guests away.
+func (h *host) unplug(owners ...string) {
+	h.t.Helper()
+	for _, o := range owners {
+		h.ok(netbridge.New(netbridge.Options{HostNetNS: fdPath(h.ns)}).Set(h.t.Context(), netbridge.Plan{Owner: o}))
+	}
+}

@@ -32,6 +32,9 @@ func (*Fabric) SetPorts(context.Context, ...Port) error { return unsupported() }
 // Sync refuses.
 func (*Fabric) Sync(context.Context, World) error { return unsupported() }
 
+// Repair refuses.
+func (*Fabric) Repair(context.Context) error { return unsupported() }
+
 // Watch refuses.
 func (*Fabric) Watch(context.Context, func([]string), func(string, bool)) error { return unsupported() }
 

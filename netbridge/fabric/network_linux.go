@@ -29,10 +29,11 @@ func (f *Fabric) SetNetwork(ctx context.Context, n Network) error {
 		return fmt.Errorf("set network %s: %w", n.ID, err)
 	}
 	defer done()
+	delete(f.networks, n.ID)
 	if n.Absent {
 		err = f.removeNetwork(ctx, s, n)
-	} else {
-		err = f.makeNetwork(ctx, s, n)
+	} else if err = f.makeNetwork(ctx, s, n); err == nil {
+		f.networks[n.ID] = n
 	}
 	if err != nil {
 		return fmt.Errorf("set network %s: %w", n.ID, err)

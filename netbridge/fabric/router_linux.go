@@ -26,10 +26,11 @@ func (f *Fabric) SetRouter(ctx context.Context, r Router) error {
 		return fmt.Errorf("set router %s: %w", r.ID, err)
 	}
 	defer done()
+	delete(f.routers, r.ID)
 	if r.Absent || r.Down {
 		err = f.removePin(routerPin(r.ID))
-	} else {
-		err = f.makeRouter(ctx, s, r)
+	} else if err = f.makeRouter(ctx, s, r); err == nil {
+		f.routers[r.ID] = r
 	}
 	if err != nil {
 		return fmt.Errorf("set router %s: %w", r.ID, err)

@@ -53,6 +53,16 @@ func Set(ctx context.Context, ns *os.File, ipv6 bool, chains ...Chain) error {
 	return nil
 }
 
+// Held reports whether chains are as Set would make them.
+func Held(ctx context.Context, ns *os.File, ipv6 bool, chains ...Chain) (held bool, err error) {
+	err = netns.Do(ns, func() error {
+		have, err := look(ctx, ipv6)
+		held = have.change(chains) == ""
+		return err
+	})
+	return held, err
+}
+
 func family(ipv6 bool) string {
 	if ipv6 {
 		return "ip6tables"

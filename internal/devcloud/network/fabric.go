@@ -32,6 +32,8 @@ type Fabric interface {
 	SetPorts(ctx context.Context, plans ...PortPlan) error
 	// SetRouter makes a router.
 	SetRouter(ctx context.Context, plan RouterPlan) error
+	// Repair makes again what others have undone of what was sent.
+	Repair(ctx context.Context) error
 	// Watch tells of network devices of the host: first all that are up, at
 	// once, and then each that comes up or goes. It calls both functions from
 	// one goroutine, may tell the same twice, and returns when ctx ends (its

@@ -23,6 +23,9 @@ const (
 	// buryAfter is how long filters of ports that are gone may stay: their
 	// removal is slow, and who waits for a new port is not to wait for it.
 	buryAfter = time.Second
+	// repairEvery is how long it stays undone at most what somebody else has
+	// undone on the host.
+	repairEvery = 30 * time.Second
 )
 
 // realiser sends plans that changed to the fabric, and keeps the status of ports
@@ -101,6 +104,8 @@ func (r *realiser) run(ctx context.Context) error {
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	defer r.bury.Stop()
+	repair := time.NewTicker(repairEvery)
+	defer repair.Stop()
 	wait := retryFirst
 	for {
 		select {
@@ -115,6 +120,9 @@ func (r *realiser) run(ctx context.Context) error {
 		case <-r.bury.C:
 			r.buryAll(ctx)
 			continue
+		case <-repair.C:
+			r.repair(ctx)
+			continue
 		}
 		if r.round(ctx) {
 			wait = retryFirst
@@ -122,6 +130,15 @@ func (r *realiser) run(ctx context.Context) error {
 		}
 		retry.Reset(wait)
 		wait = min(2*wait, retryMost)
+	}
+}
+
+func (r *realiser) repair(ctx context.Context) {
+	if r.fabric == nil {
+		return
+	}
+	if err := r.fabric.Repair(ctx); err != nil && ctx.Err() == nil {
+		r.log.Error().Err(err).Msg("networks of the host are not as they should be")
 	}
 }
 

@@ -91,6 +91,8 @@ func (f *fabric) Sync(ctx context.Context, w World) error {
 	return nil
 }
 
+func (f *fabric) Repair(context.Context) error { return nil }
+
 func (f *fabric) Watch(ctx context.Context, all func([]string), seen func(string, bool)) error {
 	f.mu.Lock()
 	f.seen = seen
