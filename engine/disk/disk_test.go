@@ -105,6 +105,46 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// TestSubvolumes: where distributions install to comes before its snapshots, and
+// what a mount without options shows before all.
+func TestSubvolumes(t *testing.T) {
+	tree := disktest.Tree(t, disktest.Root())
+	for name, c := range map[string]struct{ script, where, text string }{
+		"debian":             {`btrfs subvolume create @rootfs; btrfs subvolume create @home; cp -a "$1/." @rootfs`, `subvolume "@rootfs" of the whole disk`, ""},
+		"snapshots":          {`btrfs subvolume create @; cp -a "$1/." @; mkdir s; btrfs subvolume snapshot @ s/1; btrfs subvolume snapshot -r @ s/2`, `subvolume "@" of the whole disk`, ""},
+		"the default":        {`btrfs subvolume create a; cp -a "$1/." a; btrfs subvolume snapshot a b; btrfs subvolume set-default b`, "the whole disk", ""},
+		"the top":            {`cp -a "$1/." .; btrfs subvolume create @; cp -a "$1/." @`, "the whole disk", ""},
+		"one of any name":    {`mkdir -p x/y; btrfs subvolume create x/y/z; cp -a "$1/." x/y/z`, `subvolume "x/y/z" of the whole disk`, ""},
+		"nobody knows which": {`btrfs subvolume create a; cp -a "$1/." a; btrfs subvolume snapshot a b`, "", `more than one root file system: subvolume "a" of the whole disk, subvolume "b"`},
+		"none":               {`btrfs subvolume create a`, "", "no root file system (found: the whole disk: btrfs)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			img := disktest.Make(t, "btrfs", "", 128*mib)
+			disktest.Script(t, img, c.script, tree)
+			d, err := open(t, img, "raw")
+			if c.text != "" {
+				if !errors.Is(err, errdefs.ErrInvalid) || !strings.Contains(errdefs.PublicText(err, ""), c.text) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil || d.Where != c.where {
+				t.Fatalf("found %+v, %v", d, err)
+			}
+			var tar bytes.Buffer
+			f, err := os.Open(img)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			rep, err := disk.Convert(t.Context(), f, 128*mib, disk.Options{}, &tar)
+			if err != nil || !bytes.Contains(tar.Bytes(), []byte("etc/os-release")) || rep.Where != c.where {
+				t.Errorf("%+v, %v", rep, err)
+			}
+		})
+	}
+}
+
 // image is a file of size bytes with marks at places.
 func image(t testing.TB, marks map[int64]string) string {
 	t.Helper()

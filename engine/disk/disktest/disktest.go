@@ -99,15 +99,24 @@ func Make(t testing.TB, kind, dir string, size int64, args ...string) string {
 	return name
 }
 
-// fill copies a tree into a file system of the host's kernel.
+// fill copies a tree into a file system.
 func fill(t testing.TB, image, dir string) {
+	t.Helper()
+	Script(t, image, `cp -a "$1/." .`, dir)
+}
+
+// Script runs a script of sh in the top directory of the file system of an image
+// file, with the arguments from $1 on. The host's kernel mounts it meanwhile.
+func Script(t testing.TB, image, script string, args ...string) {
 	t.Helper()
 	at := t.TempDir()
 	Run(t, "mount", "-o", "loop", image, at)
-	out, err := exec.Command("cp", "-a", dir+"/.", at).CombinedOutput()
+	cmd := exec.Command("sh", append([]string{"-euc", script, "sh"}, args...)...)
+	cmd.Dir = at
+	out, err := cmd.CombinedOutput()
 	Run(t, "umount", at)
 	if err != nil {
-		t.Fatalf("cp: %v\n%s", err, out)
+		t.Fatalf("%s: %v\n%s", script, err, out)
 	}
 }
 
