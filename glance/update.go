@@ -24,12 +24,14 @@ type Patch struct {
 	DiskFormat      string
 	ContainerFormat string
 	Properties      map[string]string
+	// Hide takes the image out of lists.
+	Hide bool
 }
 
 type operation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
-	Value string `json:"value"`
+	Value any    `json:"value"`
 }
 
 // operations is the patch as Glance wants it. It is pure; the order is fixed.
@@ -41,6 +43,9 @@ func (p Patch) operations() []operation {
 		if f.value != "" {
 			ops = append(ops, operation{"replace", "/" + f.name, f.value})
 		}
+	}
+	if p.Hide {
+		ops = append(ops, operation{"replace", "/os_hidden", true})
 	}
 	pointer := strings.NewReplacer("~", "~0", "/", "~1")
 	for _, k := range slices.Sorted(maps.Keys(p.Properties)) {

@@ -144,7 +144,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if rest == "" {
+	switch {
+	case rest == "" && r.Method == http.MethodGet:
+		s.list(w, r)
+		return
+	case rest == "":
 		s.create(w, r)
 		return
 	}
@@ -213,7 +217,10 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request) {
 // patch follows the v2.1 rules: add sets or replaces a property, replace needs
 // what it replaces; formats are fixed once there is data.
 func (s *Server) patch(w http.ResponseWriter, r *http.Request, i *image) {
-	var ops []struct{ Op, Path, Value string }
+	var ops []struct {
+		Op, Path string
+		Value    any
+	}
 	if r.Header.Get("Content-Type") != "application/openstack-images-v2.1-json-patch" || json.NewDecoder(r.Body).Decode(&ops) != nil {
 		refuse(w, http.StatusUnsupportedMediaType, "not a patch")
 		return
