@@ -156,7 +156,7 @@ const applets = `sh ash cat chgrp chmod chown clear cp cut date dd df dmesg du e
 	vi watch wc wget which who whoami xargs yes udhcpc httpd halt nproc`
 
 const inittab = `::sysinit:/etc/rc
-console::respawn:-/bin/sh
+console::respawn:-/bin/sh +m
 ::shutdown:/bin/true
 `
 
