@@ -26,7 +26,7 @@ import (
 const browserProgram = "chromium-headless-shell"
 
 // patience bounds what a page may take; it is not what is promised.
-const patience = 15 * time.Second
+const patience = time.Minute
 
 // browser is one tab of a Chromium of its own, on one Horizon.
 type browser struct {

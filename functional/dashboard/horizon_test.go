@@ -67,7 +67,7 @@ func startHorizon(t *testing.T, identity string) horizon {
 	cmd := exec.Command("uwsgi", "--plugin", "python3", "--http-socket", address, "--wsgi-file", "wsgi.py", "--static-map", "/static="+static,
 		"--master", "--processes", "1", "--threads", "4", "--enable-threads", "--need-app", "--die-on-term", "--buffer-size", "65535", "--disable-logging")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+dir, "PYTHONDONTWRITEBYTECODE=1", "LC_ALL=C.UTF-8")
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+dir, "HOME="+dir, "PYTHONDONTWRITEBYTECODE=1", "LC_ALL=C.UTF-8")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -186,6 +186,13 @@ func (b operator) roles() {
 	b.press("Create Application Credential")
 	b.fill("#id_name", "walk-credential")
 	b.look("credential-form")
+	b.click(".modal input[type=submit]", "Create Application Credential")
+	b.wants("Your application credential")
+	b.until("the secret is told", `document.querySelector('#id_app_cred_secret').value.length > 20`)
+	b.look("credential-secret", "will not be available after closing")
+	b.open("/identity/application_credentials/")
+	b.wants("walk-credential")
+	b.look("credentials")
 }
 
 func (b operator) host() string {

@@ -101,6 +101,8 @@ func (b tenant) router() {
 	b.look("router-interface-form")
 	b.submit("Submit")
 	b.wants("10.77.0.1")
+	b.open(ask[string](b.browser, "location.pathname") + "?tab=router_details__interfaces")
+	b.wants("10.77.0.1", "Internal Interface")
 	b.look("router-interfaces")
 }
 
@@ -170,7 +172,8 @@ func (b tenant) instance() {
 	b.wants("private", "10.0.")
 	b.look("instance-interfaces")
 	b.open(page + "?tab=instance_details__log")
-	b.wants("this is walker, a container")
+	b.wants("this is walker, a container", "BusyBox")
+	b.lacks("can't access tty")
 	b.look("instance-log")
 	b.press("Console")
 	b.wants("Instance Console", "Unable to load console")
@@ -281,6 +284,7 @@ func (b tenant) topology() {
 	b.until("the instance is drawn", `document.querySelector('#topologyCanvasContainer svg').textContent.includes('wanderer')`)
 	b.look("topology")
 	b.press("Graph")
+	b.press("Center Topology")
 	b.look("topology-graph")
 }
 
@@ -353,7 +357,7 @@ func (b tenant) cleanUp() {
 		b.row(thing.row, thing.action)
 		b.submit(thing.confirm)
 		b.until(thing.row+" is gone", `![...document.querySelectorAll('tr')].some(e => e.innerText.includes(`+quote(thing.row)+`)) && `+settled)
-		b.look("gone" + strings.ReplaceAll(thing.page, "/", "-") + "x")
+		b.look("no-more-" + strings.ReplaceAll(strings.TrimPrefix(strings.Trim(thing.page, "/"), "project/"), "_", "-"))
 	}
 }
 
