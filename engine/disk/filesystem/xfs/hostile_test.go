@@ -340,3 +340,28 @@ func TestChecksums(t *testing.T) {
 		}
 	}
 }
+
+// TestLoop: a directory that holds itself, or one above it, has no end for who
+// walks it without care.
+func TestLoop(t *testing.T) {
+	for _, path := range []string{"", "d3"} {
+		f := newForged(t, "v5")
+		at, i := f.inode("d3")
+		name := strings.Index(string(i.data), "file")
+		if name < 0 || i.format != formatLocal {
+			t.Fatal("d3 has no entry file in its inode")
+		}
+		target := f.fs.Root()
+		if path != "" {
+			target = f.node(path)
+		}
+		f.set32(at+coreV3+int64(name+len("file")+1), uint32(target.Inode))
+		fs, err := open(f, f.Size(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := filesystem.WriteTar(t.Context(), fs, io.Discard, filesystem.TarOptions{}); !errors.Is(err, errdefs.ErrCorrupt) {
+			t.Errorf("%q within d3: %v", path, err)
+		}
+	}
+}
