@@ -51,10 +51,10 @@ func (f *fileSystem) ReadDir(node filesystem.Node, visit func(name string, child
 		}
 		return nil
 	})
-	switch {
-	case err == errDone: //nolint:errorlint // returned as it is
+	switch err { //nolint:errorlint // returned as it is
+	case errDone:
 		return nil
-	case err == nil:
+	case nil:
 		return corrupt("inode %d: directory of %d blocks has %d", n.number, blocks, next)
 	}
 	return err

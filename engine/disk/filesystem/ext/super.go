@@ -48,8 +48,7 @@ const (
 		incompatCsumSeed | incompatLargeDir | 0x8000
 )
 
-// refused are features with their names; incompatible ones that have no name
-// here are refused by number.
+// What is refused by name; other incompatible features are by number.
 var (
 	refusedIncompat = map[uint32]string{0x1: "compression", 0x8: "journal_dev", 0x1000: "dirdata", 0x10000: "encrypt", 0x20000: "casefold"}
 	refusedROCompat = map[uint32]string{roCompatShared: "shared_blocks", roCompatVerity: "verity"}
@@ -117,18 +116,16 @@ func parseSuper(b []byte, size int64, check bool) (super, error) {
 }
 
 func (s *super) features() error {
-	unknown := s.incompat &^ incompatKnown
-	for bit := unknown & -unknown; bit != 0; unknown, bit = unknown&^bit, (unknown&^bit)&-(unknown&^bit) {
+	if unknown := s.incompat &^ incompatKnown; unknown != 0 {
+		bit := unknown & -unknown
 		name, ok := refusedIncompat[bit]
 		if !ok {
 			name = fmt.Sprintf("incompatible %#x", bit)
 		}
 		return fmt.Errorf("feature %s: %w", name, errdefs.ErrUnsupported)
 	}
-	for bit, name := range refusedROCompat {
-		if s.roCompat&bit != 0 {
-			return fmt.Errorf("feature %s: %w", name, errdefs.ErrUnsupported)
-		}
+	if refused := s.roCompat & (roCompatShared | roCompatVerity); refused != 0 {
+		return fmt.Errorf("feature %s: %w", refusedROCompat[refused&-refused], errdefs.ErrUnsupported)
 	}
 	return nil
 }
