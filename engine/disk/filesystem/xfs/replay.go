@@ -1,8 +1,6 @@
 package xfs
 
-import (
-	"encoding/binary"
-)
+import "encoding/binary"
 
 // The log's content is in the byte order of the host that wrote it.
 var le = binary.LittleEndian
@@ -20,12 +18,11 @@ const (
 	transHeader = 16 // struct xfs_trans_header
 
 	// replayBudget bounds what the replay keeps, in bytes.
-	replayBudget = 20 << 20
+	replayBudget = 24 << 20
 )
 
 // replay reads the log as recovery after a crash would, and lays what it finds
-// over the device. pending says that recovery would have gone on with changes
-// that had begun only.
+// over the device.
 //
 // It goes through the log twice, as recovery does: what was freed later must
 // not be written, since it may hold data by then.

@@ -18,7 +18,7 @@
 // running instance shows what a mount of it would. It stays Info.Dirty only
 // where recovery would have gone on with a change that had begun (of extents
 // shared or exchanged, of attributes), which then shows half done. A log with
-// more than about 20 MiB of changes, or of a host with another byte order, is
+// more than about 24 MiB of changes, or of a host with another byte order, is
 // errdefs.ErrUnsupported: the tenant unmounts the file system (shuts the
 // instance down) or freezes it before the image is taken.
 //
