@@ -98,6 +98,7 @@ func (f facts) forSpec(s *Spec) facts {
 	if !slices.ContainsFunc(s.Mounts, func(m Mount) bool { return strings.HasPrefix(m.Type, "cgroup") }) {
 		return f
 	}
+	own := groupDirs(s)
 	f.cgroups = slices.Clone(f.cgroups)
 	for i := range f.cgroups {
 		h := &f.cgroups[i]
@@ -105,18 +106,31 @@ func (f facts) forSpec(s *Spec) facts {
 		if !s.has(CgroupNamespace) {
 			h.own = tree
 		}
-		for _, file := range append([]*os.File{s.CgroupDir}, s.CgroupFiles...) {
-			if file == nil {
-				continue
-			}
-			if at, err := os.Readlink("/proc/self/fd/" + strconv.FormatUint(uint64(file.Fd()), 10)); err == nil && strings.HasPrefix(at, tree+"/") {
-				if h.own = at; file != s.CgroupDir {
-					h.own = path.Dir(at)
-				}
+		for _, dir := range own {
+			if strings.HasPrefix(dir, tree+"/") {
+				h.own = dir
 			}
 		}
 	}
 	return f
+}
+
+// groupDirs are the directories of the control groups of s on the host.
+func groupDirs(s *Spec) (dirs []string) {
+	for _, file := range append([]*os.File{s.CgroupDir}, s.CgroupFiles...) {
+		if file == nil {
+			continue
+		}
+		at, err := os.Readlink("/proc/self/fd/" + strconv.FormatUint(uint64(file.Fd()), 10))
+		if err != nil {
+			continue
+		}
+		if file != s.CgroupDir {
+			at = path.Dir(at)
+		}
+		dirs = append(dirs, at)
+	}
+	return dirs
 }
 
 // mountCgroups mounts the container's own part of the control groups: a tree of
@@ -144,7 +158,7 @@ func (c *compiler) mountCgroups(i int, m Mount, o mountOptions) {
 		c.placeMount(clean, "tmpfs", mountOptions{}, dir)
 	} else {
 		dir = c.newMount(clean, "tmpfs", mountOptions{set: o.set, data: []string{"mode=755", "size=64k"}}, "")
-		c.groupDirs("mount "+clean, dir, "", list)
+		c.makeGroupDirs("mount "+clean, dir, "", list)
 	}
 	for _, h := range list {
 		what := "mount " + clean + "/" + h.name
@@ -154,9 +168,9 @@ func (c *compiler) mountCgroups(i int, m Mount, o mountOptions) {
 	}
 }
 
-// groupDirs makes what hierarchies are mounted on, below prefix, and a name for
+// makeGroupDirs makes what hierarchies are mounted on, below prefix, and a name for
 // each controller of those that have several.
-func (c *compiler) groupDirs(what string, dir value, prefix string, list []hierarchy) {
+func (c *compiler) makeGroupDirs(what string, dir value, prefix string, list []hierarchy) {
 	for _, h := range list {
 		c.call(what, unix.SYS_MKDIRAT, dir, c.str(prefix+h.name), num(0o755))
 		if controllers := strings.Split(h.name, ","); len(controllers) > 1 {

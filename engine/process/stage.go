@@ -67,7 +67,7 @@ func stageProgram(cgroups []hierarchy) *Program {
 	for _, name := range stageDirs {
 		p.call("make directory /"+name, unix.SYS_MKDIRAT, root, p.str(name), num(0o555))
 	}
-	c.groupDirs("make directories of control groups", root, stageGroups+"/", stagedGroups(cgroups))
+	c.makeGroupDirs("make directories of control groups", root, stageGroups+"/", stagedGroups(cgroups))
 	for _, d := range defaultDevices {
 		p.call("device "+d.name, unix.SYS_MKNODAT, root, p.str(stageDev+"/"+d.name), num(unix.S_IFCHR|0o666), num(unix.Mkdev(d.major, d.minor)))
 	}
