@@ -1,6 +1,7 @@
 package ext
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -51,10 +52,10 @@ func (f *fileSystem) ReadDir(node filesystem.Node, visit func(name string, child
 		}
 		return nil
 	})
-	switch err { //nolint:errorlint // returned as it is
-	case errDone:
+	switch {
+	case errors.Is(err, errDone):
 		return nil
-	case nil:
+	case err == nil:
 		return corrupt("inode %d: directory of %d blocks has %d", n.number, blocks, next)
 	}
 	return err

@@ -1,6 +1,7 @@
 package ext
 
 import (
+	"errors"
 	"fmt"
 	"math"
 )
@@ -25,7 +26,7 @@ func (f *fileSystem) runs(n *inode, from uint64, visit func(run) error) error {
 		w := &mapWalk{f: f, from: from, visit: visit, end: (uint64(n.size) + uint64(f.blockSize) - 1) / uint64(f.blockSize)}
 		err = w.walk(n.area())
 	}
-	if v, ok := err.(*visitError); ok { //nolint:errorlint // the walks wrap everything but this
+	if v, ok := errors.AsType[*visitError](err); ok {
 		return v.error
 	}
 	if err != nil {

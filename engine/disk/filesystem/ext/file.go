@@ -92,7 +92,7 @@ func (h *file) read(p []byte, off int64, size uint64) error {
 		}
 		return nil
 	})
-	if err != nil && err != errDone { //nolint:errorlint // returned as it is
+	if err != nil && !errors.Is(err, errDone) {
 		return err
 	}
 	clear(p[done:])
@@ -112,7 +112,7 @@ func (h *file) Segments(visit func(offset, length int64) error) error {
 		}
 		return visit(offset, min(int64(r.count)*size, h.n.size-offset))
 	})
-	if err == errDone { //nolint:errorlint // returned as it is
+	if errors.Is(err, errDone) {
 		return nil
 	}
 	return err
