@@ -1,16 +1,19 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/internal/logging"
 	"github.com/gantry-project/gantry/internal/undo"
@@ -22,9 +25,11 @@ import (
 type changes struct {
 	// dir is the copy, in the form of an overlay's upper directory.
 	dir string
-	// rec is the container's record, img its image's.
-	rec store.Container
-	img store.Image
+	// rec is the container's record, img the image that it was made of: replaced
+	// says that another has the name now.
+	rec      store.Container
+	img      store.Image
+	replaced bool
 	// done removes the copy and lets go of the layers.
 	done undo.Stack
 }
@@ -65,7 +70,7 @@ func (e *Engine) stageChanges(ctx context.Context, id ContainerID) (_ *changes, 
 	}()
 	release := e.layers.hold(c.rec.Chain...)
 	out.done.Push("hold on layers", func(context.Context) error { release(); return nil })
-	if out.img, err = e.opts.Store.Image(ctx, c.rec.Image); err != nil {
+	if out.img, out.replaced, err = e.imageOf(ctx, c.rec); err != nil {
 		return nil, err
 	}
 	if out.dir, err = os.MkdirTemp(e.tmpDir(), "changes-"); err != nil {
@@ -78,6 +83,29 @@ func (e *Engine) stageChanges(ctx context.Context, id ContainerID) (_ *changes, 
 	}
 	defer end()
 	return out, e.stage(ctx, c, out.dir)
+}
+
+// imageOf is the image that a container was made of. When another image has its
+// name now, as much is known of the first as its layers tell.
+func (e *Engine) imageOf(ctx context.Context, c store.Container) (img store.Image, replaced bool, err error) {
+	img, err = e.opts.Store.Image(ctx, c.Image)
+	if err != nil || slices.Equal(img.Chain, c.Chain) {
+		return img, false, err
+	}
+	images, err := e.opts.Store.Images(ctx)
+	if err != nil && !errors.Is(err, errdefs.ErrCorrupt) {
+		return img, true, err
+	}
+	img.ID, img.Chain, img.DiffIDs, img.History, img.LayerBytes, img.SizeBytes = "", c.Chain, nil, nil, nil, 0
+	for _, chain := range c.Chain {
+		size, err := e.layerSize(ctx, chain)
+		if err != nil {
+			return img, true, err
+		}
+		img.LayerBytes, img.SizeBytes = append(img.LayerBytes, size), img.SizeBytes+size
+		img.DiffIDs = append(img.DiffIDs, cmp.Or(diffIDOf(images, chain), chain))
+	}
+	return img, true, nil
 }
 
 // What is left for the last pass is small enough, or does not get smaller.

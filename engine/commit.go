@@ -54,10 +54,15 @@ func (e *Engine) commit(ctx context.Context, id ContainerID, delta bool) (_ Comm
 		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
 	}
 	spec := c.spec(e.tmpDir())
-	if delta {
+	switch {
+	case delta && c.replaced:
+		return Committed{}, fmt.Errorf("commit container %s: its image is not what is called %s any more: %w", id, c.rec.Image, errdefs.ErrConflict)
+	case delta:
 		spec.Base = c.img.Ref
-	} else if spec.Layers, err = e.layerSources(ctx, c.img); err != nil {
-		return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
+	default:
+		if spec.Layers, err = e.layerSources(ctx, c.img); err != nil {
+			return Committed{}, fmt.Errorf("commit container %s: %w", id, err)
+		}
 	}
 	spec.Layers = append(spec.Layers, image.LayerSource{Step: committed(), Open: c.open})
 	built, err := image.Build(ctx, spec)
@@ -137,7 +142,7 @@ func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (stor
 	}
 	config := c.spec("").Config
 	rec := c.img
-	rec.Ref, rec.Config, rec.RootFS, rec.Imported, rec.LastUsed = ref, config, false, time.Now(), time.Now()
+	rec.Ref, rec.ID, rec.Config, rec.RootFS, rec.Imported, rec.LastUsed = ref, "", config, false, time.Now(), time.Now()
 	rec.History = append(stepsOf(rec), committed())
 	top := chainID(rec.Chain, diffID)
 	rec.Chain, rec.DiffIDs = append(slices.Clone(rec.Chain), top), append(slices.Clone(rec.DiffIDs), diffID.String())

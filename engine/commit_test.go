@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -234,5 +235,56 @@ func TestHistory(t *testing.T) {
 	}
 	if _, err := e.History(ctx, "none"); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("of none: %v", err)
+	}
+}
+
+// An image that is replaced leaves its layers to who is made of it.
+func TestImportReplaces(t *testing.T) {
+	h := enginetest.NewHost(t)
+	e, done := h.Engine(t)
+	defer done()
+	ctx := t.Context()
+	bring := func(replace bool, told string) engine.ImageInfo {
+		t.Helper()
+		info, err := e.Import(ctx, engine.ImportRequest{
+			Ref: "app", Replace: replace, ContainerFormat: "docker", DiskFormat: "raw",
+			Content: bytes.NewReader(archive(t, enginetest.Busybox(t), oneFile(t, "root/told", told))),
+		})
+		check(t, err)
+		return info
+	}
+	first := bring(true, "one")
+	if again := bring(false, "two"); again.ID != first.ID || first.ID == "" {
+		t.Errorf("%q, then %q", first.ID, again.ID)
+	}
+	check(t, e.Create(ctx, engine.CreateRequest{ID: "c", Image: "app", Limits: limits}))
+	if second := bring(true, "two"); second.ID == first.ID {
+		t.Error("it was not replaced")
+	}
+	if got := layers(t, h); len(got) != 3 {
+		t.Errorf("layers while a container is made of the first: %v", got)
+	}
+	if _, err := e.Import(ctx, engine.ImportRequest{Ref: "app", Replace: true, Content: failing{}}); err == nil {
+		t.Error("a broken archive was imported")
+	}
+	if info, err := e.Image(ctx, "app"); err != nil || info.ID == first.ID {
+		t.Errorf("after a broken archive: %+v %v", info, err)
+	}
+	old := taken(e.Commit(ctx, "c"))(t)
+	check(t, importOCI(t, e, "old", old))
+	check(t, e.Create(ctx, engine.CreateRequest{ID: "d", Image: "old", Limits: limits}))
+	check(t, e.Start(ctx, "d", engine.StartRequest{Args: []string{"/bin/cat", "/root/told"}, Env: initRequest.Env, ConsoleBytes: 1 << 16}))
+	console(t, e, "d", "one")
+	check(t, e.Delete(ctx, "d"))
+	check(t, e.RemoveImage(ctx, "old"))
+	if _, err := e.CommitDelta(ctx, "c"); !errors.Is(err, errdefs.ErrConflict) {
+		t.Errorf("a delta over an image that was replaced: %v", err)
+	}
+	check(t, e.Delete(ctx, "c"))
+	bring(true, "three")
+	_, err := e.Collect(ctx, engine.GCOptions{KeepFor: time.Hour})
+	check(t, err)
+	if got := layers(t, h); len(got) != 2 {
+		t.Errorf("layers in the end: %v", got)
 	}
 }

@@ -22,7 +22,10 @@ import (
 
 // ImageInfo is what the engine knows of an imported image.
 type ImageInfo struct {
-	Ref    string
+	Ref string
+	// ID is the digest of the image's configuration document, empty for one that
+	// came without, or was made here.
+	ID     string
 	Config image.Config
 	// RootFS is true for a bare root file system and for that of a disk image,
 	// which have no configuration.
@@ -38,6 +41,9 @@ type ImportRequest struct {
 	// Content streams the archive. Its last error (a hash that differs) ends
 	// the import.
 	Content io.Reader
+	// Replace takes the name from an image that has it. Containers that were made
+	// of that one keep its layers.
+	Replace bool
 	// DiskFormat and ContainerFormat are what the image service declares.
 	DiskFormat, ContainerFormat string
 }
@@ -52,20 +58,22 @@ func (e *Engine) Image(ctx context.Context, ref string) (ImageInfo, error) {
 }
 
 func imageInfo(rec store.Image) ImageInfo {
-	return ImageInfo{Ref: rec.Ref, Config: rec.Config, RootFS: rec.RootFS, SizeBytes: rec.SizeBytes}
+	return ImageInfo{Ref: rec.Ref, ID: rec.ID, Config: rec.Config, RootFS: rec.RootFS, SizeBytes: rec.SizeBytes}
 }
 
 // Import reads an archive, unpacks the layers that are not here yet and
 // records the image. On error nothing of it is left but layers that other
-// images have. A present reference is success and reads nothing.
+// images have. A present reference is success and reads nothing, unless it is to
+// be replaced.
 //
 // A *MissingBase says that the archive is a delta over an image that has to be
 // imported first. errdefs.ErrInvalid says that it is no image, or a hostile one,
 // errdefs.ErrUnsupported that its format is not supported, errdefs.ErrCorrupt
 // that it is damaged, errdefs.ErrExhausted that the disk is full.
 func (e *Engine) Import(ctx context.Context, req ImportRequest) (ImageInfo, error) {
-	if rec, err := e.opts.Store.Image(ctx, req.Ref); err == nil {
-		return imageInfo(rec), nil
+	old, err := e.opts.Store.Image(ctx, req.Ref)
+	if err == nil && !req.Replace {
+		return imageInfo(old), nil
 	}
 	end, err := e.begin(ctx, opImport, req.Ref, nil)
 	if err != nil {
@@ -84,7 +92,10 @@ func (e *Engine) Import(ctx context.Context, req ImportRequest) (ImageInfo, erro
 	if err := errors.Join(err, blob.Close(), e.dropArchive(context.WithoutCancel(ctx), d)); err != nil {
 		return ImageInfo{}, fmt.Errorf("import %s: %w", req.Ref, err)
 	}
-	return imageInfo(rec), nil
+	if old.Ref == "" {
+		return imageInfo(rec), nil
+	}
+	return imageInfo(rec), e.dropLayers(ctx, old.Chain)
 }
 
 // download puts the stream into a blob.
@@ -138,7 +149,7 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 	}
 	defer a.Close()
 	rec := store.Image{
-		Ref: req.Ref, Config: a.Config(), RootFS: a.Kind() == image.Rootfs || a.Kind() == image.DiskImage, Imported: time.Now(), LastUsed: time.Now(),
+		Ref: req.Ref, ID: a.ID().String(), Config: a.Config(), RootFS: a.Kind() == image.Rootfs || a.Kind() == image.DiskImage, Imported: time.Now(), LastUsed: time.Now(),
 	}
 	if base := a.Base(); base != "" {
 		defer e.images.hold(base)()

@@ -178,7 +178,9 @@ type Stats struct {
 
 // Image is an imported image.
 type Image struct {
-	Ref  string `json:"ref"`
+	Ref string `json:"ref"`
+	// ID is the digest of its configuration, empty where it came without one.
+	ID   string `json:"id,omitempty"`
 	Size int64  `json:"size_bytes"`
 	// RootFS marks a bare root file system.
 	RootFS bool `json:"rootfs,omitempty"`
@@ -191,6 +193,8 @@ type Import struct {
 	Ref             string `json:"ref"`
 	ContainerFormat string `json:"container_format,omitempty"`
 	DiskFormat      string `json:"disk_format,omitempty"`
+	// Replace takes the name from an image that has it.
+	Replace bool `json:"replace,omitempty"`
 }
 
 // Event tells what happened.

@@ -74,7 +74,7 @@ func (s *Server) images(r *http.Request) (any, error) {
 }
 
 func imageOf(img engine.ImageInfo) Image {
-	return Image{Ref: img.Ref, Size: img.SizeBytes, RootFS: img.RootFS}
+	return Image{Ref: img.Ref, ID: img.ID, Size: img.SizeBytes, RootFS: img.RootFS}
 }
 
 const maxRef = 512
@@ -129,6 +129,7 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 	defer gone()
 	img, err := s.opts.Backend.Import(ctx, engine.ImportRequest{
 		Ref: req.Ref, Content: &interruptible{ctx: ctx, r: files[0]}, ContainerFormat: req.ContainerFormat, DiskFormat: req.DiskFormat,
+		Replace: req.Replace,
 	})
 	if err != nil {
 		f, _ := failureOf(err)

@@ -134,6 +134,8 @@ type Session struct {
 // Image is the record of one imported image.
 type Image struct {
 	Ref string `json:"ref"`
+	// ID is the digest of the configuration document, empty where there was none.
+	ID string `json:"id,omitempty"`
 	// Chain are the chain ids of the layers, lowest first (OCI image-spec
 	// config.md, Layer ChainID), as the snapshotter knows them.
 	Chain []string `json:"chain"`
