@@ -122,6 +122,25 @@ func TestKeyPairs(t *testing.T) {
 	r.ask("demo", "2.92", "DELETE", "/v2.1/os-keypairs/k", nil).is(404)
 }
 
+func TestTheLegacyEndpointHasNoMicroversions(t *testing.T) {
+	r := newRig(t)
+	f := r.flavor("tiny")
+	for _, path := range []string{"/v2/flavors", "/v2/" + demoProject + "/flavors"} {
+		a := r.ask("demo", "2.93", "GET", path, nil).is(200)
+		for _, h := range []string{"OpenStack-API-Version", "X-OpenStack-Nova-API-Version", "Vary"} {
+			if v := a.Header().Get(h); v != "" {
+				t.Errorf("%s: %s: %q", path, h, v)
+			}
+		}
+		if href := a.text("flavors", 0, "links", 0, "href"); !strings.HasSuffix(href, path+"/"+f) {
+			t.Errorf("%s: link %q", path, href)
+		}
+	}
+	r.ask("demo", "", "GET", "/v2/0123456789abcdef/flavors", nil).is(400)
+	r.ask("demo", "", "GET", "/v2/nothing", nil).is(404)
+	r.ask("", "", "GET", "/v2/flavors", nil).is(401)
+}
+
 func TestAggregatesMakeZones(t *testing.T) {
 	r := newRig(t)
 	r.ask("demo", "2.93", "GET", "/v2.1/os-aggregates", nil).is(403)

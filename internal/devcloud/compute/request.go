@@ -80,7 +80,7 @@ func limit(r *rest.Request) int {
 
 // projectInPath matches the project that may stand between version and
 // resource (Nova's project_id_regex).
-var projectInPath = lazyregexp.New(`^/v2\.1/([0-9a-f-]+)(/.*)?$`)
+var projectInPath = lazyregexp.New(`^/v2(?:\.1)?/([0-9a-f-]+)(/.*)?$`)
 
 // withoutProject takes the project out of the path; the links of answers then
 // have it too (see at).
@@ -135,7 +135,7 @@ func at(r *rest.Request, collection string) place {
 		project = p + "/"
 	}
 	return place{
-		self:     r.Base() + "/v2.1/" + project + collection,
+		self:     r.Base() + versionInLinks(r.Context()) + project + collection,
 		bookmark: r.Base() + "/" + project + collection,
 	}
 }

@@ -66,13 +66,13 @@ func New(o Options) *Service {
 
 // Handler is the API.
 func (s *Service) Handler() http.Handler {
-	return withoutProject(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return withLegacy(withoutProject(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2.1" || strings.HasPrefix(r.URL.Path, "/v2.1/") {
 			s.api.ServeHTTP(w, r)
 			return
 		}
 		s.plain.ServeHTTP(w, r)
-	}))
+	})))
 }
 
 // routes is the table of contents.

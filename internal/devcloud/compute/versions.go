@@ -3,7 +3,6 @@ package compute
 import (
 	"context"
 	"net/http"
-	"strings"
 
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
 )
@@ -90,9 +89,6 @@ func (s *Service) versionByID(ctx context.Context, r *rest.Request) (*rest.Respo
 
 // choices answers paths without a version.
 func (s *Service) choices(_ context.Context, r *rest.Request) (*rest.Response, error) {
-	if strings.HasPrefix(r.URL.Path, "/v2/") {
-		return nil, &rest.Error{Status: http.StatusNotFound, Type: noRoute}
-	}
 	choice := func(v versionView, at, short string) versionView {
 		v.Version, v.MinVersion, v.Updated = nil, nil, ""
 		v.Links = []docLink{{Rel: "self", Href: r.Base() + at + r.URL.Path}}
