@@ -81,7 +81,7 @@ type compiler struct {
 	dirs map[string]value
 }
 
-// compile turns a valid Spec into a program. It does no I/O: equal input gives
+// compile turns a valid Spec into a program, p being empty. It does no I/O: equal input gives
 // an equal program.
 //
 // The order, and why:
@@ -101,12 +101,12 @@ type compiler struct {
 //     could lead to;
 //  5. /proc and /sys, sysctls, masks, all through descriptors; pivot_root;
 //  6. working directory, terminal, capabilities, filter, command.
-func compile(spec *Spec, facts facts) (*Program, error) {
+func (p *Program) compile(spec *Spec, facts facts) error {
 	if err := spec.validate(); err != nil {
-		return nil, err
+		return err
 	}
 	c := &compiler{
-		Program: newProgram(), spec: spec, facts: facts,
+		Program: p, spec: spec, facts: facts,
 		dirs: map[string]value{}, fresh: map[string]freshMount{}, sources: map[int]value{},
 		nodes: map[int]value{}, cgroupClones: map[cgroupKey]value{}, hostNodes: map[string]value{},
 		namespaces: map[NamespaceKind]value{},
@@ -118,7 +118,7 @@ func compile(spec *Spec, facts facts) (*Program, error) {
 	}
 	c.placeRoot()
 	if err := c.checkFacts(); err != nil {
-		return nil, err
+		return err
 	}
 	c.placeFiles()
 	c.hostSteps()
@@ -142,7 +142,7 @@ func compile(spec *Spec, facts facts) (*Program, error) {
 	c.workDirectory()
 	c.protectRoot()
 	c.finish()
-	return c.Program, nil
+	return nil
 }
 
 func (c *compiler) close(name string, fd value) { c.call(name, unix.SYS_CLOSE, fd) }

@@ -103,18 +103,18 @@ func dupFile(f *os.File) (*os.File, error) {
 // executable of the host's user namespace and it is not dumpable. The working
 // directory is opened below the new root without magic links, when nothing of
 // the host is open but the socket to the runner.
-func compileExec(spec *Spec, facts facts, t *target) (*Program, error) {
+func (p *Program) compileExec(spec *Spec, facts facts, t *target) error {
 	if err := spec.validate(); err != nil {
-		return nil, err
+		return err
 	}
-	c := &compiler{Program: newProgram(), spec: spec, facts: facts, target: t, dirs: map[string]value{}}
+	c := &compiler{Program: p, spec: spec, facts: facts, target: t, dirs: map[string]value{}}
 	if err := c.checkFacts(); err != nil {
-		return nil, err
+		return err
 	}
 	c.joinTarget()
 	c.workDirectory()
 	c.finish()
-	return c.Program, nil
+	return nil
 }
 
 // joinTarget ends in a forked child inside the target, with c.root as its root.

@@ -60,6 +60,9 @@ type Local struct {
 	tasks   sync.WaitGroup
 	starts  sync.WaitGroup // those under way
 
+	// programs are the memory of programs that have run: 200 KiB for each start.
+	programs sync.Pool
+
 	mu     sync.Mutex
 	closed bool             // guarded by mu
 	procs  map[string]*proc // guarded by mu
@@ -115,6 +118,7 @@ func New(o Options) (*Local, error) {
 		procs:  map[string]*proc{},
 
 		foreign: o.Foreign, restore: o.Restore, leave: o.LeaveEnded,
+		programs: sync.Pool{New: func() any { return newProgram() }},
 	}
 	if o.Resident {
 		l.nursery = NewNursery()
@@ -197,10 +201,10 @@ func (l *Local) reserve(id string, p *proc) error {
 
 func (l *Local) start(ctx context.Context, p *proc, spec Spec) error {
 	prog, done, err := l.program(&spec)
+	defer done()
 	if err != nil {
 		return err
 	}
-	defer done()
 	if spec.ConsoleLog != "" {
 		if p.log, err = conlog.NewWriter(spec.ConsoleLog, spec.ConsoleLimit); err != nil {
 			return err
@@ -215,27 +219,31 @@ func (l *Local) start(ctx context.Context, p *proc, spec Spec) error {
 	return nil
 }
 
-// program compiles spec. done releases what the program refers to.
+// program compiles spec. done releases what the program refers to, and its
+// memory for another, on an error too.
 func (l *Local) program(spec *Spec) (prog *Program, done func(), err error) {
+	prog = l.programs.Get().(*Program)
+	recycle := func() {
+		prog.reset()
+		l.programs.Put(prog)
+	}
 	if spec.Join == "" {
-		prog, err = compile(spec, l.facts.forSpec(spec))
-		return prog, func() {}, err
+		return prog, recycle, prog.compile(spec, l.facts.forSpec(spec))
 	}
 	p, err := l.find(spec.Join)
 	if err != nil {
-		return nil, nil, err
+		return prog, recycle, err
 	}
 	pidfd, err := l.watch.pidfd(p)
 	if err != nil {
-		return nil, nil, fmt.Errorf("join process %s: %w", spec.Join, err)
+		return prog, recycle, fmt.Errorf("join process %s: %w", spec.Join, err)
 	}
 	defer func() { _ = pidfd.Close() }()
 	t, err := newTarget(p.process.Pid, pidfd)
 	if err != nil {
-		return nil, nil, fmt.Errorf("join process %s: %w", spec.Join, err)
+		return prog, recycle, fmt.Errorf("join process %s: %w", spec.Join, err)
 	}
-	prog, err = compileExec(spec, l.facts, t)
-	return prog, func() { _ = t.pidfd.Close() }, err
+	return prog, func() { _ = t.pidfd.Close(); recycle() }, prog.compileExec(spec, l.facts, t)
 }
 
 // bear runs the program and fills in p.

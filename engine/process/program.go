@@ -21,6 +21,8 @@ import (
 // and end.
 type Program struct {
 	steps []step
+	// args are those of the steps.
+	args []value
 	// data holds strings, structures and result slots; relocs are the places
 	// in it that hold addresses of other places in it.
 	data   []byte
@@ -38,6 +40,8 @@ type Program struct {
 	places []place
 	// birthplace is a directory of cgroup v2, nil for that of the runner.
 	birthplace *os.File
+	// image is the memory of the last encode.
+	image []byte
 }
 
 type reloc struct{ at, target int }
@@ -101,13 +105,33 @@ func atCwd() value {
 
 func newProgram() *Program {
 	p := &Program{strings: map[string]int{}, constants: map[string]value{}, slots: map[int]string{}}
-	p.report = p.alloc(binary.LittleEndian.AppendUint64(nil, statusFD))
+	p.begin()
 	return p
+}
+
+// begin puts in what each program has.
+func (p *Program) begin() { p.report = p.alloc(binary.LittleEndian.AppendUint64(nil, statusFD)) }
+
+// reset makes an empty program of one that nobody needs any more, for its
+// memory.
+func (p *Program) reset() {
+	clear(p.steps)
+	clear(p.args)
+	clear(p.data)
+	clear(p.places)
+	clear(p.strings)
+	clear(p.constants)
+	clear(p.slots)
+	*p = Program{
+		steps: p.steps[:0], args: p.args[:0], data: p.data[:0], relocs: p.relocs[:0], places: p.places[:0], image: p.image,
+		strings: p.strings, constants: p.constants, slots: p.slots,
+	}
+	p.begin()
 }
 
 // grow makes room for a program of usual size.
 func (p *Program) grow() {
-	p.steps, p.data = slices.Grow(p.steps, 512), slices.Grow(p.data, 16<<10)
+	p.steps, p.args, p.data = slices.Grow(p.steps, 512), slices.Grow(p.args, 2048), slices.Grow(p.data, 16<<10)
 }
 
 // alloc reserves an aligned place in data holding b.
@@ -174,7 +198,9 @@ func (p *Program) slotAt(at int, name string) value {
 
 // call appends a step. The returned pointer is valid until the next call.
 func (p *Program) call(name string, nr uintptr, args ...value) *step {
-	p.steps = append(p.steps, step{name: name, nr: nr, args: args, out: -1, want: anyResult})
+	at := len(p.args)
+	p.args = append(p.args, args...)
+	p.steps = append(p.steps, step{name: name, nr: nr, args: p.args[at:len(p.args):len(p.args)], out: -1, want: anyResult})
 	return &p.steps[len(p.steps)-1]
 }
 
@@ -234,11 +260,14 @@ const (
 	offIgnored     = 88 // maxIgnored numbers of 16 bits, 0 for unused
 )
 
-// encode lays the program out as the data segment of the interpreter.
+// encode lays the program out as the data segment of the interpreter. It is valid
+// until the next encode or reset.
 func (p *Program) encode() ([]byte, error) {
 	le := binary.LittleEndian
 	dataStart := headerSize + stepSize*len(p.steps)
-	image := make([]byte, dataStart+len(p.data))
+	p.image = slices.Grow(p.image[:0], dataStart+len(p.data))[:dataStart+len(p.data)]
+	clear(p.image)
+	image := p.image
 	addr := func(off int) uint64 { return uint64(dataAddress + dataStart + off) }
 	le.PutUint64(image[offReport:], addr(p.report))
 	for i := range p.steps {

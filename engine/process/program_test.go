@@ -17,6 +17,24 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
+// compile is Program.compile for a new program.
+func compile(spec *Spec, facts facts) (*Program, error) {
+	p := newProgram()
+	if err := p.compile(spec, facts); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// compileExec is Program.compileExec for a new program.
+func compileExec(spec *Spec, facts facts, t *target) (*Program, error) {
+	p := newProgram()
+	if err := p.compileExec(spec, facts, t); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
 func goldenSpec() *Spec {
 	return &Spec{
 		Rootfs: "/rootfs", Namespaces: DefaultNamespaces("/ns/user", "/ns/net"), Mounts: DefaultMounts(),
@@ -132,6 +150,26 @@ func TestCompileIsDeterministic(t *testing.T) {
 		if string(first) != string(image) {
 			t.Fatal("programs differ")
 		}
+	}
+}
+
+// A program is the same in the memory of another.
+func TestProgramMemoryIsUsedAgain(t *testing.T) {
+	used := newProgram()
+	for _, spec := range []*Spec{placesSpec(), goldenSpec(), placesSpec(), hostSpec()} {
+		want, err := compile(spec, groupedFacts())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := used.compile(spec, groupedFacts()); err != nil {
+			t.Fatal(err)
+		}
+		a, errA := want.encode()
+		b, errB := used.encode()
+		if errA != nil || errB != nil || string(a) != string(b) || want.String() != used.String() || len(want.places) != len(used.places) {
+			t.Errorf("programs differ: %v, %v", errA, errB)
+		}
+		used.reset()
 	}
 }
 
