@@ -163,7 +163,7 @@ func catalogFor(ctx context.Context, tx *sql.Tx, who *session) (any, error) {
 		}
 		catalog = append(catalog, record{"id": o["id"], "type": o["type"], "name": o["name"], "endpoints": list})
 	}
-	return catalog, nil
+	return filterCatalog(ctx, tx, who.ProjectID, catalog)
 }
 
 func (s *Service) getCatalog(ctx context.Context, r *rest.Request, who *session) (*rest.Response, error) {

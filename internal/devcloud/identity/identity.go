@@ -20,6 +20,9 @@ var schema string
 //go:embed inherit.sql
 var inheritance string
 
+//go:embed endpointfilter.sql
+var endpointFilter string
+
 // DefaultDomain is the id of the domain that a request means which names none.
 const DefaultDomain = "default"
 
@@ -60,7 +63,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	db, err := sqldb.Open(ctx, o.Path, schema, inheritance)
+	db, err := sqldb.Open(ctx, o.Path, schema, inheritance, endpointFilter)
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +100,7 @@ func (s *Service) routes() {
 	s.roleRoutes()
 	s.grantRoutes()
 	s.credentialRoutes()
+	s.endpointFilterRoutes()
 }
 
 // change is a write after which other tokens may be good or say other things.
