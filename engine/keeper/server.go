@@ -128,10 +128,7 @@ func (s *server) accept(work context.Context, listener *net.UnixListener) error 
 			return fmt.Errorf("accept: %w", err)
 		}
 		s.add(conn)
-		s.tasks.Go(func() {
-			defer s.remove(conn)
-			s.handle(work, conn)
-		})
+		s.tasks.Go(func() { s.handle(work, conn) })
 	}
 }
 
@@ -192,16 +189,20 @@ func (s *server) watchGuard() {
 	}
 }
 
-// handle serves one connection.
+// handle serves one connection, and closes it.
 func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
+	waits := false
+	defer func() {
+		if !waits {
+			s.remove(conn)
+		}
+	}()
 	if err := checkPeer(conn); err != nil {
 		s.log.Warn().Err(err).Msg("client refused")
 		return
 	}
 	var req request
-	var files []*os.File
-	var err error
-	aside(func() { files, err = receive(conn, &req) })
+	files, err := receive(conn, &req)
 	if err != nil {
 		if s.leaving.Err() == nil {
 			_ = send(conn, response{Error: toWire(err)}, nil)
@@ -219,7 +220,13 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 		return
 	}
 	if req.Op == opWait && req.Version == Version {
-		s.wait(conn, req.ID)
+		// A stack that has grown is not given back while its goroutine waits.
+		waits = true
+		id := req.ID
+		s.tasks.Go(func() {
+			defer s.remove(conn)
+			s.wait(conn, id)
+		})
 		return
 	}
 	res := s.answer(ctx, &req, files)

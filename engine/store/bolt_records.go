@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -72,17 +71,17 @@ func block(blocks *bolt.Bucket, container []byte) (uint32, error) {
 	if raw := blocks.Get(container); len(raw) == 4 {
 		return binary.BigEndian.Uint32(raw), nil
 	}
-	taken := map[string]uint32{}
-	err := blocks.ForEach(func(k, raw []byte) error {
+	var taken []uint32
+	err := blocks.ForEach(func(_, raw []byte) error {
 		if len(raw) == 4 {
-			taken[string(k)] = binary.BigEndian.Uint32(raw)
+			taken = append(taken, binary.BigEndian.Uint32(raw))
 		}
 		return nil
 	})
 	if err != nil {
 		return 0, err
 	}
-	base, err := freeBlock(maps.Values(taken))
+	base, err := freeBlock(slices.Values(taken))
 	if err != nil {
 		return 0, err
 	}
