@@ -312,3 +312,41 @@ func TestNoJailForDisks(t *testing.T) {
 		t.Errorf("said %d times:\n%s", n, log.String())
 	}
 }
+
+// TestSnapshotOfADiskImage: the root of a disk is a layer like others: a snapshot
+// has it below its own, and where it is already only the top is unpacked.
+func TestSnapshotOfADiskImage(t *testing.T) {
+	h := jailed(t)
+	e, done := h.Engine(t)
+	defer done()
+	tree := diskTree(t)
+	root := disktest.QCOW2(t, disktest.Make(t, "ext4", tree, 64*disktest.MiB))
+	_, err := e.Import(t.Context(), engine.ImportRequest{Ref: "disk", Content: bytes.NewReader(readFile(t, root)), DiskFormat: "qcow2", ContainerFormat: "bare"})
+	check(t, err)
+	changedOf(t, e, "c", "disk")
+	snap := taken(e.Commit(t.Context(), "c"))(t)
+	if n := len(diffIDs(t, snap)); n != 2 {
+		t.Errorf("%d layers", n)
+	}
+	before := len(layerDirs(t, h))
+	check(t, importOCI(t, e, "snap", snap))
+	if after := len(layerDirs(t, h)); after != before+1 {
+		t.Errorf("%d layers before the snapshot was imported, %d after", before, after)
+	}
+	check(t, e.Delete(t.Context(), "c"))
+
+	other := jailed(t) // which knows nothing of the disk image
+	e2, done2 := other.Engine(t)
+	defer done2()
+	check(t, importOCI(t, e2, "snap", snap))
+	want := listing(t, tree)
+	for _, dir := range layerDirs(t, other) {
+		if got := listing(t, filepath.Join(dir, "fs")); len(got) > 300 {
+			if d := cmp.Diff(want, got); d != "" {
+				t.Error(d)
+			}
+			return
+		}
+	}
+	t.Error("the root of the disk image is not among the layers")
+}

@@ -119,18 +119,6 @@ func (a *applier) fill(ctx context.Context, fd int, hdr *tar.Header, r io.Reader
 	return nil
 }
 
-func isSparse(hdr *tar.Header) bool {
-	if hdr.Typeflag == tar.TypeGNUSparse {
-		return true
-	}
-	for k := range hdr.PAXRecords {
-		if strings.HasPrefix(k, "GNU.sparse.") {
-			return true
-		}
-	}
-	return false
-}
-
 var zeros [4096]byte
 
 // allZero says so of at most one block.

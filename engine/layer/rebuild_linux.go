@@ -26,7 +26,7 @@ func Rebuild(ctx context.Context, dir *os.File, recipe io.Reader, w io.Writer) e
 	defer r.close()
 	buf := make([]byte, 256<<10)
 	for {
-		raw, name, size, err := r.next()
+		p, err := r.next()
 		if err == io.EOF {
 			runtime.KeepAlive(dir)
 			return nil
@@ -36,10 +36,10 @@ func Rebuild(ctx context.Context, dir *os.File, recipe io.Reader, w io.Writer) e
 		}
 		switch {
 		case err != nil:
-		case raw != nil:
-			_, err = w.Write(raw)
+		case p.name == "":
+			_, err = w.Write(p.raw)
 		default:
-			err = pour(dir, name, size, w, buf)
+			err = pour(dir, p, w, buf)
 		}
 		if err != nil {
 			return fmt.Errorf("rebuild layer: %w", err)
@@ -47,19 +47,19 @@ func Rebuild(ctx context.Context, dir *os.File, recipe io.Reader, w io.Writer) e
 	}
 }
 
-// pour writes the content of a file, which has to be size bytes long.
-func pour(dir *os.File, name string, size int64, w io.Writer, buf []byte) error {
-	fd, err := openBelow(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, resolve)
+// pour writes the piece of a file, which has to be of the size.
+func pour(dir *os.File, p piece, w io.Writer, buf []byte) error {
+	fd, err := openBelow(int(dir.Fd()), p.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, resolve)
 	if err != nil {
-		return fmt.Errorf("%w: open %q: %w", errdefs.ErrCorrupt, name, err)
+		return fmt.Errorf("%w: open %q: %w", errdefs.ErrCorrupt, p.name, err)
 	}
-	f := os.NewFile(uintptr(fd), name)
+	f := os.NewFile(uintptr(fd), p.name)
 	st, err := f.Stat()
-	if err == nil && (!st.Mode().IsRegular() || st.Size() != size) {
-		err = fmt.Errorf("%w: %q is not a file of %d bytes", errdefs.ErrCorrupt, name, size)
+	if err == nil && (!st.Mode().IsRegular() || st.Size() != p.size) {
+		err = fmt.Errorf("%w: %q is not a file of %d bytes", errdefs.ErrCorrupt, p.name, p.size)
 	}
 	if err == nil {
-		_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{io.LimitReader(f, size)}, buf)
+		_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{io.NewSectionReader(f, p.offset, p.length)}, buf)
 	}
 	return errors.Join(err, f.Close())
 }

@@ -26,11 +26,14 @@ import (
 // Format: zstd over the line recipeMagic and records of a kind (one byte), a
 // length (uvarint) and that many bytes. Kind raw is a piece of the stream. Kind
 // content is the clean path of a file, after which its size in bytes (uvarint)
-// says how much of the stream it is.
+// says how much of the stream it is. Kind part is the clean path of a sparse
+// file, after which come the offset of what is next of it in the stream, the
+// length of that, and the size of the file (uvarints).
 const (
 	recipeMagic   = "gantry layer recipe 1\n"
 	recipeRaw     = 'r'
 	recipeContent = 'c'
+	recipePart    = 's'
 )
 
 // Limits of a recipe: what is beyond them is a layer without one.
@@ -41,8 +44,8 @@ const (
 )
 
 // Recorder writes the recipe of the tar stream that is written to it. A stream
-// that it cannot record (two entries of one name, sparse files, what
-// archive/tar does not read) is nothing that stops Write: Close tells. Not safe
+// that it cannot record (two entries of one name, sparse files of older formats
+// than GNU's 1.0, what archive/tar does not read) is nothing that stops Write: Close tells. Not safe
 // for concurrent use.
 type Recorder struct {
 	out  *bufio.Writer
@@ -60,7 +63,9 @@ type Recorder struct {
 	need  int
 	step  func(*Recorder) error
 	skip  int64 // bytes of content still to come
-	err   error
+	// sparse is the map of the entry, if it has one.
+	sparse sparseMap
+	err    error
 }
 
 // NewRecorder begins a recipe on w.
@@ -154,11 +159,16 @@ func padding(size int64) int64 { return -size & (tarBlock - 1) }
 // them, as Apply does.
 func (r *Recorder) item() error {
 	hdr, err := tar.NewReader(bytes.NewReader(r.raw[r.entry:])).Next()
+	if errors.Is(err, io.ErrUnexpectedEOF) && r.sparse.at == 0 {
+		// archive/tar wants the map, which is the beginning of the content
+		r.sparse = sparseMap{at: len(r.raw)}
+		return r.then(tarBlock, (*Recorder).mapBlock)
+	}
 	if err != nil {
 		return unrecorded("an entry cannot be read")
 	}
-	if hdr.Typeflag == tar.TypeGNUSparse || hdr.PAXRecords["GNU.sparse.major"] != "" || hdr.PAXRecords["GNU.sparse.map"] != "" {
-		return unrecorded("the layer has sparse files")
+	if isSparse(hdr) && r.sparse.at == 0 {
+		return unrecorded("a sparse file is of an old format")
 	}
 	switch hdr.Typeflag {
 	case tar.TypeLink, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeDir, tar.TypeFifo: // no content, whatever the size
@@ -178,6 +188,9 @@ func (r *Recorder) item() error {
 		return unrecorded("a file is there twice")
 	}
 	r.seen[h] = struct{}{}
+	if isSparse(hdr) {
+		return r.parts(name, hdr)
+	}
 	if hdr.Size == 0 {
 		return r.between()
 	}
@@ -196,7 +209,7 @@ func (r *Recorder) tail() error { return r.after((*Recorder).tail) }
 
 // after has something whole, and takes another block.
 func (r *Recorder) after(step func(*Recorder) error) error {
-	r.entry = len(r.raw)
+	r.entry, r.sparse = len(r.raw), sparseMap{}
 	if len(r.raw) >= recipePiece {
 		if err := r.flush(); err != nil {
 			return err
@@ -262,12 +275,19 @@ func newRecipeReader(r io.Reader) (*recipeReader, error) {
 
 func (r *recipeReader) close() { r.zip.Close() }
 
-// next returns a record: a piece of the stream, or the name and size of a file
-// whose content comes next. io.EOF after the last.
-func (r *recipeReader) next() (raw []byte, name string, size int64, err error) {
+// piece is what comes next: raw bytes of the stream, or length bytes at offset
+// of the file name, which has size bytes.
+type piece struct {
+	raw                  []byte
+	name                 string
+	offset, length, size int64
+}
+
+// next returns a record. io.EOF after the last.
+func (r *recipeReader) next() (piece, error) {
 	kind, err := r.in.ReadByte()
 	if err == io.EOF {
-		return nil, "", 0, io.EOF
+		return piece{}, io.EOF
 	}
 	var n uint64
 	if err == nil {
@@ -277,25 +297,44 @@ func (r *recipeReader) next() (raw []byte, name string, size int64, err error) {
 		err = errors.New("a record is too long")
 	}
 	if err != nil {
-		return nil, "", 0, fmt.Errorf("%w: recipe: %w", errdefs.ErrCorrupt, err)
+		return piece{}, corruptRecipe(err)
 	}
 	if uint64(cap(r.buf)) < n {
 		r.buf = make([]byte, n)
 	}
 	r.buf = r.buf[:n]
-	if _, err = io.ReadFull(r.in, r.buf); err == nil && kind == recipeContent {
-		var v uint64
-		v, err = binary.ReadUvarint(r.in)
-		size = int64(v)
-		if name = string(r.buf); err == nil && (size <= 0 || name != path.Clean(name) || path.IsAbs(name)) {
-			err = errors.New("a record is not plausible")
-		}
-		return nil, name, size, corruptRecipe(err)
+	if _, err := io.ReadFull(r.in, r.buf); err != nil {
+		return piece{}, corruptRecipe(err)
 	}
-	if err == nil && kind != recipeRaw {
+	p := piece{name: string(r.buf)}
+	switch kind {
+	case recipeRaw:
+		return piece{raw: r.buf}, nil
+	case recipeContent:
+		err = r.numbers(&p.length)
+		p.size = p.length
+	case recipePart:
+		err = r.numbers(&p.offset, &p.length, &p.size)
+	default:
 		err = fmt.Errorf("a record is of kind %d", kind)
 	}
-	return r.buf, "", 0, corruptRecipe(err)
+	if err == nil && (p.length <= 0 || p.length > p.size-p.offset || p.name != path.Clean(p.name) || path.IsAbs(p.name)) {
+		err = errors.New("a record is not plausible")
+	}
+	return p, corruptRecipe(err)
+}
+
+func (r *recipeReader) numbers(into ...*int64) error {
+	for _, n := range into {
+		v, err := binary.ReadUvarint(r.in)
+		if err != nil {
+			return err
+		}
+		if *n = int64(v); *n < 0 {
+			return errors.New("a number is too large")
+		}
+	}
+	return nil
 }
 
 func corruptRecipe(err error) error {

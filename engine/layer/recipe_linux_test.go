@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -58,6 +59,10 @@ func TestRebuildIsTheVeryStream(t *testing.T) {
 	plain := stream(t, tar.FormatPAX, file("./a", 10), tar.Header{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o755}, file("d/b", 512),
 		tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "d"}, file("l/through", 3), file("empty", 0),
 		tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "a"}, file(long, 4096), file("/abs/./x", 1))
+	longMap := "2000\n"
+	for i := range 2000 {
+		longMap += fmt.Sprintf("%d\n1\n", 4096*i+4095)
+	}
 	cases := map[string][]byte{
 		"pax":            plain,
 		"gnu long names": stream(t, tar.FormatGNU, file(long, 700), tar.Header{Typeflag: tar.TypeSymlink, Name: "s", Linkname: long}),
@@ -70,6 +75,9 @@ func TestRebuildIsTheVeryStream(t *testing.T) {
 		"global header": append(stream(t, tar.FormatPAX, tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": "c"}})[:1024], plain...),
 		"long tail":     append(bytes.Clone(plain), make([]byte, 200<<10)...),
 		"without end":   plain[:len(plain)-1024],
+		"sparse":        append(sparseEntry("d/sparse", "3\n0\n4096\n20480\n8192\n40960\n5\n", 40965, 4096+8192+5), plain...),
+		"sparse, empty": append(sparseEntry("hole", "1\n1000000\n0\n", 1000000, 0), plain...),
+		"a long map":    append(sparseEntry("long", longMap, 4096*2000, 2000), plain...),
 		"whiteouts":     stream(t, tar.FormatPAX, file("d/.wh.x", 0), file("d/.wh..wh..opq", 0)),
 	}
 	for name, data := range cases {
@@ -95,6 +103,24 @@ func TestRebuildIsTheVeryStream(t *testing.T) {
 	}
 }
 
+// sparseEntry is a file in GNU's format 1.0, of size bytes of which stored come
+// behind the map.
+func sparseEntry(name, sparseMap string, size, stored int) []byte {
+	var rec string
+	for _, kv := range []string{"GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=" + name, fmt.Sprintf("GNU.sparse.realsize=%d", size)} {
+		n := len(kv) + 4 // the number, a space and a line feed
+		rec += fmt.Sprintf("%d %s\n", n, kv)
+	}
+	fill := func(s string) string { return s + string(make([]byte, -len(s)&511)) }
+	data := fill(sparseMap) + strings.Repeat("d", stored)
+	var buf bytes.Buffer
+	buf.Write(rawHeader("pax", 'x', func(b []byte) { copy(b[124:], octal(len(rec))) }))
+	buf.WriteString(fill(rec))
+	buf.Write(rawHeader("GNUSparseFile.0/"+name, '0', func(b []byte) { copy(b[124:], octal(len(data))) }))
+	buf.WriteString(fill(data))
+	return buf.Bytes()
+}
+
 func TestRecorderRefuses(t *testing.T) {
 	file := tar.Header{Typeflag: tar.TypeReg, Name: "a", Size: 3}
 	for name, data := range map[string][]byte{
@@ -102,6 +128,12 @@ func TestRecorderRefuses(t *testing.T) {
 		"cut in a header":  stream(t, tar.FormatPAX, file)[:100],
 		"cut in a file":    stream(t, tar.FormatPAX, file)[:513],
 		"a name outside":   stream(t, tar.FormatPAX, tar.Header{Typeflag: tar.TypeReg, Name: "../a", Size: 3}),
+		"more than a map":  sparseEntry("a", "1\n0\n5\n", 5, 6),
+		"less than a map":  sparseEntry("a", "1\n0\n5\n", 5, 4),
+		"endless map":      sparseEntry("a", strings.Repeat("9", 3<<20), 5, 5),
+		"long map":         sparseEntry("a", "99999999\n"+strings.Repeat("0\n", 2<<20), 5, 5),
+		"backward map":     sparseEntry("a", "2\n4\n1\n0\n1\n", 5, 2),
+		"old sparse":       append(rawHeader("a", 'S', func(b []byte) { copy(b[124:], octal(0)) }), make([]byte, 1024)...),
 		"no tar":           bytes.Repeat([]byte("x"), 2048),
 		"endless headers":  rawHeader("x", tar.TypeXHeader, func(b []byte) { copy(b[124:], "77777777777\x00") }),
 		"content of a own": append(rawHeader("x", 'V', func(b []byte) { copy(b[124:], "00000000003\x00") }), make([]byte, 512)...),
@@ -138,6 +170,7 @@ func TestRebuildOfWhatIsNotThere(t *testing.T) {
 // rebuilds anything rebuilds the very stream.
 func FuzzRecorder(f *testing.F) {
 	f.Add(stream(f, tar.FormatPAX, tar.Header{Typeflag: tar.TypeReg, Name: "a", Size: 3}))
+	f.Add(sparseEntry("s", "2\n0\n5\n4096\n5\n", 5000, 10))
 	f.Add(stream(f, tar.FormatGNU, tar.Header{Typeflag: tar.TypeReg, Name: strings.Repeat("n", 120), Size: 600}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		rec, err := recipe(t, data, 100)
