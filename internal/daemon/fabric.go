@@ -86,7 +86,7 @@ func fabricPort(p network.PortPlan) fabric.Port {
 
 func fabricLease(l network.Lease) dhcp.Lease {
 	return dhcp.Lease{
-		Server: l.Server, Address: l.Address, Router: l.Gateway, DNS: l.DNS, Domain: network.Domain, MTU: l.MTU, HostName: l.HostName,
+		Server: l.Server, Address: l.Address, Router: l.Gateway, DNS: l.DNS, Domain: network.Domain, MTU: l.MTU, HostName: l.HostName, Options: l.Options,
 		Routes: each(l.Routes, func(r network.HostRoute) dhcp.Route { return dhcp.Route(r) }),
 	}
 }

@@ -35,6 +35,9 @@ type Lease struct {
 	MTU int
 	// HostName may be empty.
 	HostName string
+	// Options replace those that follow from the above, by their codes; an empty
+	// one is left out.
+	Options map[byte][]byte
 }
 
 // Route is a way that is not the default one.
@@ -152,6 +155,13 @@ func (l Lease) reply(req *dhcpv4.DHCPv4, kind dhcpv4.MessageType) (*dhcpv4.DHCPv
 	}
 	if l.HostName != "" {
 		with = append(with, dhcpv4.WithOption(dhcpv4.OptHostName(l.HostName)))
+	}
+	for code, value := range l.Options {
+		if option := dhcpv4.GenericOptionCode(code); len(value) > 0 {
+			with = append(with, dhcpv4.WithGeneric(option, value))
+		} else {
+			with = append(with, func(d *dhcpv4.DHCPv4) { delete(d.Options, code) })
+		}
 	}
 	return dhcpv4.NewReplyFromRequest(req, with...)
 }

@@ -92,6 +92,24 @@ func TestWhatAGuestIsTold(t *testing.T) {
 	}
 }
 
+func TestOptionsOfThePortReplaceOthers(t *testing.T) {
+	req, err := dhcpv4.NewDiscovery(guest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := dhcp.Answer(req.ToBytes(), func(mac net.HardwareAddr) (dhcp.Lease, bool) {
+		l, ok := find(mac)
+		l.Options = map[byte][]byte{26: {5, 120}, 67: []byte("boot"), 3: nil}
+		return l, ok
+	})
+	if err != nil || a == nil {
+		t.Fatal(a, err)
+	}
+	if mtu := hex.EncodeToString(a.Options.Get(dhcpv4.OptionInterfaceMTU)); mtu != "0578" || a.BootFileNameOption() != "boot" || a.Router() != nil {
+		t.Errorf("MTU %s, boot file %q, gateway %v", mtu, a.BootFileNameOption(), a.Router())
+	}
+}
+
 func FuzzAnswer(f *testing.F) {
 	req, err := dhcpv4.NewDiscovery(guest)
 	if err != nil {

@@ -24,6 +24,9 @@ type Lease struct {
 	Routes   []HostRoute
 	MTU      int
 	HostName string
+	// Options replace what would be told otherwise, by their codes; an empty one
+	// is not told at all.
+	Options map[byte][]byte
 }
 
 // Domain is what follows the names of hosts (neutron/conf/common.py, dns_domain).
@@ -66,7 +69,7 @@ func (st *state) lease(at, p *port) (l Lease, ok bool) {
 		}
 		l = Lease{
 			Server: at.IPs[server].Address, Address: netip.PrefixFrom(ip.Address, sub.CIDR.Bits()), Gateway: sub.Gateway,
-			DNS: sub.DNS, Routes: slices.Clone(sub.Routes), HostName: hostName(ip.Address),
+			DNS: sub.DNS, Routes: slices.Clone(sub.Routes), HostName: hostName(ip.Address), Options: p.told(),
 		}
 		if len(l.DNS) == 0 {
 			l.DNS = []netip.Addr{l.Server}
