@@ -160,6 +160,10 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 	if steps := a.History(); steps != nil {
 		rec.History = append(stepsOf(rec), steps...)
 	}
+	if a.Kind() == image.DiskImage {
+		// the same bytes may be a layer's tar, which holds something else
+		archive = digest.FromString("root of the disk image " + archive.String())
+	}
 	if err := e.chainOf(ctx, &rec, a.Layers(), archive); err != nil {
 		return rec, err
 	}
