@@ -12,7 +12,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -111,7 +110,7 @@ func (e *Engine) ExportImage(ctx context.Context, ref string) (Committed, error)
 	if err != nil {
 		return Committed{}, fmt.Errorf("export image %s: %w", ref, err)
 	}
-	built, err := image.Build(ctx, image.BuildSpec{Config: rec.Config, Created: time.Now(), TempDir: e.tmpDir(), Layers: sources})
+	built, err := image.Build(ctx, image.BuildSpec{Config: rec.Config, Created: rec.Imported, TempDir: e.tmpDir(), Layers: sources})
 	if err != nil {
 		return Committed{}, fmt.Errorf("export image %s: %w", ref, err)
 	}

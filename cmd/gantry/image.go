@@ -37,12 +37,13 @@ func imagesCommand() *cobra.Command {
 }
 
 func imageCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "image", Short: "list, import, export and remove images", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "image", Short: "list, import, export, pull, push, mirror and remove images", Args: cobra.NoArgs}
 	list := imagesCommand()
 	list.Use = "list"
-	cmd.AddCommand(list, imageImportCommand(), imageExportCommand(), imagePruneCommand(), operation("rm IMAGE...", "remove images that no container uses", cobra.MinimumNArgs(1), func(ctx context.Context, c *api.Client, _ *target, _ *cobra.Command, args []string) error {
-		return eachArg(args, func(ref string) error { return c.RemoveImage(ctx, ref) })
-	}))
+	cmd.AddCommand(list, imageImportCommand(), imageExportCommand(), imagePruneCommand(), imagePullCommand(),
+		imagePushCommand(), imageMirrorCommand(), operation("rm IMAGE...", "remove images that no container uses", cobra.MinimumNArgs(1), func(ctx context.Context, c *api.Client, _ *target, _ *cobra.Command, args []string) error {
+			return eachArg(args, func(ref string) error { return c.RemoveImage(ctx, ref) })
+		}))
 	return cmd
 }
 

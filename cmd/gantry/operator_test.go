@@ -378,8 +378,14 @@ func TestImagesOfContainers(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{
-		{"commit", "c"}, {"commit", "c", "x", "-o", whole}, {"commit", "c", "x", "--delta"}, {"commit", "none", "x"}, {"diff", "none"},
-		{"export", "none", "-o", filepath.Join(dir, "none")}, {"history", "none"}, {"image", "export", "none", "-o", filepath.Join(dir, "none")},
+		{"commit", "c"},
+		{"commit", "c", "x", "-o", whole},
+		{"commit", "c", "x", "--delta"},
+		{"commit", "none", "x"},
+		{"diff", "none"},
+		{"export", "none", "-o", filepath.Join(dir, "none")},
+		{"history", "none"},
+		{"image", "export", "none", "-o", filepath.Join(dir, "none")},
 	} {
 		if _, errs, code := o.run(args...); code == 0 || strings.Count(errs, "\n") != 1 {
 			t.Errorf("%v: %d %q", args, code, errs)

@@ -73,6 +73,13 @@ func runCompute(ctx context.Context, cfg *config.Config, version string, log zer
 		return err
 	}
 	defer wire.close(ctx)
+	life, stop := context.WithCancel(ctx)
+	waitMirrors, err := keepMirrors(life, cfg.Gantry.MirrorFile, cfg.Default.StatePath, mirrorImages{cloud.glance}, mirrorEngine{host.engine.engine}, log)
+	if err != nil {
+		stop()
+		return err
+	}
+	defer func() { stop(); waitMirrors() }()
 	s := &computeService{cfg: cfg, version: version, log: log, cloud: cloud, host: host, wire: wire, ready: ready}
 	return s.run(ctx)
 }

@@ -55,7 +55,7 @@ var ours = []struct {
 	reason string
 }{
 	// gantry runtime is no part of the service: the engine's own command line.
-	{"cmd", []string{"internal/daemon", "internal/errdefs", "config", "engine/runtime", "engine/oci", "engine/api"}, "cmd is flags and exit codes, and the client of the engine's socket; concrete types meet in internal/daemon"},
+	{"cmd", []string{"mirror", "internal/daemon", "internal/errdefs", "config", "engine/runtime", "engine/oci", "engine/api"}, "cmd is flags and exit codes, and the client of the engine's socket; concrete types meet in internal/daemon"},
 	{"config", nil, "config is plain data for cmd, internal/daemon and functional"},
 	{"driver/objects", []string{"driver/objects", "internal/errdefs"}, "versioned objects are a leaf"},
 	{"driver/messaging", []string{"driver/messaging", "internal/errdefs", "internal/logging"}, "messaging knows targets and versions, nothing of objects"},
@@ -66,7 +66,10 @@ var ours = []struct {
 	{"engine", []string{"engine", "internal"}, "the engine knows nothing of OpenStack"},
 	{"glance", []string{"glance", "internal"}, "glance, engine and netbridge meet in driver/local"},
 	{"netbridge", []string{"netbridge", "internal"}, "glance, engine and netbridge meet in driver/local"},
+	{"engine/disk/filesystem", []string{"engine/disk/filesystem", "internal/errdefs"}, "readers of file systems are parsers: they need no host"},
+	{"mirror", []string{"mirror", "internal"}, "the image service and the engine are interfaces to it"},
 	{"internal/linux", []string{"internal/linux", "internal/errdefs"}, "system calls, once"},
+	{"internal/readahead", nil, "a leaf"},
 	{"internal/devcloud", []string{"internal/devcloud", "driver/messaging", "driver/objects", "internal/errdefs", "internal/logging", "internal/undo", "internal/keylock", "internal/atomicfile", "internal/failpoint"}, "the embedded cloud knows the wire and nothing of who is behind it"},
 }
 
@@ -89,6 +92,7 @@ var never = []struct {
 	{"github.com/coreos/go-iptables", []string{"netbridge/firewall"}, "the firewall is netbridge/firewall's"},
 	{"github.com/gophercloud/gophercloud/v2", []string{"glance", "driver/neutron", "driver/placement", "internal/openstack", "functional"}, "REST clients only"},
 	{"go.etcd.io/bbolt", []string{"engine/store"}, "records are the store's"},
+	{"github.com/google/go-containerregistry", []string{"mirror"}, "registries are the mirror's"},
 	{"modernc.org/sqlite", []string{"internal/devcloud/sqldb"}, "the embedded cloud's state is sqldb's"},
 	{module + "internal/devcloud", []string{"internal/daemon", "internal/devcloud"}, "only the composition root joins the embedded cloud and a compute service"},
 	{"github.com/rs/zerolog", nil, ""},
