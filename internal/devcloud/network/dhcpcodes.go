@@ -42,7 +42,9 @@ var dhcpCodes = map[string]dhcpCode{
 
 // reserved are the options of the protocol itself, which nobody but the server
 // has a say in.
-func reserved(code int) bool { return code <= 0 || code >= 255 || code >= 50 && code <= 59 || code == 61 || code == 82 }
+func reserved(code int) bool {
+	return code <= 0 || code >= 255 || code >= 50 && code <= 59 || code == 61 || code == 82
+}
 
 // wire is the option as it is told; nil for one that is not to be told at all.
 // Not ok are names and values that mean nothing.
