@@ -11,7 +11,7 @@ CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional acceptance terraform validate crash criu bench-boot bench-engine bench-cloud install clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional acceptance terraform validate crash criu bench-boot bench-engine bench-cloud bench-net install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ bench-boot: build deps ## boot and delete, beside a stock nova-compute on one co
 
 bench-engine: build ## container starts and their like, beside crun, runc, docker and podman in one run (root)
 	./functional/bench-engine $(abspath $(BIN))
+
+bench-net: ## networks of the host: set-up, rules, TCP, beside docker's bridge in one run (root)
+	./functional/bench-net
 
 bench-cloud: build ## gantry cloud: start, boots, 100 servers at once, memory, a list of 1,000 (root)
 	./functional/bench-cloud $(abspath $(BIN))
