@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+
 	"github.com/gantry-project/gantry/functional/cloudtest"
 )
 
@@ -78,8 +81,7 @@ func TestATenantsWalk(t *testing.T) {
 
 func TestAnOperatorsWalk(t *testing.T) {
 	p, h := start(t)
-	p.OpenStack(t, "demo", "server", "create", "--image", p.OpenStack(t, "demo", "image", "list", "-f", "value", "-c", "ID"),
-		"--flavor", "1", "--network", p.OpenStack(t, "demo", "network", "list", "--name", "private", "-f", "value", "-c", "ID"), "--wait", "tenants")
+	boot(t, p, "tenants")
 	b := operator{startBrowser(t, h.url, "operator")}
 	b.login("admin", p.Password(t, "admin"))
 	b.walk(t, []leg{
@@ -167,4 +169,43 @@ func refused(t *testing.T, path string) []refusal {
 		t.Fatal(err)
 	}
 	return all
+}
+
+func TestATenantsChanges(t *testing.T) {
+	p, h := start(t)
+	boot(t, p, "changing")
+	b := changer{startBrowser(t, h.url, "changes"), p.Password(t, "demo")}
+	b.login("demo", b.password)
+	b.walk(t, []leg{
+		{"api access", b.apiAccess},
+		{"network", b.network},
+		{"port", b.port},
+		{"router", b.router},
+		{"import key", b.importKey},
+		{"rules", b.rules},
+		{"actions", b.actions},
+		{"settings", b.settings},
+	})
+}
+
+// boot makes an instance of the project demo.
+func boot(t *testing.T, p *cloudtest.Cloud, name string) {
+	t.Helper()
+	c := p.As(t, "demo")
+	pages, err := images.List(c.Image, nil).AllPages(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := images.ExtractImages(pages)
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	s, err := servers.Create(t.Context(), c.Compute, servers.CreateOpts{Name: name, ImageRef: list[0].ID, FlavorRef: "1", Networks: "auto"}, nil).Extract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cloudtest.Eventually(t, name+" runs", func() (bool, error) {
+		s, err := servers.Get(t.Context(), c.Compute, s.ID).Extract()
+		return err == nil && s.Status == "ACTIVE", err
+	})
 }
