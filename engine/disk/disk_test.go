@@ -192,6 +192,9 @@ func TestRefused(t *testing.T) {
 		},
 		"nothing at all":   {image(t, nil), "raw", errdefs.ErrInvalid, "the whole disk: unknown"},
 		"a loop of links":  {ext4(t, map[string]string{"etc/passwd": "x", "usr/": "", "sbin": "->lib", "lib": "->sbin", "bin": "->bin", "init": "->init"}), "raw", errdefs.ErrInvalid, "no root"},
+		"endless paths": {
+			ext4(t, map[string]string{"etc/passwd": "x", "usr/": "", "sbin/init": "->" + strings.Repeat("../sbin/", 300) + "x", "sbin/x": "x"}), "raw", errdefs.ErrInvalid, "no root",
+		},
 		"an init nowhere":  {ext4(t, map[string]string{"etc/passwd": "x", "usr/": "", "sbin/init": "->/usr/none", "init/": ""}), "raw", errdefs.ErrInvalid, "no root"},
 		"separate usr":     {gpt(t, [2]string{disktest.TypeLinux, noUsr}, [2]string{disktest.TypeLinux, usr}), "raw", errdefs.ErrUnsupported, "/usr on a partition of its own (partition 2; the root is on partition 1)"},
 		"LVM":              {image(t, map[int64]string{512: "LABELONE"}), "raw", errdefs.ErrUnsupported, "the whole disk holds LVM"},

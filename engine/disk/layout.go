@@ -11,8 +11,12 @@ import (
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
-// maxSymlinks is how many symbolic links a path may lead over.
-const maxSymlinks = 40
+// maxSymlinks is how many symbolic links a path may lead over, and maxSteps how
+// many names: each is a directory to be read.
+const (
+	maxSymlinks = 40
+	maxSteps    = 256
+)
 
 // layout is what of a root a file system has.
 type layout struct {
@@ -75,7 +79,7 @@ func lookup(fs filesystem.FileSystem, path string) (filesystem.Attr, error) {
 		return at, err
 	}
 	rest := strings.Split(path, "/")
-	for links := 0; len(rest) > 0; {
+	for links, steps := 0, 0; len(rest) > 0; {
 		name := rest[0]
 		rest = rest[1:]
 		switch name {
@@ -84,6 +88,9 @@ func lookup(fs filesystem.FileSystem, path string) (filesystem.Attr, error) {
 		case "..":
 			trail = trail[:max(1, len(trail)-1)]
 			continue
+		}
+		if steps++; steps > maxSteps {
+			return at, missing
 		}
 		here := trail[len(trail)-1]
 		if at, err = fs.Stat(here); err != nil {

@@ -21,7 +21,7 @@ import (
 
 func source(data []byte) LayerSource {
 	return LayerSource{
-		Open:      func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
+		Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
 		Step: Step{CreatedBy: "test"},
 	}
 }
