@@ -11,7 +11,7 @@ CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional acceptance terraform validate crash criu bench-boot bench-engine bench-cloud bench-net install clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional acceptance terraform validate crash criu bench-boot bench-engine bench-cloud bench-images bench-net install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -81,6 +81,9 @@ bench-net: ## networks of the host: set-up, rules, TCP, beside docker's bridge i
 
 bench-cloud: build ## gantry cloud: start, boots, 100 servers at once, memory, a list of 1,000 (root)
 	./functional/bench-cloud $(abspath $(BIN))
+
+bench-images: build ## imports and commits of images, beside docker, podman, containerd and tar in one run (root)
+	./functional/bench-images $(abspath $(BIN))
 
 install: build ## install the binaries and the service unit
 	install -D -m 0755 -t $(DESTDIR)/usr/local/bin $(BIN)-host $(BIN)-runtime $(BIN)
