@@ -224,43 +224,44 @@ static void bind_file(int dir, const char *path, int dev, const char *name)
 	close(fd);
 }
 
-/* cgroup shows the container's own part of a hierarchy. */
-static void cgroup(int dir, const char *name)
-{
-	int fs = CHECK(syscall(SYS_fsopen, "cgroup", FSOPEN_CLOEXEC));
-	CHECK(syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, name, NULL, 0));
-	CHECK(syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
-	int mnt = CHECK(syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, HIDE | MOUNT_ATTR_RDONLY));
-	close(fs);
-	CHECK(mkdirat(dir, name, 0755));
-	CHECK(syscall(SYS_move_mount, mnt, "", dir, name, MOVE_MOUNT_F_EMPTY_PATH));
-	close(mnt);
-}
+static const char *shown[] = {"cpu", "cpuacct", "memory", "pids"};
 
-/* cgroups mounts what programs size themselves by. */
-static void cgroups(int sys)
+/* clone_groups clones what programs size themselves by, the container's own part of hierarchies. */
+static void clone_groups(int i, int *clones)
 {
-	int at = CHECK(below(sys, "fs/cgroup", O_PATH)), mnt;
-	if (hybrid) {
-		static const char *options[] = {"mode", "755", "size", "64k", NULL};
-		mnt = filesystem("tmpfs", HIDE, options);
-	} else mnt = filesystem("cgroup2", HIDE | MOUNT_ATTR_RDONLY, NULL);
-	CHECK(syscall(SYS_move_mount, mnt, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
-	close(at);
-	if (hybrid) {
-		struct mount_attr ro = {.attr_set = MOUNT_ATTR_RDONLY};
-		cgroup(mnt, "cpu"); cgroup(mnt, "cpuacct"); cgroup(mnt, "memory"); cgroup(mnt, "pids");
-		CHECK(syscall(SYS_mount_setattr, mnt, "", AT_EMPTY_PATH, &ro, sizeof ro));
+	struct mount_attr attr = {.attr_set = HIDE | MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE};
+	char p[256];
+	for (int k = 0; hybrid && k < 4; k++) {
+		group_path(p, shown[k], i, "");
+		clones[k] = CHECK(syscall(SYS_open_tree, AT_FDCWD, p, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+		CHECK(syscall(SYS_mount_setattr, clones[k], "", AT_EMPTY_PATH, &attr, sizeof attr));
 	}
 }
 
-static void mounts(int root, int status)
+/* cgroups mounts them, in a directory of the stage. */
+static void cgroups(int sys, const int *clones)
+{
+	int at = CHECK(below(sys, "fs/cgroup", O_PATH)), mnt;
+	if (hybrid) {
+		struct mount_attr attr = {.attr_set = HIDE | MOUNT_ATTR_RDONLY};
+		mnt = CHECK(syscall(SYS_open_tree, AT_FDCWD, "/cgroup", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+		CHECK(syscall(SYS_mount_setattr, mnt, "", AT_EMPTY_PATH, &attr, sizeof attr));
+	} else mnt = filesystem("cgroup2", HIDE | MOUNT_ATTR_RDONLY, NULL);
+	CHECK(syscall(SYS_move_mount, mnt, "", at, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
+	close(at);
+	for (int k = 0; hybrid && k < 4; k++) {
+		CHECK(syscall(SYS_move_mount, clones[k], "", mnt, shown[k], MOVE_MOUNT_F_EMPTY_PATH));
+		close(clones[k]);
+	}
+}
+
+static void mounts(int root, int status, const int *clones)
 {
 	int proc = filesystem("proc", HIDE, NULL);
 	attach(proc, root, "proc");
 	int sys = filesystem("sysfs", HIDE | MOUNT_ATTR_RDONLY, NULL);
 	attach(sys, root, "sys");
-	cgroups(sys);
+	cgroups(sys, clones);
 	static const char *dev_options[] = {"mode", "755", "size", "65536k", NULL};
 	int dev = filesystem("tmpfs", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, dev_options);
 	attach(dev, root, "dev");
@@ -273,11 +274,14 @@ static void mounts(int root, int status)
 	static const char *links[] = {"/proc/self/fd", "fd", "/proc/self/fd/0", "stdin", "/proc/self/fd/1", "stdout", "/proc/self/fd/2", "stderr", "pts/ptmx", "ptmx", NULL};
 	for (int k = 0; links[k]; k += 2) CHECK(symlinkat(links[k], dev, links[k + 1]));
 	static const char *pts_options[] = {"ptmxmode", "0666", "mode", "620", "gid", "5", "max", "1024", NULL};
-	static const char *shm_options[] = {"mode", "1777", "size", "65536k", NULL};
 	int pts = filesystem("devpts", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, pts_options);
 	attach(pts, dev, "pts");
-	int shm = filesystem("tmpfs", HIDE, shm_options);
-	attach(shm, dev, "shm");
+	struct mount_attr hide = {.attr_set = HIDE};
+	CHECK(mkdirat(dev, "shm", 0755));
+	CHECK(fchmodat(dev, "shm", 01777, 0));
+	int shm = CHECK(syscall(SYS_open_tree, dev, "shm", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC));
+	CHECK(syscall(SYS_mount_setattr, shm, "", AT_EMPTY_PATH, &hide, sizeof hide));
+	CHECK(syscall(SYS_move_mount, shm, "", dev, "shm", MOVE_MOUNT_F_EMPTY_PATH));
 	int queue = filesystem("mqueue", HIDE, NULL);
 	attach(queue, dev, "mqueue");
 	int master = CHECK(openat(pts, "ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)), unlocked = 0;
@@ -337,7 +341,7 @@ static void set_stage(void)
 	CHECK(pipe2(ready, O_CLOEXEC));
 	pid_t pid = CHECK(fork());
 	if (pid == 0) {
-		static const char *dirs[] = {"dev", "proc", "sys", "mask", NULL}, *options[] = {"mode", "555", "size", "4k", NULL};
+		static const char *dirs[] = {"dev", "proc", "sys", "mask", "cgroup", NULL}, *options[] = {"mode", "555", "size", "4k", NULL};
 		static const struct { const char *name; int major, minor; } nodes[] = {{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}};
 		CHECK(unshare(CLONE_NEWNS));
 		CHECK(mount(0, "/", 0, MS_REC | MS_PRIVATE, 0));
@@ -345,6 +349,10 @@ static void set_stage(void)
 		CHECK(syscall(SYS_move_mount, root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH));
 		umask(0);
 		for (int k = 0; dirs[k]; k++) CHECK(mkdirat(root, dirs[k], 0555));
+		for (int k = 0; k < 4; k++) {
+			sprintf(p, "cgroup/%s", shown[k]);
+			CHECK(mkdirat(root, p, 0755));
+		}
 		for (int k = 0; k < 6; k++) {
 			sprintf(p, "dev/%s", nodes[k].name);
 			CHECK(mknodat(root, p, S_IFCHR | 0666, makedev(nodes[k].major, nodes[k].minor)));
@@ -373,7 +381,7 @@ static void set_stage(void)
 	close(gate[0]); close(gate[1]); close(ready[0]);
 }
 
-static void child(int user, int net, int root, int status, const int *tasks, int n)
+static void child(int i, int user, int net, int root, int status, const int *tasks, int n)
 {
 	static const struct { int what; struct rlimit value; } limits[] = {
 		{RLIMIT_NOFILE, {1024, 4096}}, {RLIMIT_MEMLOCK, {8 << 20, 8 << 20}}, {RLIMIT_MSGQUEUE, {800 << 10, 800 << 10}}, {RLIMIT_CORE, {0, 0}}};
@@ -381,6 +389,8 @@ static void child(int user, int net, int root, int status, const int *tasks, int
 	put("/proc/self/oom_score_adj", "0");
 	for (int k = 0; k < n; k++) { CHECK(write(tasks[k], "0", 1)); close(tasks[k]); }
 	CHECK(prctl(PR_SET_DUMPABLE, 0));
+	int clones[4];
+	clone_groups(i, clones);
 	CHECK(setns(stage, CLONE_NEWNS));
 	CHECK(setns(net, CLONE_NEWNET));
 	CHECK(setns(user, CLONE_NEWUSER));
@@ -393,7 +403,7 @@ static void child(int user, int net, int root, int status, const int *tasks, int
 	CHECK(setsid());
 	SOFT(syscall(SYS_keyctl, 1, 0));
 	CHECK(syscall(SYS_move_mount, root, "", AT_FDCWD, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
-	mounts(root, status);
+	mounts(root, status, clones);
 	CHECK(syscall(SYS_close_range, status + 1, ~0u, 0));
 	const uint64_t keep = 0x00000000a0c425fbull; /* the default profile's capabilities */
 	CHECK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0));
@@ -430,7 +440,7 @@ static pid_t start(int i)
 	/* the engine's child is a program of its own (its memory is not the engine's), so this one is forked, not vforked */
 	struct clone_args how = {.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = groups_of[n - 1]};
 	pid_t forked = CHECK(syscall(SYS_clone3, &how, sizeof how));
-	if (forked == 0) child(user, net, root, status[1], groups_of, n - 1);
+	if (forked == 0) child(i, user, net, root, status[1], groups_of, n - 1);
 	close(status[1]);
 	pid_t pid = 0;
 	for (;;) { /* of two processes, in any order: the number and the console; closed by the execve */
