@@ -66,7 +66,7 @@ func TestSubvolumes(t *testing.T) {
 		run(t, dir, `
 			btrfs -q subvolume create @
 			btrfs -q subvolume create gone
-			mkdir -p @/var/lib && echo root > @/name && ln -s name @/link
+			mkdir -p @/var/lib && echo root > @/name && ln -s name @/link && btrfs property set @/name compression zstd
 			btrfs -q subvolume create @/var/lib/machines && echo deep > @/var/lib/machines/f
 			btrfs -q subvolume create @/var/lib/machines/inner && chown 5:6 @/var/lib/machines/inner && touch @/var/lib/machines/inner/f
 			btrfs -q subvolume create home && mkdir home/u && cp @/name home/u/
