@@ -23,7 +23,7 @@
 //     that an instance is started with (sbin/init and what stands for it).
 //  4. Roots in partitions whose GPT type is the root partition of this
 //     architecture (Discoverable Partitions Specification) come before the
-//     others. Of the subvolumes of one file system, those at the top that
+//     others; those of another architecture do not count. Of the subvolumes of one file system, those at the top that
 //     distributions install to (@, @rootfs, root) come before the others, which
 //     are their snapshots.
 //  5. What is left must be one. Several are refused, and so is none: the error
@@ -52,7 +52,7 @@ const (
 type Options struct {
 	// Format is the declared one; empty means that none was declared.
 	Format string
-	// Arch in Go's words is whose root partition is preferred.
+	// Arch of the host, in Go's words: whose root partitions count.
 	Arch string
 	// Limits of what Convert writes.
 	Limits filesystem.Limits

@@ -145,6 +145,25 @@ func TestSubvolumes(t *testing.T) {
 	}
 }
 
+// TestArchitecture: a disk for several architectures has a root for each.
+func TestArchitecture(t *testing.T) {
+	root := ext4(t, disktest.Root())
+	img := gpt(t, [2]string{disktest.TypeRootX86, root}, [2]string{"b921b045-1df0-41c3-af44-4c6f280d3fae", root})
+	for arch, want := range map[string]string{"amd64": "partition 1", "arm64": "partition 2", "s390x": ""} {
+		data := read(t, img)
+		d, err := disk.Open(t.Context(), bytes.NewReader(data), int64(len(data)), disk.Options{Arch: arch})
+		if want == "" {
+			if !errors.Is(err, errdefs.ErrUnsupported) || !strings.Contains(errdefs.PublicText(err, ""), "the host has s390x") {
+				t.Errorf("%s: %v", arch, err)
+			}
+			continue
+		}
+		if err != nil || d.Where != want {
+			t.Errorf("%s: %+v, %v", arch, d, err)
+		}
+	}
+}
+
 // image is a file of size bytes with marks at places.
 func image(t testing.TB, marks map[int64]string) string {
 	t.Helper()

@@ -17,22 +17,27 @@ import (
 // maxSubvolumes of one file system are looked at.
 const maxSubvolumes = 1000
 
-// GUIDs of the Discoverable Partitions Specification, by architecture in Go's
-// words.
-func rootType(arch string) string {
+// rootArch is the architecture, in Go's words, whose root a partition of the type
+// is by the Discoverable Partitions Specification, or nothing.
+func rootArch(kind string) string {
 	return map[string]string{
-		"amd64": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
-		"arm64": "b921b045-1df0-41c3-af44-4c6f280d3fae",
-	}[arch]
+		"44479540-f297-41b2-9af7-d131d5f0458a": "386",
+		"4f68bce3-e8cd-4db1-96e7-fbcaf984b709": "amd64",
+		"69dad710-2ce4-4e3c-b16c-21a1d49abed3": "arm",
+		"b921b045-1df0-41c3-af44-4c6f280d3fae": "arm64",
+		"72ec70a6-cf74-40e6-bd49-4bda08e8f224": "riscv64",
+		"c31c45e6-3f39-412e-80fb-4809c4980599": "ppc64le",
+		"5eead9a9-fe09-4a1e-a1d7-520d00531306": "s390x",
+	}[kind]
 }
 
 // region is a partition, or a disk without any.
 type region struct {
 	// where it is, in words
 	where string
-	// preferred says that the partition's type is that of a root
-	preferred bool
-	content   content
+	// arch is the architecture whose root it is by its type, or empty
+	arch    string
+	content content
 	// err is why its file system could not be read, or nil
 	err error
 	// views are the file system, and its subvolumes if it is no root itself
@@ -56,7 +61,7 @@ func find(ctx context.Context, r io.ReaderAt, size int64, table *partition.Table
 	}
 	var regions []*region
 	for _, p := range parts {
-		reg := &region{where: "the whole disk", preferred: p.Type != "" && p.Type == rootType(arch)}
+		reg := &region{where: "the whole disk", arch: rootArch(p.Type)}
 		if p.Number > 0 {
 			reg.where = fmt.Sprintf("partition %d", p.Number)
 		}
@@ -65,7 +70,7 @@ func find(ctx context.Context, r io.ReaderAt, size int64, table *partition.Table
 		}
 		regions = append(regions, reg)
 	}
-	return choose(regions)
+	return choose(regions, arch)
 }
 
 // look finds out what the region holds. Only what says nothing about the image
@@ -130,17 +135,21 @@ func (g *region) view(ctx context.Context, fs filesystem.FileSystem) error {
 }
 
 // choose picks the root, as the package comment says.
-func choose(regions []*region) (*view, error) {
+func choose(regions []*region, arch string) (*view, error) {
 	var preferred, others []view
+	var foreign string
 	for _, g := range regions {
 		roots := slices.DeleteFunc(slices.Clone(g.views), func(v view) bool { return !v.has.root() })
 		if usual := slices.DeleteFunc(slices.Clone(roots), func(v view) bool { return !v.usual }); len(usual) > 0 {
 			roots = usual
 		}
-		if g.preferred {
+		switch {
+		case g.arch != "" && g.arch == arch:
 			preferred = append(preferred, roots...)
-		} else {
+		case g.arch == "" || g.arch == "386" && arch == "amd64":
 			others = append(others, roots...)
+		case len(roots) > 0:
+			foreign = g.arch
 		}
 	}
 	roots := preferred
@@ -151,6 +160,9 @@ func choose(regions []*region) (*view, error) {
 	case 1:
 		return &roots[0], nil
 	case 0:
+		if foreign != "" {
+			return nil, refuse(errdefs.ErrUnsupported, "the disk image is for the architecture %s, the host has %s", foreign, arch)
+		}
 		return nil, noRoot(regions)
 	}
 	var list []string
