@@ -78,7 +78,7 @@ func fabricNetwork(p network.NetworkPlan) fabric.Network {
 
 func fabricPort(p network.PortPlan) fabric.Port {
 	return fabric.Port{
-		ID: p.ID, Absent: p.Absent, Device: p.Device, Down: p.Down, Open: p.Open,
+		ID: p.ID, Absent: p.Absent, Network: p.NetworkID, Device: p.Device, Down: p.Down, Open: p.Open,
 		Sources: each(p.Sources, func(s network.Source) fabric.Source { return fabric.Source(s) }),
 		Rules:   each(p.Rules, func(r network.Rule) fabric.Rule { return fabric.Rule(r) }),
 	}

@@ -10,7 +10,7 @@ import (
 
 // BenchmarkSetPort is what the binding of a port waits for.
 func BenchmarkSetPort(b *testing.B) {
-	for _, have := range []int{1, 100} {
+	for _, have := range []int{1, 100, 500} {
 		b.Run(fmt.Sprintf("beside %d", have), func(b *testing.B) {
 			h := benchHost(b)
 			port := func(i int) fabric.Port {

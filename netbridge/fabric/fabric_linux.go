@@ -25,7 +25,7 @@ type Fabric struct {
 	mu sync.Mutex // held over a change; guards all below
 
 	groups map[string][]netip.Prefix
-	ports  map[string]firewall.Port
+	ports  map[string]filtered
 	looked bool              // at what is filtered, since the process started
 	zones  map[uint16]string // networks by the number that keeps their connections apart
 	doors  doors
@@ -38,11 +38,17 @@ type Fabric struct {
 	memory   firewall.Memory
 }
 
+// filtered is a port with its filter.
+type filtered struct {
+	network string
+	port    firewall.Port
+}
+
 // New returns a Fabric. It changes nothing. It knows nothing of ports that an
 // earlier process filtered until Sync has told it.
 func New(o Options) *Fabric {
 	return &Fabric{
-		o: o, groups: map[string][]netip.Prefix{}, ports: map[string]firewall.Port{}, zones: map[uint16]string{}, served: map[string]*served{},
+		o: o, groups: map[string][]netip.Prefix{}, ports: map[string]filtered{}, zones: map[uint16]string{}, served: map[string]*served{},
 		adverts: map[string]map[string]advert{}, networks: map[string]Network{}, routers: map[string]Router{}, memory: firewall.Memory{},
 	}
 }

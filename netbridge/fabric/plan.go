@@ -109,6 +109,8 @@ type Group struct {
 type Port struct {
 	ID     string
 	Absent bool
+	// Network is the ID of the one it is in.
+	Network string
 	// Device is the end in the bridge, which need not be there yet.
 	Device string
 	// Down lets nothing pass, Open everything.

@@ -15,7 +15,8 @@ import (
 	"github.com/gantry-project/gantry/netbridge/firewall"
 )
 
-// SetGroup makes a group's members those given.
+// SetGroup makes a group's members those given. Connections with those who are
+// none any more end.
 func (f *Fabric) SetGroup(ctx context.Context, g Group) error {
 	s, done, err := f.open(ctx)
 	if err != nil {
@@ -27,8 +28,11 @@ func (f *Fabric) SetGroup(ctx context.Context, g Group) error {
 		four, six := f.setName(g.ID, false), f.setName(g.ID, true)
 		err = firewall.DropSets(s.ns, f.setPrefix(), func(name string) bool { return name != four && name != six })
 	} else {
+		gone := slices.DeleteFunc(slices.Clone(f.groups[g.ID]), func(m netip.Prefix) bool { return slices.Contains(g.Members, m) })
 		f.groups[g.ID] = g.Members
-		err = f.fillSets(s, []string{g.ID})
+		if err = f.fillSets(s, []string{g.ID}); err == nil {
+			err = firewall.Cut(s.ns, f.lostMembers(g.ID, gone))
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("set group %s: %w", g.ID, err)
@@ -101,18 +105,22 @@ func (f *Fabric) setPorts(ctx context.Context, s *session, ports []Port) error {
 	if err := f.fillSets(s, slices.Sorted(maps.Keys(groups))); err != nil {
 		return err
 	}
+	var lost []firewall.Lost
 	for _, p := range ports {
 		old, known := f.ports[p.ID]
 		switch {
 		case p.Absent && !known:
 		case p.Absent:
-			c.Gone = append(c.Gone, old)
+			c.Gone = append(c.Gone, old.port)
+			lost = append(lost, f.lost(old, nil)...)
 			delete(f.ports, p.ID)
 		default:
-			now := f.filter(p)
+			now := filtered{p.Network, f.filter(p)}
 			f.ports[p.ID] = now
-			if c.Fill = append(c.Fill, now); !known {
-				c.Added = append(c.Added, now)
+			if c.Fill = append(c.Fill, now.port); !known {
+				c.Added = append(c.Added, now.port)
+			} else {
+				lost = append(lost, f.lost(old, &now)...)
 			}
 		}
 	}
@@ -122,7 +130,10 @@ func (f *Fabric) setPorts(ctx context.Context, s *session, ports []Port) error {
 	if c.All = f.allPorts(); !f.looked {
 		c.Fresh, c.Fill = true, c.All
 	}
-	return f.change(ctx, s, c)
+	if err := f.change(ctx, s, c); err != nil {
+		return err
+	}
+	return firewall.Cut(s.ns, lost)
 }
 
 // change is firewall.Filter, after whose failure everything is looked at again.
@@ -196,7 +207,7 @@ func (f *Fabric) filter(p Port) firewall.Port {
 func (f *Fabric) allPorts() []firewall.Port {
 	out := make([]firewall.Port, 0, len(f.ports))
 	for _, id := range slices.Sorted(maps.Keys(f.ports)) {
-		out = append(out, f.ports[id])
+		out = append(out, f.ports[id].port)
 	}
 	return out
 }
@@ -213,13 +224,13 @@ func (f *Fabric) syncPorts(ctx context.Context, groups []Group, ports []Port) er
 		return err
 	}
 	defer done()
-	f.groups, f.ports = map[string][]netip.Prefix{}, map[string]firewall.Port{}
+	f.groups, f.ports = map[string][]netip.Prefix{}, map[string]filtered{}
 	for _, g := range groups {
 		f.groups[g.ID] = g.Members
 	}
 	needed := map[string]bool{}
 	for _, p := range ports {
-		f.ports[p.ID] = f.filter(p)
+		f.ports[p.ID] = filtered{p.Network, f.filter(p)}
 		for _, g := range p.groups() {
 			needed[g] = true
 		}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +47,7 @@ func (h *host) guests(n int, given ...*os.File) []guest {
 		}
 		mac := fmt.Sprintf("fa:16:3e:00:01:%02x", i+1)
 		g.port = fabric.Port{
-			ID: id, Device: netbridge.TapName(id), Sources: []fabric.Source{{MAC: mac, Address: netip.MustParsePrefix(g.ip + "/32")}},
+			ID: id, Network: "lan", Device: netbridge.TapName(id), Sources: []fabric.Source{{MAC: mac, Address: netip.MustParsePrefix(g.ip + "/32")}},
 			Rules: []fabric.Rule{
 				{First: -1, Last: -1},
 				{IPv6: true, First: -1, Last: -1},
@@ -101,6 +103,80 @@ func TestSecurityGroups(t *testing.T) {
 	b.port.Down = true
 	h.ok(h.fabric.SetPorts(ctx, b.port))
 	h.refused("switched off", a.ns, b.ip+":80")
+}
+
+// TestWhatIsNotAllowedAnyMoreEnds: connections that were let through do not
+// outlive the rule, or the membership, that let them.
+func TestWhatIsNotAllowedAnyMoreEnds(t *testing.T) {
+	h := newHost(t)
+	gs := h.guests(2)
+	a, b := gs[0], gs[1]
+	member := fabric.Group{ID: "all", Members: []netip.Prefix{netip.MustParsePrefix(a.ip + "/32")}}
+	allowed := fabric.Rule{Ingress: true, Protocol: 6, First: 7, Last: 7}
+	other := fabric.Rule{Ingress: true, Protocol: 6, First: 8, Last: 8}
+	plain := b.port.Rules
+	for name, c := range map[string]struct {
+		open, close   func() error
+		closes, stays string // ports
+	}{
+		"a rule": {
+			func() error {
+				b.port.Rules = append(slices.Clone(plain), allowed, other)
+				return h.fabric.SetPorts(t.Context(), b.port)
+			},
+			func() error {
+				b.port.Rules = append(slices.Clone(plain), other)
+				return h.fabric.SetPorts(t.Context(), b.port)
+			}, "7", "8",
+		},
+		"a member": {
+			func() error {
+				b.port.Rules = append(slices.Clone(plain), other)
+				return errors.Join(h.fabric.SetPorts(t.Context(), b.port), h.fabric.SetGroup(t.Context(), member))
+			},
+			func() error { return h.fabric.SetGroup(t.Context(), fabric.Group{ID: "all"}) }, "9", "8",
+		},
+	} {
+		h.ok(c.open())
+		closes, stays := h.echo(a.ns, b.ns, b.ip+":"+c.closes), h.echo(a.ns, b.ns, b.ip+":"+c.stays)
+		if !closes(long) || !stays(long) {
+			t.Fatalf("%s: not open", name)
+		}
+		h.ok(c.close())
+		if closes(short) {
+			t.Errorf("%s: still open", name)
+		}
+		if !stays(long) {
+			t.Errorf("%s: what is allowed is closed, too", name)
+		}
+	}
+}
+
+// echo connects one guest to another, and returns whether a byte comes back.
+func (h *host) echo(from, to *os.File, address string) func(patience time.Duration) bool {
+	h.t.Helper()
+	var l net.Listener
+	h.ok(netns.Do(to, func() (err error) {
+		l, err = (&net.ListenConfig{}).Listen(h.t.Context(), "tcp4", address)
+		return err
+	}))
+	defer l.Close()
+	c, err := h.dial(from, address, long)
+	h.ok(err)
+	h.t.Cleanup(func() { _ = c.Close() })
+	back, err := l.Accept()
+	h.ok(err)
+	h.t.Cleanup(func() { _ = back.Close() })
+	go func() { _, _ = io.Copy(back, back) }()
+	return func(patience time.Duration) bool {
+		h.ok(c.SetDeadline(time.Now().Add(patience)))
+		b := []byte{1}
+		if _, err := c.Write(b); err != nil {
+			return false
+		}
+		_, err := io.ReadFull(c, b)
+		return err == nil
+	}
 }
 
 func TestAGuestCannotBeAnother(t *testing.T) {

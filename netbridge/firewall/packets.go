@@ -27,6 +27,13 @@ func (c Change) packets(v6 bool, gone []string) string {
 		s.add(":"+ingressPrefix+id, "- [0:0]")
 		s.add(":"+egressPrefix+id, "- [0:0]")
 	}
+	if c.Fresh {
+		// What belongs to a connection passes before all ports are gone through,
+		// so that it costs the same with many. Cut ends connections.
+		for _, chain := range []string{c.Dispatch, inside(c.Dispatch)} {
+			s.add("-A", chain, "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN")
+		}
+	}
 	jump := func(verb string, p Port) {
 		s.add(verb, c.Dispatch, "-m physdev --physdev-is-bridged --physdev-in", p.Device, "-j", p.egress())
 		s.add(verb, c.Dispatch, "-m physdev --physdev-is-bridged --physdev-out", p.Device, "-j", p.ingress())
@@ -71,7 +78,6 @@ func (p Port) packets(s *script, v6, ingress bool) {
 		p.neighbours(pass, drop)
 	}
 	always(v6, ingress, pass, drop)
-	pass("-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED")
 	drop("-m", "conntrack", "--ctstate", "INVALID")
 	for _, r := range p.Rules {
 		if r.IPv6 == v6 && r.Ingress == ingress {
