@@ -222,6 +222,9 @@ func TestHostileDiskImages(t *testing.T) {
 	disktest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", secret, backing)
 	dataFile := disktest.QCOW2(t, root, "-o", "data_file="+filepath.Join(t.TempDir(), "data"))
 	nested := disktest.Disk(t, 32*disktest.MiB, "label: dos\nsize=16MiB, type=83\n", map[int64]string{disktest.MiB: disktest.QCOW2(t, root)})
+	// a file of zeros that are there, which a qcow2 needs no room for
+	zeros := disktest.Make(t, "ext4", disktest.Tree(t, disktest.Root()), 128*disktest.MiB, "-O", "^has_journal")
+	disktest.Script(t, zeros, "dd if=/dev/zero of=z bs=1M count=80")
 	for name, c := range map[string]struct {
 		data         []byte
 		format       string
@@ -240,6 +243,7 @@ func TestHostileDiskImages(t *testing.T) {
 		"cut off":                   {data: good[:6<<16], format: "qcow2", class: errdefs.ErrCorrupt, text: "cut off"},
 		"without a jail":            {data: good[:6<<16], format: "qcow2", class: errdefs.ErrCorrupt, text: "cut off", withoutJails: true},
 		"a table that is a lie":     {data: overwrite(readFile(t, nested), 446+8, "\xff\xff\xff\x7f"), format: "raw", class: errdefs.ErrCorrupt, text: "partition 1 reaches"},
+		"a bomb":                    {data: readFile(t, disktest.QCOW2(t, zeros, "-c")), format: "qcow2", class: errdefs.ErrInvalid, text: "expands to more than 200 times"},
 		"more entries than allowed": {data: good, format: "qcow2", class: errdefs.ErrInvalid, text: "more than 5 entries", limits: layer.Limits{Entries: 5}},
 		"deeper than allowed":       {data: good, format: "qcow2", class: errdefs.ErrInvalid, text: "2", limits: layer.Limits{Depth: 2}},
 		"larger than allowed":       {data: good, format: "qcow2", class: errdefs.ErrInvalid, text: "more than 2048 bytes", imageLimits: image.Limits{LayerBytes: 2048}},
