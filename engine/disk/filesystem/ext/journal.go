@@ -32,8 +32,9 @@ const (
 	jbdTagSameUUID = 2
 	jbdTagLast     = 8
 
-	// mostLogged bounds the blocks of a journal that are remembered.
-	mostLogged = 1 << 18
+	// mostLogged bounds the blocks of a journal that are remembered, and those
+	// that it revokes, and its pieces; together 16 MiB.
+	mostLogged = 1 << 17
 )
 
 func be16(b []byte, at int) uint16 { return binary.BigEndian.Uint16(b[at:]) }
@@ -129,7 +130,7 @@ func (f *fileSystem) openLog() (*log, error) {
 			l.last -= fast
 		}
 	}
-	if l.first == 0 || l.last <= l.first || l.start >= l.last || l.start != 0 && l.start < l.first || l.length > mostLogged*16 {
+	if int64(l.length) > n.size/int64(f.blockSize) || l.first == 0 || l.last <= l.first || l.start >= l.last || l.start != 0 && l.start < l.first {
 		return nil, corrupt("blocks %d to %d, beginning at %d", l.first, l.last, l.start)
 	}
 	return l, nil
