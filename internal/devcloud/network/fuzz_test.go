@@ -50,9 +50,18 @@ func FuzzAPI(f *testing.F) {
 		`{"subnet": {"network_id": "NET", "ip_version": 6, "cidr": "::/64", "allocation_pools": [{"start": "::1", "end": "::2"}]}}`,
 		`{"security_group_rule": {"security_group_id": "x", "direction": "ingress", "port_range_min": ""}}`,
 		`{"router": {"external_gateway_info": {"network_id": 1}, "routes": [{}]}}`, `{"floatingip": {"floating_network_id": "EXT", "port_id": null}}`,
+		`{"subnetpool": {"name": "x", "prefixes": ["::/0", "10.0.0.0/8"], "max_prefixlen": 999}}`, `{"prefixes": ["0.0.0.0/0", 5]}`, `{"addresses": null}`,
+		`{"subnet": {"network_id": "NET", "ip_version": 4, "subnetpool_id": "NET", "prefixlen": -1, "use_default_subnetpool": 1}}`,
+		`{"rbac_policy": {"object_type": "network", "object_id": "NET", "action": "access_as_shared", "target_tenant": "*"}}`,
+		`{"address_group": {"addresses": ["1.2.3.4/33"]}}`, `{"address_scope": {"ip_version": 4, "shared": 7}}`,
+		`{"port": {"network_id": "NET", "extra_dhcp_opts": [{"opt_name": 5, "opt_value": {}}]}}`, `{"router": {"routes": [{"destination": "::/0", "nexthop": "1"}]}}`,
 		`{"quota": {"network": 1e99}}`, `{"tags": [1]}`, `{"ports": [{"port": null}]}`, `[]`, ``,
 	} {
-		for _, path := range []string{"networks", "ports", "subnets", "security-group-rules", "routers", "floatingips", "quotas/x", "networks/NET/tags"} {
+		for _, path := range []string{
+			"networks", "ports", "subnets", "security-group-rules", "routers", "floatingips", "quotas/x", "networks/NET/tags",
+			"subnetpools", "subnetpools/NET/add_prefixes", "rbac-policies", "address-groups", "address-groups/NET/add_addresses", "address-scopes",
+			"routers/NET/add_extraroutes", "auto-allocated-topology",
+		} {
 			f.Add("us", "POST", path, body)
 			f.Add("admin", "PUT", path+"/NET", body)
 		}

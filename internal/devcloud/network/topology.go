@@ -163,7 +163,7 @@ func (s *Service) deleteTopology(ctx context.Context, r *rest.Request) (*rest.Re
 
 // removeTopology removes one whose network nobody uses.
 func (st *state) removeTopology(t *topology) error {
-	mine := func(p *port) bool { return p.Owner == ownerInterface && p.DeviceID == t.Router }
+	mine := func(p *port) bool { return p.Owner == ownerDHCP || p.Owner == ownerInterface && p.DeviceID == t.Router }
 	for _, p := range st.ports.where(func(p *port) bool { return p.Network == t.Network }) {
 		if !mine(p) {
 			return conflict("NetworkInUse", "Unable to complete operation on network %s. "+
