@@ -242,6 +242,14 @@ func (b *browser) fill(selector, text string) {
 		chromedp.SendKeys(marked, text))
 }
 
+// item adds one of one's own to the metadata of a form.
+func (b *browser) item(name, value string) {
+	b.t.Helper()
+	b.fill(".modal input[name=customItem]", name)
+	b.until("the item is taken", `!!document.querySelector('.modal span[title="`+name+`"]') || (document.querySelector('.modal .input-group-btn .btn').click(), false)`)
+	b.fill(`.modal span[title="`+name+`"] ~ input`, value)
+}
+
 // upload clicks at a button that asks for a file, and gives it one.
 func (b *browser) upload(selector, file string) {
 	b.t.Helper()

@@ -197,9 +197,7 @@ func (b tenant) associate() {
 func (b tenant) metadata() {
 	b.open("/project/instances/")
 	b.row("walker", "Update Metadata")
-	b.fill(".modal input[name=customItem]", "purpose")
-	b.click(".modal .input-group-btn a, .modal .input-group-btn button", "")
-	b.fill(".modal input[name=property]", "walk")
+	b.item("purpose", "walk")
 	b.look("metadata-form")
 	b.submit("Save")
 	b.open(ask[string](b.browser, `document.querySelector('tr[data-object-id] a[href*="/project/instances/"]').getAttribute('href')`) + "?tab=instance_details__overview")

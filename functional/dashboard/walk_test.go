@@ -96,6 +96,12 @@ func TestAnOperatorsWalk(t *testing.T) {
 		{"projects", b.projects},
 		{"users", b.users},
 		{"roles", b.roles},
+		{"changes", b.changes},
+		{"create network", b.createNetwork},
+		{"quotas", b.quotas},
+		{"members", b.members},
+		{"others", b.others},
+		{"sharing", b.sharing},
 	})
 }
 
