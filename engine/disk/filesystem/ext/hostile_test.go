@@ -242,3 +242,15 @@ func TestChecksums(t *testing.T) {
 		})
 	}
 }
+
+// TestManyGroups: a superblock alone claims a disk whose tables take more
+// memory than there may be.
+func TestManyGroups(t *testing.T) {
+	f := newForged(t, "map")
+	f.set32(f.super(0x4), math.MaxUint32)
+	f.set32(f.super(0x20), 8)
+	_, err := unchecked(bytes.NewReader(f.b), math.MaxInt64)
+	if !errors.Is(err, errdefs.ErrUnsupported) || !strings.Contains(err.Error(), "groups") {
+		t.Error(err)
+	}
+}
