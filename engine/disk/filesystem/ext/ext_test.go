@@ -46,7 +46,3 @@ func TestContract(t *testing.T) {
 		t.Run(name, func(t *testing.T) { filesystemtest.Run(t, m) })
 	}
 }
-
-func TestArchive(t *testing.T) {
-	filesystemtest.RunArchive(t, filesystemtest.Maker{Type: "ext4", Mkfs: mkfs("ext4"), SmallSize: 128 << 20, Open: Open})
-}

@@ -42,11 +42,18 @@ func RunArchive(t *testing.T, m Maker) {
 	if stream.Len() > 30<<20 {
 		t.Errorf("%d bytes for %d bytes of data", stream.Len(), res.Data)
 	}
-	if res.Devices != 11 || res.Sockets != 1 || res.Bytes < 6<<30 {
-		t.Errorf("%+v", res)
-	}
 	var want map[string]entry
-	m.mounted(t, image, "ro", func(dir string) { want = portable(kernelView(t, dir)) })
+	m.mounted(t, image, "ro", func(dir string) { want = kernelView(t, dir) })
+	devices := int64(0)
+	for _, e := range want {
+		if kind := e.Mode & unix.S_IFMT; kind == unix.S_IFCHR || kind == unix.S_IFBLK {
+			devices++
+		}
+	}
+	if res.Devices != devices || res.Sockets != 1 || res.Bytes < 6<<30 {
+		t.Errorf("%+v, %d devices", res, devices)
+	}
+	want = portable(want)
 	for name, unpack := range map[string]func(dir *os.File, r io.Reader) error{
 		"layer.Apply": func(dir *os.File, r io.Reader) error {
 			got, err := layer.Apply(t.Context(), dir, r, layer.Options{Limits: layer.Limits{MaxID: 1 << 32}})
