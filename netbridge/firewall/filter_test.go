@@ -32,8 +32,9 @@ func TestOrderOfAPort(t *testing.T) {
 	text := Change{Dispatch: "d", All: []Port{p}, Fill: []Port{p}, Fresh: true}.packets(false, nil)
 	var at []int
 	for _, line := range []string{
+		"-A d -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
 		"-A d -m physdev --physdev-is-bridged --physdev-in tap0123456789a -j gantry-o-0123456789a",
-		"-A gantry-i-0123456789a -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
+		"-A gantry-i-0123456789a -m conntrack --ctstate INVALID -j DROP",
 		"-A gantry-i-0123456789a -j DROP",
 		"-A gantry-o-0123456789a -p udp --sport 67 --dport 68 -j DROP",
 		"-A gantry-o-0123456789a -m conntrack --ctstate INVALID -j DROP",
