@@ -1,12 +1,15 @@
 package engine_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -287,4 +290,64 @@ func TestImportReplaces(t *testing.T) {
 	if got := layers(t, h); len(got) != 2 {
 		t.Errorf("layers in the end: %v", got)
 	}
+}
+
+// A commit while a program writes is what a power cut would have left: files that
+// are written in turn are never apart by more than the one step that was under
+// way, and what was told to be written before is there.
+func TestCommitUnderWriteLoad(t *testing.T) {
+	_, e, done := fixture(t)
+	defer done()
+	ctx := t.Context()
+	check(t, e.Create(ctx, engine.CreateRequest{ID: "c", Image: "busybox", Limits: limits}))
+	// many files between the two make a pass take long
+	script := `mkdir /root/a /root/m /root/z; i=0; while [ $i -lt 400 ]; do echo $i > /root/m/$i; i=$((i+1)); done
+i=0; while :; do i=$((i+1)); echo $i >> /root/a/n; echo $i > /root/m/$((i%400)); echo $i >> /root/z/n; echo $i >> /root/log; echo said $i; done`
+	check(t, e.Start(ctx, "c", engine.StartRequest{Args: []string{"/bin/sh", "-c", script}, Env: initRequest.Env, ConsoleBytes: 1 << 16}))
+	console(t, e, "c", "said 50")
+	for round := range 5 {
+		said := lastSaid(console(t, e, "c", "said"))
+		name := fmt.Sprintf("snap%d", round)
+		_, err := e.CommitImage(ctx, "c", name)
+		check(t, err)
+		read := func(file string) string {
+			t.Helper()
+			id := engine.ContainerID(name)
+			r, err := e.CopyOut(ctx, id, engine.CopyRequest{Path: file})
+			check(t, err)
+			defer r.Close()
+			archive := tar.NewReader(r)
+			_, err = archive.Next()
+			check(t, err)
+			data, err := io.ReadAll(archive)
+			check(t, err)
+			return string(data)
+		}
+		check(t, e.Create(ctx, engine.CreateRequest{ID: engine.ContainerID(name), Image: name, Limits: limits}))
+		a, z, log := strings.Count(read("/root/a/n"), "\n"), strings.Count(read("/root/z/n"), "\n"), strings.Fields(read("/root/log"))
+		if a < z || a > z+1 || len(log) < said || len(log) > z || len(log) < z-1 {
+			t.Errorf("round %d: a %d, z %d, %d lines; %d were said before", round, a, z, len(log), said)
+		}
+		for i, line := range log {
+			if line != fmt.Sprint(i+1) {
+				t.Fatalf("round %d: line %d is %q", round, i+1, line)
+			}
+		}
+		check(t, e.Delete(ctx, engine.ContainerID(name)))
+	}
+	check(t, e.Delete(ctx, "c"))
+}
+
+func number(text string) int {
+	n, _ := strconv.Atoi(strings.TrimSpace(text))
+	return n
+}
+
+// lastSaid is the last whole line of a console that counts.
+func lastSaid(text string) int {
+	lines := strings.Split(text, "\n")
+	if len(lines) < 2 {
+		return 0
+	}
+	return number(strings.TrimPrefix(strings.TrimSpace(lines[len(lines)-2]), "said "))
 }
