@@ -174,6 +174,7 @@ type Gantry struct {
 	ImageMaxTime    time.Duration `key:"image_max_time" default:"3600" doc:"longest time that an image may take to be read and unpacked once it is here (seconds); 0 for no limit"`
 	ImageCacheBytes int64         `key:"image_cache_bytes" default:"0" doc:"what all images together may take, unpacked (bytes); images that no instance has go beyond it, those first that were used least recently; 0 is no bound"`
 	SnapshotFormat  string        `key:"snapshot_format" default:"full" choices:"full|delta|tar" doc:"what a snapshot becomes in the image service: full (an OCI archive of all layers), delta (an OCI archive of what the instance has written, which boots only as long as the image of the instance is in the image service) or tar (a tarball of the root file system, which boots its init)"`
+	UploadRate      int64         `key:"upload_bytes_per_second" default:"0" doc:"bound of the upload of a snapshot; 0 is none"`
 	MirrorFile      string        `key:"mirror_file" doc:"a mirror.yaml: images that the service keeps in step between registries, the image service and this host"`
 	Runtimes        string        `key:"runtimes" doc:"other OCI runtimes that flavors may ask for by gantry:runtime=NAME: a list of NAME=/PATH, divided by spaces or commas"`
 	Failpoints      string        `key:"failpoints" doc:"for tests only: failures to inject"`

@@ -22,6 +22,11 @@ type Options struct {
 	// Backoff is the first pause before a download is taken up again; it
 	// doubles. Default 500 ms.
 	Backoff time.Duration
+	// UploadRate bounds an upload (bytes a second); 0 is no bound.
+	UploadRate int64
+	// Progress is the time between two lines in the log about an upload under
+	// way. Default 10 s.
+	Progress time.Duration
 }
 
 const maxTries = 5
@@ -50,6 +55,9 @@ func New(rest REST, opts Options, log zerolog.Logger) *Client {
 	}
 	if opts.Backoff <= 0 {
 		opts.Backoff = 500 * time.Millisecond
+	}
+	if opts.Progress <= 0 {
+		opts.Progress = 10 * time.Second
 	}
 	return &Client{rest: rest, opts: opts, log: log}
 }

@@ -3,15 +3,21 @@ package glance_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/gantry-project/gantry/glance"
 	"github.com/gantry-project/gantry/glance/glancetest"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/openstack"
 )
 
 func (w *world) queued(t *testing.T) string {
@@ -162,5 +168,44 @@ func TestUploadCancelled(t *testing.T) {
 	_ = pr.Close()
 	if !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// lying is a service that says that an image has another hash.
+type lying struct{ glance.REST }
+
+func (l lying) Do(ctx context.Context, auth openstack.UserAuth, req openstack.Request) error {
+	err := l.REST.Do(ctx, auth, req)
+	if raw, ok := req.Into.(*json.RawMessage); ok && err == nil && req.Method == http.MethodGet {
+		*raw = bytes.ReplaceAll(*raw, []byte(`"os_hash_value":"`), []byte(`"os_hash_value":"00`))
+	}
+	return err
+}
+
+func TestUploadIsVerified(t *testing.T) {
+	w := newWorld(t, glance.Options{})
+	id := w.queued(t)
+	client := glance.New(lying{w.rest}, glance.Options{}, zerolog.Nop())
+	if err := client.Upload(t.Context(), w.user, id, bytes.NewReader([]byte("data"))); !errors.Is(err, errdefs.ErrCorrupt) {
+		t.Errorf("an image with another hash: %v", err)
+	}
+}
+
+// The rate is kept, and the log says how far it is.
+func TestUploadAtARate(t *testing.T) {
+	w := newWorld(t, glance.Options{})
+	var log bytes.Buffer
+	synced := zerolog.New(zerolog.SyncWriter(&log))
+	client := glance.New(w.rest, glance.Options{UploadRate: 1 << 20, Progress: 10 * time.Millisecond}, synced)
+	data := noise(300 << 10)
+	id, began := w.queued(t), time.Now()
+	if err := client.Upload(t.Context(), w.user, id, bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	if took, least := time.Since(began), 250*time.Millisecond; took < least {
+		t.Errorf("300 KiB at 1 MiB a second took %s", took)
+	}
+	if !bytes.Equal(w.Data(id), data) || !strings.Contains(log.String(), "upload goes on") {
+		t.Errorf("log: %s", log.String())
 	}
 }

@@ -17,6 +17,7 @@ const project = "11111111111111111111111111111111"
 
 type world struct {
 	*glancetest.Server
+	rest   glance.REST
 	client *glance.Client
 	user   openstack.UserAuth
 }
@@ -33,8 +34,9 @@ func newWorld(t *testing.T, opts glance.Options) *world {
 	if opts.Backoff == 0 {
 		opts.Backoff = time.Millisecond
 	}
+	rest := session.Service("image", nil)
 	return &world{
-		Server: s, client: glance.New(session.Service("image", nil), opts, zerolog.Nop()),
+		Server: s, rest: rest, client: glance.New(rest, opts, zerolog.Nop()),
 		user: openstack.UserAuth{Token: glancetest.UserToken(project)},
 	}
 }

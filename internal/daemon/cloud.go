@@ -46,7 +46,7 @@ func newCloud(cfg *config.Config, log zerolog.Logger) (*cloud, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.glance = glance.New(images.Service("image", service), glance.Options{Tries: cfg.Glance.NumRetries + 1}, log)
+	c.glance = glance.New(images.Service("image", service), glance.Options{Tries: cfg.Glance.NumRetries + 1, UploadRate: cfg.Gantry.UploadRate}, log)
 	c.images = imageSource{c.glance}
 	resources, err := c.session("placement", cfg.Placement)
 	if err != nil {
