@@ -38,6 +38,10 @@ const (
 	// FindingBrokenImage: an image lacks a layer. Its record is removed if no
 	// container is made of it, so that it can be imported again.
 	FindingBrokenImage = "broken-image"
+	// FindingDamagedLayer: a layer's files are not those that it came with. The
+	// record of its image is removed if no container is made of it, so that it is
+	// imported again.
+	FindingDamagedLayer = "damaged-layer"
 )
 
 // Finding is one thing of the state that is not as it should be.
@@ -82,6 +86,7 @@ var storageChecks = []struct {
 	{"records", (*StorageDoctor).checkRecords},
 	{"operations", (*StorageDoctor).checkIntents},
 	{"images", (*StorageDoctor).checkImages},
+	{"layers", (*StorageDoctor).checkLayers},
 	{"disks and layers", (*StorageDoctor).checkSnapshots},
 	{"content", (*StorageDoctor).checkContent},
 	{"leases", (*StorageDoctor).checkLeases},

@@ -25,7 +25,7 @@ import (
 func (e *Engine) recipesDir() string { return filepath.Join(e.opts.Root, "recipes") }
 
 func (e *Engine) recipePath(chain string) string {
-	return filepath.Join(e.recipesDir(), strings.ReplaceAll(chain, ":", "-"))
+	return recipePath(e.opts.Root, chain)
 }
 
 // recording is a recipe on its way.

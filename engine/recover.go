@@ -79,6 +79,9 @@ func (e *Engine) Close() {
 	e.nursery.Close()
 	e.roots.close()
 	e.strays.release()
+	if err := os.Remove(e.boots()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		e.opts.Log.Warn().Err(err).Msg("images will be verified after the next start of the host")
+	}
 }
 
 func (e *Engine) recover(ctx context.Context) error {
@@ -89,6 +92,10 @@ func (e *Engine) recover(ctx context.Context) error {
 		if err := os.MkdirAll(filepath.Join(e.opts.Root, dir), 0o700); err != nil {
 			return err
 		}
+	}
+	hostWentDown, err := e.noteRunning()
+	if err != nil {
+		return err
 	}
 	if err := e.replay(ctx); err != nil {
 		return err
@@ -133,6 +140,9 @@ func (e *Engine) recover(ctx context.Context) error {
 	}
 	if _, err := e.collectUnused(ctx); err != nil {
 		e.opts.Log.Error().Err(err).Msg("remove what interrupted imports have left")
+	}
+	if hostWentDown {
+		e.watching.Go(func() { e.verifyImages(e.life) })
 	}
 	return nil
 }

@@ -343,3 +343,20 @@ func corruptRecipe(err error) error {
 	}
 	return fmt.Errorf("%w: recipe: %w", errdefs.ErrCorrupt, err)
 }
+
+// CheckRecipe reads a recipe to its end. errdefs.ErrCorrupt: it is none, or
+// damaged.
+func CheckRecipe(r io.Reader) error {
+	rr, err := newRecipeReader(r)
+	if err != nil {
+		return err
+	}
+	defer rr.close()
+	for {
+		if _, err := rr.next(); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
