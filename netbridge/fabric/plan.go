@@ -13,16 +13,19 @@
 // addresses. The namespace is pinned below Options.Dir, so that routers work on
 // while the service does not run.
 //
-// Devices of instances are filtered where they are bridged. Not covered: what
-// the host itself forwards to an instance that sits in a network that leads out
-// is not filtered by the instance's rules (what it sends is). Guests are told
-// their addresses by who makes them, and by DHCP (IPv4) on interfaces of
-// routers; there is no router advertisement yet. Guests reach metadata and DHCP
-// at a router only.
+// A network whose guests are served has a namespace for it, with one device in
+// the network: DHCP, DHCPv6, names and metadata are answered there, by this
+// process. Routers answer for metadata, too, and advertise themselves (IPv6).
+//
+// Devices of instances are filtered where they are bridged, and so is what they
+// send to the host. Not covered: what the host itself forwards to an instance
+// that sits in a network that leads out is not filtered by the instance's rules
+// (what it sends is).
 //
 // What is ours: links with the alias "gantry-net:<cloud>:<id>", the namespaces
-// below Options.Dir, chains of the firewall named "gantry-<cloud>-…". Nothing
-// else is changed or removed, but that forwarding of IPv4 is switched on.
+// below Options.Dir, chains of the firewall and sets named "gantry…". Nothing
+// else is changed or removed, but that forwarding of IPv4 and the filter of
+// bridged packets are switched on.
 package fabric
 
 import (
