@@ -3,7 +3,7 @@
 // realises instances on this host.
 //
 // The required core is ComputeDriver. Abilities beyond it are small optional
-// interfaces (Recoverer, Snapshotter, Pauser, ConsoleReader, EventSource);
+// interfaces (Recoverer, Preparer, Snapshotter, Pauser, ConsoleReader, EventSource);
 // Capabilities must agree with them, and the suite in drivertest checks it.
 //
 // An instance is known by its UUID and by nothing else. The words of the back
@@ -79,6 +79,16 @@ type Recoverer interface {
 	// Plug makes the host's network match vifs for an existing instance. It
 	// is idempotent.
 	Plug(ctx context.Context, uuid InstanceUUID, vifs objects.NetworkInfo) error
+}
+
+// Preparer can do in advance what a Spawn may be refused for, so that an
+// instance is not destroyed for a successor that can never be.
+type Preparer interface {
+	// Prepare fetches the image of req and checks image, flavor and files as
+	// Spawn does, with its errors. It leaves nothing but the image on the host;
+	// an instance of the same UUID may exist and is not touched. Network and
+	// Events of req are not used.
+	Prepare(ctx context.Context, req SpawnRequest) error
 }
 
 // Snapshotter can make an image of an instance.
@@ -361,6 +371,6 @@ type HVSpec struct {
 // Capabilities say what a driver can do, as data.
 type Capabilities struct {
 	Recover, Snapshot, Pause, Console, Diagnostics, Events bool
-	CacheImages                                            bool
+	CacheImages, Prepare                                   bool
 	AttachInterface                                        bool
 }

@@ -204,18 +204,24 @@ func (a *buildArgs) again(inst *objects.Object, cause error) map[string]any {
 
 // request makes the driver's request.
 func (b *build) request(net driver.NetworkSource) driver.SpawnRequest {
-	inst := b.inst
+	req := b.m.spawnRequest(b.op, b.args.image, net)
+	req.AdminPassword, req.Files = b.args.adminPassword, b.args.files
+	return req
+}
+
+// spawnRequest is the request for a guest of the instance from an image.
+func (m *Manager) spawnRequest(o *op, img driver.Image, net driver.NetworkSource) driver.SpawnRequest {
+	inst := o.inst
 	userData, err := base64.StdEncoding.DecodeString(inst.String("user_data"))
 	if err != nil {
 		userData = nil // Nova's API has checked it; the metadata service says the same
 	}
 	return driver.SpawnRequest{
-		UUID: driver.InstanceUUID(b.uuid()), Name: instanceName(b.m.opt.InstanceNameTemplate, inst),
+		UUID: driver.InstanceUUID(o.uuid()), Name: instanceName(m.opt.InstanceNameTemplate, inst),
 		Hostname: inst.String("hostname"), ProjectID: inst.String("project_id"),
-		Flavor: flavorOf(inst), Image: b.args.image, Credentials: credentials(b.rc),
-		Network: net, Events: eventWaiter{m: b.m, log: b.log},
-		PublicKey: inst.String("key_data"), AdminPassword: b.args.adminPassword,
-		UserData: userData, Metadata: inst.Strings("metadata"), Files: b.args.files,
+		Flavor: flavorOf(inst), Image: img, Credentials: credentials(o.rc),
+		Network: net, Events: eventWaiter{m: m, log: o.log},
+		PublicKey: inst.String("key_data"), UserData: userData, Metadata: inst.Strings("metadata"),
 	}
 }
 

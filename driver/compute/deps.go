@@ -132,8 +132,11 @@ type Ports interface {
 	Refresh(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) (objects.NetworkInfo, error)
 }
 
-// ImageStore is where snapshots go.
+// ImageStore is where snapshots go, and where images are asked for.
 type ImageStore interface {
+	// StatImage describes an image that can be booted. errdefs.ErrNotFound:
+	// there is none, it has no data, or the user may not see it.
+	StatImage(ctx context.Context, cred driver.Credentials, imageID string) (driver.Image, error)
 	// SetFormats sets disk and container format and adds properties. It must
 	// come before Upload.
 	SetFormats(ctx context.Context, cred driver.Credentials, imageID, disk, container string, properties map[string]string) error

@@ -41,7 +41,7 @@ func methods() []method {
 		{"soft_delete_instance", wrapXREF | wrapLock, (*Manager).softDeleteInstance},
 		{"restore_instance", wrapXREF | wrapLock, (*Manager).restoreInstance},
 		{"snapshot_instance", wrapXREF, (*Manager).snapshotInstance},
-		{"rebuild_instance", wrapXREF | wrapM | wrapAnyHost, (*Manager).refuseRebuild},
+		{"rebuild_instance", wrapXREF | wrapM | wrapAnyHost | wrapLock, (*Manager).rebuildInstance},
 		{"suspend_instance", wrapXREF, refuse("Suspending an instance")},
 		{"resume_instance", wrapXREF, refuse("Resuming an instance")},
 		{"rescue_instance", wrapXREF, refuseAs("InstanceNotRescuable", 400, "Instance cannot be rescued: this host does not support it.")},

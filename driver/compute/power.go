@@ -32,19 +32,24 @@ func (m *Manager) stopInstance(ctx context.Context, o *op) (any, error) {
 	if err := o.arg("clean_shutdown", &clean); err != nil {
 		return nil, err
 	}
+	return nil, m.stop(ctx, o, clean)
+}
+
+// stop ends the guest and saves that. The lock is held.
+func (m *Manager) stop(ctx context.Context, o *op, clean bool) error {
 	t := transitionOf(verbStop)
 	if s, err := m.power(ctx, o); err == nil && s != driver.PowerRunning && s != driver.PowerPaused {
 		t.expect = append(t.expect, noTask) // it is down already
 	}
 	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "power_off.start", nil)
 	if err := m.dep.Driver.PowerOff(ctx, driver.InstanceUUID(o.uuid()), m.patience(o.inst, clean)); err != nil {
-		return nil, fmt.Errorf("stop %s: %w", o.uuid(), err)
+		return fmt.Errorf("stop %s: %w", o.uuid(), err)
 	}
 	if err := m.arrive(ctx, o, t, nil); err != nil {
-		return nil, err
+		return err
 	}
 	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "power_off.end", nil)
-	return nil, nil
+	return nil
 }
 
 func (m *Manager) startInstance(ctx context.Context, o *op) (any, error) {

@@ -50,27 +50,6 @@ func refuseLive() handler {
 // nothing is done for methods that undo what is never done here.
 func (m *Manager) nothing(context.Context, *op) (any, error) { return nil, nil }
 
-// refuseRebuild gives the instance the image back that the API has already
-// written into the row. An evacuation has changed nothing.
-func (m *Manager) refuseRebuild(ctx context.Context, o *op) (any, error) {
-	err := notSupported("Rebuilding an instance")
-	var image *string
-	var meta map[string]string
-	var recreate bool
-	for name, v := range map[string]any{"orig_image_ref": &image, "orig_sys_metadata": &meta, "recreate": &recreate} {
-		if e := o.arg(name, v); e != nil {
-			return nil, errors.Join(err, e)
-		}
-	}
-	if recreate || image == nil || meta == nil {
-		return nil, err
-	}
-	before := o.inst.String("task_state")
-	return nil, errors.Join(err, m.save(ctx, o.rc, o.inst,
-		map[string]any{"image_ref": *image, "system_metadata": meta, "task_state": nil},
-		Expect{TaskState: []string{before}}))
-}
-
 // refuseImage removes the image record that the API has made for a backup or
 // for shelving.
 func (m *Manager) refuseImage(ctx context.Context, o *op) (any, error) {

@@ -76,24 +76,6 @@ func migration() *objects.Object {
 	return m
 }
 
-func TestRebuildGivesTheImageBack(t *testing.T) {
-	r := newRig(t, noWait)
-	inst := r.active()
-	before := r.row(inst)
-	r.db.Update(inst.String("uuid"), func(row objects.Instance) {
-		row.Set("image_ref", "new")
-		row.Set("system_metadata", map[string]string{"image_disk_format": "qcow2"})
-	})
-	r.ask(inst, "rebuild", "rebuilding", "rebuild_instance", map[string]any{
-		"orig_image_ref": before.String("image_ref"), "image_ref": "new", "orig_sys_metadata": before.Strings("system_metadata"), "recreate": false,
-	})
-	r.wait("the event", func() bool { return len(r.db.Events(inst.String("uuid"))) == 2 })
-	row := r.waitState(inst, "active")
-	if row.String("image_ref") != "img" || row.Strings("system_metadata")["image_os_shutdown_timeout"] != "1" {
-		t.Errorf("image_ref %q, system_metadata %v", row.String("image_ref"), row.Strings("system_metadata"))
-	}
-}
-
 func TestUnshelveFreesTheAllocation(t *testing.T) {
 	r := newRig(t, noWait)
 	inst := r.instance()

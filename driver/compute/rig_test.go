@@ -401,6 +401,7 @@ type image struct {
 	properties      map[string]string
 	content         []byte
 	active          bool
+	boot            driver.Image // what StatImage says; without an ID it has no data
 }
 
 // images is an image service.
@@ -424,6 +425,22 @@ func (s *images) get(id string) *image {
 	}
 	got := *s.m[id]
 	return &got
+}
+
+// serve adds an image that can be booted.
+func (s *images) serve(img driver.Image) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m[img.ID] = &image{active: true, boot: img}
+}
+
+func (s *images) StatImage(_ context.Context, _ driver.Credentials, id string) (driver.Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m[id] == nil || s.m[id].boot.ID == "" {
+		return driver.Image{}, fmt.Errorf("image %s: %w", id, errdefs.ErrNotFound)
+	}
+	return s.m[id].boot, nil
 }
 
 func (s *images) SetFormats(_ context.Context, _ driver.Credentials, id, disk, container string, properties map[string]string) error {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/conductor/conductortest"
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -38,12 +39,14 @@ func TestSequence(t *testing.T) {
 		{"pause", verbOf("", "pausing", "pause_instance", nil)},
 		{"unpause", verbOf("pause_instance", "unpausing", "unpause_instance", nil)},
 		{"snapshot", verbOf("", "image_snapshot_pending", "snapshot_instance", map[string]any{"image_id": "img-1"})},
+		{"rebuild", verbOf("", "rebuilding", "rebuild_instance", map[string]any{"image_ref": "new", "recreate": false})},
 		{"delete", verbOf("", "deleting", "terminate_instance", nil)},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newRig(t, noWait)
 			r.images.add("img-1")
+			r.images.serve(driver.Image{ID: "new", DiskFormat: "raw"})
 			inst := tc.run(r)
 			r.settled(inst)
 			got := sequence(r.db.Calls())

@@ -46,6 +46,8 @@ const (
 	taskSoftDeleting     = "soft-deleting"
 	taskRestoring        = "restoring"
 	taskUpdatingPassword = "updating_password"
+	taskRebuilding       = "rebuilding"
+	taskRebuildSpawning  = "rebuild_spawning"
 )
 
 // verb is an operation that takes an instance from a task to a vm state.

@@ -62,6 +62,7 @@ func Run(t *testing.T, h Harness) {
 		{"spawn cancelled", testSpawnCancelled},
 		{"spawn without the plugged event", testSpawnNoEvent},
 		{"spawn of the unbootable", testUnbootable},
+		{"prepare", testPrepare},
 		{"destroy while spawning", testDestroyWhileSpawning},
 		{"events are expected before plugging", testExpect},
 		{"absent instance", testAbsent},

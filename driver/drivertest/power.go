@@ -136,6 +136,7 @@ func testCapabilities(t *testing.T, e *env) {
 	_, diagnostics := e.d.(driver.DiagnosticsReader)
 	_, events := e.d.(driver.EventSource)
 	_, cacher := e.d.(driver.ImageCacher)
+	_, preparer := e.d.(driver.Preparer)
 	for _, x := range []struct {
 		name      string
 		says, has bool
@@ -147,6 +148,7 @@ func testCapabilities(t *testing.T, e *env) {
 		{"Diagnostics", c.Diagnostics, diagnostics},
 		{"Events", c.Events, events},
 		{"CacheImages", c.CacheImages, cacher},
+		{"Prepare", c.Prepare, preparer},
 	} {
 		if x.says != x.has {
 			t.Errorf("capability %s is %t, but the interface is there: %t", x.name, x.says, x.has)

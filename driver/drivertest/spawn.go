@@ -126,6 +126,38 @@ func testUnbootable(t *testing.T, e *env) {
 	e.asBefore(t)
 }
 
+// A request can be tried beside the instance that it is to replace, which does
+// not notice.
+func testPrepare(t *testing.T, e *env) {
+	p, ok := e.d.(driver.Preparer)
+	if !ok {
+		return
+	}
+	old := e.spawn(t)
+	held := e.h.Residue(t, e.d)
+	next := e.h.Request(t)
+	next.UUID = old.UUID
+	if err := p.Prepare(t.Context(), next); err != nil {
+		t.Errorf("Prepare: %v", err)
+	}
+	if e.h.Unbootable != nil {
+		bad := e.h.Unbootable(t)
+		bad.UUID = old.UUID
+		wantClass(t, "Prepare of the unbootable", p.Prepare(t.Context(), bad), errdefs.ErrInvalid)
+	}
+	if got := e.h.Residue(t, e.d); !slices.Equal(got, held) {
+		t.Errorf("left on the host:\n  before %q\n  after  %q", held, got)
+	}
+	e.wantState(t, old.UUID, driver.PowerRunning)
+	if err := e.d.Destroy(t.Context(), old.UUID); err != nil {
+		t.Fatal(err)
+	}
+	next.Network, next.Events = Ready(e.network(t)), &Events{}
+	if err := e.d.Spawn(t.Context(), next); err != nil {
+		t.Errorf("Spawn of what was prepared: %v", err)
+	}
+}
+
 func testDestroyWhileSpawning(t *testing.T, e *env) {
 	req := e.request(t)
 	network, asked := StalledNetwork()

@@ -31,6 +31,7 @@ const (
 	StepNetwork Step = "network" // after the network source has answered
 	StepPlug    Step = "plug"    // making the links
 	StepStart   Step = "start"   // starting the first process
+	StepPrepare Step = "prepare" // looking at what is to be spawned
 	StepDestroy Step = "destroy"
 	StepOn      Step = "power on"
 	StepOff     Step = "power off"
@@ -92,6 +93,7 @@ type Driver struct {
 var (
 	_ driver.ComputeDriver     = (*Driver)(nil)
 	_ driver.Recoverer         = (*Driver)(nil)
+	_ driver.Preparer          = (*Driver)(nil)
 	_ driver.Snapshotter       = (*Driver)(nil)
 	_ driver.Pauser            = (*Driver)(nil)
 	_ driver.ConsoleReader     = (*Driver)(nil)
@@ -189,7 +191,7 @@ func (d *Driver) Boots(uuid driver.InstanceUUID) int {
 
 // Capabilities names everything.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true}
 }
 
 // Resources describes a middling host.

@@ -59,6 +59,20 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 	return nil
 }
 
+// Prepare reads the image and refuses what Spawn refuses.
+func (d *Driver) Prepare(ctx context.Context, req driver.SpawnRequest) error {
+	if err := d.pass(ctx, StepPrepare); err != nil {
+		return err
+	}
+	if err := refuse(req); err != nil {
+		return err
+	}
+	d.host.mu.Lock()
+	defer d.host.mu.Unlock()
+	d.host.use(req.Image.ID)
+	return nil
+}
+
 func refuse(req driver.SpawnRequest) error {
 	if req.Image.DiskFormat == BadFormat {
 		err := fmt.Errorf("spawn %s: disk format %s: %w", req.UUID, BadFormat, errdefs.ErrInvalid)

@@ -83,6 +83,7 @@ type Driver struct {
 var (
 	_ driver.ComputeDriver     = (*Driver)(nil)
 	_ driver.Recoverer         = (*Driver)(nil)
+	_ driver.Preparer          = (*Driver)(nil)
 	_ driver.Snapshotter       = (*Driver)(nil)
 	_ driver.Pauser            = (*Driver)(nil)
 	_ driver.ConsoleReader     = (*Driver)(nil)
@@ -100,7 +101,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept

@@ -37,21 +37,7 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 		return failpoint.Hit("spawn." + name)
 	}
 
-	if err := possible(req.Flavor); err != nil {
-		return err
-	}
-	if err := d.opts.Engine.CheckRuntime(runtimeOf(req.Flavor)); err != nil {
-		return errdefs.WithPublic(fmt.Errorf("flavor %s: %w", req.Flavor.Name, err),
-			"The flavor asks for a runtime that this host does not have.")
-	}
-	img, err := d.ensureImage(ctx, req.Credentials, req.Image)
-	if err != nil {
-		return err
-	}
-	if err := fits(req.Flavor, img); err != nil {
-		return err
-	}
-	g, err := guestFor(req, img)
+	g, img, err := d.plan(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -87,6 +73,38 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 	}
 	undone.Release()
 	return nil
+}
+
+// Prepare implements driver.Preparer.
+func (d *Driver) Prepare(ctx context.Context, req driver.SpawnRequest) error {
+	g, _, err := d.plan(ctx, req)
+	if err == nil {
+		_, err = firstFiles(req, g, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("prepare %s: %w", req.UUID, err)
+	}
+	return nil
+}
+
+// plan brings the image and refuses what cannot run here.
+func (d *Driver) plan(ctx context.Context, req driver.SpawnRequest) (guest, engine.ImageInfo, error) {
+	if err := possible(req.Flavor); err != nil {
+		return guest{}, engine.ImageInfo{}, err
+	}
+	if err := d.opts.Engine.CheckRuntime(runtimeOf(req.Flavor)); err != nil {
+		return guest{}, engine.ImageInfo{}, errdefs.WithPublic(fmt.Errorf("flavor %s: %w", req.Flavor.Name, err),
+			"The flavor asks for a runtime that this host does not have.")
+	}
+	img, err := d.ensureImage(ctx, req.Credentials, req.Image)
+	if err != nil {
+		return guest{}, img, err
+	}
+	if err := fits(req.Flavor, img); err != nil {
+		return guest{}, img, err
+	}
+	g, err := guestFor(req, img)
+	return g, img, err
 }
 
 // create makes the container: disk, ids, namespaces, no process.

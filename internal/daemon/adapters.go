@@ -153,6 +153,11 @@ type imageStore struct{ glance *glance.Client }
 
 var _ compute.ImageStore = imageStore{}
 
+// StatImage implements compute.ImageStore.
+func (s imageStore) StatImage(ctx context.Context, cred driver.Credentials, id string) (driver.Image, error) {
+	return imageSource(s).StatImage(ctx, cred, id)
+}
+
 // SetFormats implements compute.ImageStore.
 func (s imageStore) SetFormats(ctx context.Context, cred driver.Credentials, id, disk, container string, properties map[string]string) error {
 	return s.glance.Update(ctx, credentials(cred), id, glance.Patch{DiskFormat: disk, ContainerFormat: container, Properties: properties})
