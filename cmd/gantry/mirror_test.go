@@ -51,9 +51,15 @@ func TestMirrorOfImages(t *testing.T) {
 	o.ok("image", "mirror", "file:"+dir+"/mine.tar", "dir:"+dir+"/layout")
 	o.ok("image", "mirror", "dir:"+dir+"/layout", "engine:again")
 	for _, args := range [][]string{
-		{"image", "pull", "mine"}, {"image", "pull", insecure, host + "/none:1"}, {"image", "push", insecure, "none", ref},
-		{"image", "mirror"}, {"image", "mirror", ref}, {"image", "mirror", ref, "engine:x", "--to-glance"}, {"image", "mirror", insecure, ref, "--to-glance"},
-		{"image", "mirror", "--plan", dir + "/none"}, {"image", "mirror", "--plan", plan, ref},
+		{"image", "pull", "mine"},
+		{"image", "pull", insecure, host + "/none:1"},
+		{"image", "push", insecure, "none", ref},
+		{"image", "mirror"},
+		{"image", "mirror", ref},
+		{"image", "mirror", ref, "engine:x", "--to-glance"},
+		{"image", "mirror", insecure, ref, "--to-glance"},
+		{"image", "mirror", "--plan", dir + "/none"},
+		{"image", "mirror", "--plan", plan, ref},
 	} {
 		if _, errs, code := o.run(args...); code == 0 || errs == "" {
 			t.Errorf("%v: %d %q", args, code, errs)
