@@ -176,6 +176,9 @@ func (a *listed) view(r *rest.Request, names bool) record {
 		links["membership"] = base(r) + "/groups/" + a.through + "/users/" + a.user
 	}
 	assigned := at + "/" + holder + "/roles/" + given
+	if a.inherited {
+		scope["OS-INHERIT:inherited_to"] = "projects"
+	}
 	switch {
 	case a.source != "":
 		above := "/projects/"
@@ -185,7 +188,6 @@ func (a *listed) view(r *rest.Request, names bool) record {
 		assigned = "/OS-INHERIT" + above + a.source + "/" + holder + "/roles/" + given + "/inherited_to_projects"
 	case a.inherited:
 		assigned = "/OS-INHERIT" + assigned + "/inherited_to_projects"
-		scope["OS-INHERIT:inherited_to"] = "projects"
 	}
 	v["scope"] = scope
 	links["assignment"] = base(r) + assigned

@@ -67,7 +67,9 @@ type granting struct {
 }
 
 func (g granting) routes(path, end string) {
-	g.s.handle("GET "+path+end, g.list)
+	if !g.inherited || g.target == domains { // Keystone has no list of those of a project
+		g.s.handle("GET "+path+end, g.list)
+	}
 	g.s.handle("GET "+path+"/{role}"+end, g.check)
 	g.s.handle("PUT "+path+"/{role}"+end, g.put)
 	g.s.handle("DELETE "+path+"/{role}"+end, g.remove)
