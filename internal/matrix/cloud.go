@@ -12,7 +12,7 @@ func embedded() []Feature {
 		{"tenants see nothing of one another", []string{cloud + "TestTenantsSeeNothingOfOneAnother", "internal/devcloud/compute:Test.*"}, ""},
 		{"quotas hold under parallel creates", []string{cloud + "TestQuotaHoldsUnderParallelCreates"}, ""},
 		{"an address without a certificate, a state in use and a bad address are refused", []string{cloud + "TestABadStartIsRefused"}, ""},
-		{"identity answers as Keystone", []string{diff + "identity", diff + "identity-wide"}, "but for functional/differential/testdata/accepted.txt; so the next lines"},
+		{"identity answers as Keystone", []string{diff + "identity", diff + "identity-wide", diff + "identity-inherit"}, "but for functional/differential/testdata/accepted.txt; so the next lines"},
 		{"images answer as Glance", []string{diff + "images", diff + "images-wide"}, ""},
 		{"compute answers as Nova", []string{diff + "compute-general", diff + "flavors", diff + "keypairs", diff + "servers"}, ""},
 		{"networks answer as Neutron", []string{diff + "network"}, ""},
