@@ -145,6 +145,9 @@ type ImageStore interface {
 	Upload(ctx context.Context, cred driver.Credentials, imageID string, content io.Reader) error
 	// Delete removes the image. A missing one is success.
 	Delete(ctx context.Context, cred driver.Credentials, imageID string) error
+	// Backups lists the backups of the given type that were made of the
+	// instance and that the user may see, newest first.
+	Backups(ctx context.Context, cred driver.Credentials, instance, backupType string) ([]string, error)
 	// Active reports whether the image is complete. errdefs.ErrNotFound if absent.
 	Active(ctx context.Context, cred driver.Credentials, imageID string) (bool, error)
 }

@@ -24,6 +24,9 @@ type Options struct {
 	// ShutdownTimeout is how long a guest may take to stop by itself, unless
 	// its image says otherwise; it is asked again each ShutdownRetry.
 	ShutdownTimeout, ShutdownRetry time.Duration
+	// ShelvedOffloadTime is how long a shelved instance keeps its place on the
+	// host: 0 not at all, negative for ever.
+	ShelvedOffloadTime time.Duration
 	// InstanceNameTemplate makes the internal name from the instance's id.
 	InstanceNameTemplate string
 	// ConductorPatience is how long a save that got no answer is tried again.

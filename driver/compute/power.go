@@ -57,9 +57,15 @@ func (m *Manager) startInstance(ctx context.Context, o *op) (any, error) {
 	if err := m.powerOn(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := m.arrive(ctx, o, transitionOf(verbStart), nil); err != nil {
+	fields := map[string]any{}
+	meta, image := withoutShelf(o.inst)
+	if image != "" { // shelved, and never offloaded
+		fields["system_metadata"] = meta
+	}
+	if err := m.arrive(ctx, o, transitionOf(verbStart), fields); err != nil {
 		return nil, err
 	}
+	m.dropShelfImage(ctx, o, image)
 	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "power_on.end", nil)
 	return nil, nil
 }

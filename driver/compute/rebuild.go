@@ -152,7 +152,8 @@ func (r *rebuild) prepare(ctx context.Context) (driver.SpawnRequest, error) {
 	if r.vifs, err = r.m.network(ctx, r.op); err != nil {
 		return none, err
 	}
-	req := r.m.spawnRequest(r.op, img, known(r.vifs))
+	net := func(context.Context) (objects.NetworkInfo, error) { return r.vifs, nil }
+	req := r.m.spawnRequest(r.op, img, networkFunc(net))
 	req.AdminPassword, req.Files = r.args.password, r.args.files
 	if err := p.Prepare(ctx, req); err != nil {
 		return none, fmt.Errorf("prepare %s: %w", r.uuid(), err)
@@ -219,8 +220,8 @@ func (r *rebuild) giveBack(ctx context.Context) error {
 	return err
 }
 
-// known is the network of an instance that has its ports.
-type known objects.NetworkInfo
+// networkFunc is a network that is asked for when it is needed.
+type networkFunc func(context.Context) (objects.NetworkInfo, error)
 
 // Wait implements driver.NetworkSource.
-func (k known) Wait(context.Context) (objects.NetworkInfo, error) { return objects.NetworkInfo(k), nil }
+func (f networkFunc) Wait(ctx context.Context) (objects.NetworkInfo, error) { return f(ctx) }

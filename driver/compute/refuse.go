@@ -50,27 +50,6 @@ func refuseLive() handler {
 // nothing is done for methods that undo what is never done here.
 func (m *Manager) nothing(context.Context, *op) (any, error) { return nil, nil }
 
-// refuseImage removes the image record that the API has made for a backup or
-// for shelving.
-func (m *Manager) refuseImage(ctx context.Context, o *op) (any, error) {
-	err := notSupported("Backup and shelving of instances")
-	var imageID string
-	if e := o.arg("image_id", &imageID); e != nil {
-		return nil, errors.Join(err, e)
-	}
-	return nil, errors.Join(err, m.discardImage(ctx, o, imageID))
-}
-
-// refuseUnshelve frees the allocation that the scheduler has made for this
-// host: an offloaded instance has no other.
-func (m *Manager) refuseUnshelve(ctx context.Context, o *op) (any, error) {
-	err := notSupported("Unshelving an instance")
-	if o.inst.String("vm_state") != vmShelvedOffloaded {
-		return nil, err
-	}
-	return nil, errors.Join(err, m.dep.Tracker.Drop(ctx, o.rc, o.inst))
-}
-
 // refuseMove gives the allocations back that the conductor has moved for a
 // resize.
 func (m *Manager) refuseMove(ctx context.Context, o *op) (any, error) {

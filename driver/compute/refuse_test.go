@@ -23,8 +23,6 @@ func TestRefusals(t *testing.T) {
 		{"rescue_instance", "rescuing", map[string]any{"rescue_password": "x"}, "InstanceNotRescuable"},
 		{"unrescue_instance", "unrescuing", nil, notImplemented},
 		{"set_admin_password", "updating_password", map[string]any{"new_pass": "x"}, "SetAdminPasswdNotSupported"},
-		{"backup_instance", "image_backup", map[string]any{"image_id": "img-1"}, notImplemented},
-		{"shelve_instance", "shelving", map[string]any{"image_id": "img-1"}, notImplemented},
 		{"trigger_crash_dump", "", nil, notImplemented},
 		{"quiesce_instance", "", nil, "InstanceQuiesceNotSupported"},
 		{"attach_interface", "", map[string]any{"port_id": "x"}, "AttachInterfaceNotSupported"},
@@ -74,18 +72,6 @@ func migration() *objects.Object {
 	m.SetClean("uuid", "1f3c1ad0-5a29-41ab-8bb2-7b2f11b0a001")
 	m.SetClean("status", "accepted")
 	return m
-}
-
-func TestUnshelveFreesTheAllocation(t *testing.T) {
-	r := newRig(t, noWait)
-	inst := r.instance()
-	r.db.Update(inst.String("uuid"), func(row objects.Instance) { row.Set("vm_state", "shelved_offloaded") })
-	r.ask(inst, "unshelve", "unshelving", "unshelve_instance", nil)
-	r.wait("the event", func() bool { return len(r.db.Events(inst.String("uuid"))) == 1 })
-	r.waitState(inst, "shelved_offloaded")
-	if left := r.tracker.allocated(); len(left) != 0 {
-		t.Errorf("allocations left: %v", left)
-	}
 }
 
 // Every method of the reference is in the table, on both versions.

@@ -402,6 +402,8 @@ type image struct {
 	content         []byte
 	active          bool
 	boot            driver.Image // what StatImage says; without an ID it has no data
+	backup          [2]string    // instance and type
+	made            int
 }
 
 // images is an image service.
@@ -432,6 +434,26 @@ func (s *images) serve(img driver.Image) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.m[img.ID] = &image{active: true, boot: img}
+}
+
+// backup adds the record of a backup, as the API does.
+func (s *images) backup(id, instance, kind string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m[id] = &image{backup: [2]string{instance, kind}, made: len(s.m)}
+}
+
+func (s *images) Backups(_ context.Context, _ driver.Credentials, instance, kind string) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []string
+	for id, img := range s.m {
+		if img.backup == [2]string{instance, kind} {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b string) int { return s.m[b].made - s.m[a].made })
+	return ids, s.err
 }
 
 func (s *images) StatImage(_ context.Context, _ driver.Credentials, id string) (driver.Image, error) {

@@ -40,6 +40,14 @@ func TestSequence(t *testing.T) {
 		{"unpause", verbOf("pause_instance", "unpausing", "unpause_instance", nil)},
 		{"snapshot", verbOf("", "image_snapshot_pending", "snapshot_instance", map[string]any{"image_id": "img-1"})},
 		{"rebuild", verbOf("", "rebuilding", "rebuild_instance", map[string]any{"image_ref": "new", "recreate": false})},
+		{"shelve", verbOf("", "shelving", "shelve_instance", map[string]any{"image_id": "img-1"})},
+		{"unshelve", func(r *rig) *objects.Object {
+			inst := r.shelved()
+			r.wait("the scheduler to be told", func() bool { return r.find("delete_instance_info") >= 0 })
+			r.db.ResetCalls()
+			r.unshelve(inst, nil)
+			return inst
+		}},
 		{"delete", verbOf("", "deleting", "terminate_instance", nil)},
 	}
 	for _, tc := range tests {

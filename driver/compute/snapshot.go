@@ -18,42 +18,51 @@ func (m *Manager) snapshotInstance(ctx context.Context, o *op) (any, error) {
 	if err := o.arg("image_id", &imageID); err != nil {
 		return nil, err
 	}
+	_, err := m.takeImage(ctx, o, imageID, transition{expect: []string{taskSnapshotPending}, task: taskSnapshot})
+	return nil, err
+}
+
+// takeImage goes from t's expected task through its own and image_uploading to
+// none. It reports false when the user has deleted the image meanwhile, which
+// is nothing to complain about.
+func (m *Manager) takeImage(ctx context.Context, o *op, imageID string, t transition) (bool, error) {
 	free, err := m.uploads.take(ctx)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	defer free()
 	work, end, ok := m.active.begin(ctx, o.uuid(), kindSnapshot)
 	if !ok {
-		return nil, fmt.Errorf("snapshot %s: another one is under way: %w", o.uuid(), errdefs.ErrConflict)
+		return false, fmt.Errorf("snapshot %s: another one is under way: %w", o.uuid(), errdefs.ErrConflict)
 	}
 	defer end()
 	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "snapshot.start", nil)
-	err = because(work, m.snapshot(work, o, imageID))
+	err = because(work, m.snapshot(work, o, imageID, t))
 	switch {
 	case err == nil:
 		m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "snapshot.end", nil)
-		return nil, nil
+		return true, nil
 	case errors.Is(err, errImageGone):
-		// The user has deleted the image: nothing to complain about.
 		o.log.Info().Err(err).Msg("image was deleted during its upload")
-		return nil, m.revertTask(context.WithoutCancel(ctx), o)
+		return false, m.revertTask(context.WithoutCancel(ctx), o)
 	}
-	return nil, errors.Join(err, m.discardImage(ctx, o, imageID))
+	return false, errors.Join(err, m.discardImage(ctx, o, imageID))
 }
 
 // errImageGone says that the image record is not there any more.
 var errImageGone = errors.New("the image is gone")
 
-// snapshot goes image_snapshot_pending, image_snapshot, image_uploading, none.
-// Nova's image_pending_upload, between the last two, tells nothing that the
-// others do not.
-func (m *Manager) snapshot(ctx context.Context, o *op, imageID string) error {
-	img, err := m.capture(ctx, o)
+// snapshot leaves out Nova's image_pending_upload before image_uploading: it
+// tells nothing that the others do not.
+func (m *Manager) snapshot(ctx context.Context, o *op, imageID string, t transition) error {
+	img, err := m.capture(ctx, o, t)
 	if err != nil {
 		return err
 	}
-	err = m.upload(ctx, o, imageID, img)
+	err = m.save(ctx, o.rc, o.inst, map[string]any{"task_state": taskImageUploading}, Expect{TaskState: []string{t.task}})
+	if err == nil {
+		err = m.upload(ctx, o, imageID, img)
+	}
 	err = errors.Join(err, img.Content.Close())
 	if err != nil {
 		return err
@@ -63,11 +72,7 @@ func (m *Manager) snapshot(ctx context.Context, o *op, imageID string) error {
 
 // capture opens the image under the lock of the instance; the upload then goes
 // on beside whatever else happens to it.
-func (m *Manager) capture(ctx context.Context, o *op) (driver.SnapshotImage, error) {
-	s, ok := m.dep.Driver.(driver.Snapshotter)
-	if !ok || m.dep.Images == nil {
-		return driver.SnapshotImage{}, fmt.Errorf("snapshot %s: %w", o.uuid(), errdefs.ErrUnsupported)
-	}
+func (m *Manager) capture(ctx context.Context, o *op, t transition) (driver.SnapshotImage, error) {
 	unlock, err := m.locks.Lock(ctx, o.uuid())
 	if err != nil {
 		return driver.SnapshotImage{}, err
@@ -77,9 +82,18 @@ func (m *Manager) capture(ctx context.Context, o *op) (driver.SnapshotImage, err
 	if err != nil {
 		return driver.SnapshotImage{}, err
 	}
-	begun := map[string]any{"task_state": taskSnapshot, "power_state": int(state)}
-	if err := m.save(ctx, o.rc, o.inst, begun, Expect{TaskState: []string{taskSnapshotPending}}); err != nil {
+	begun := map[string]any{"task_state": t.task, "power_state": int(state)}
+	if err := m.save(ctx, o.rc, o.inst, begun, Expect{TaskState: t.expect}); err != nil {
 		return driver.SnapshotImage{}, err
+	}
+	return m.open(ctx, o)
+}
+
+// open opens an image of the instance, whose lock is held.
+func (m *Manager) open(ctx context.Context, o *op) (driver.SnapshotImage, error) {
+	s, ok := m.dep.Driver.(driver.Snapshotter)
+	if !ok || m.dep.Images == nil {
+		return driver.SnapshotImage{}, fmt.Errorf("snapshot %s: %w", o.uuid(), errdefs.ErrUnsupported)
 	}
 	img, err := s.Snapshot(ctx, driver.InstanceUUID(o.uuid()))
 	if err != nil {
@@ -90,10 +104,6 @@ func (m *Manager) capture(ctx context.Context, o *op) (driver.SnapshotImage, err
 
 // upload sets the formats, which must come before the data, and sends it.
 func (m *Manager) upload(ctx context.Context, o *op, imageID string, img driver.SnapshotImage) error {
-	err := m.save(ctx, o.rc, o.inst, map[string]any{"task_state": taskImageUploading}, Expect{TaskState: []string{taskSnapshot}})
-	if err != nil {
-		return err
-	}
 	cred := credentials(o.rc)
 	properties := map[string]string{
 		"image_location": "snapshot", "image_state": "available", "owner_id": o.inst.String("project_id"),
@@ -102,7 +112,7 @@ func (m *Manager) upload(ctx context.Context, o *op, imageID string, img driver.
 		properties["os_type"] = v
 	}
 	maps.Copy(properties, img.Properties)
-	err = m.dep.Images.SetFormats(ctx, cred, imageID, img.DiskFormat, img.ContainerFormat, properties)
+	err := m.dep.Images.SetFormats(ctx, cred, imageID, img.DiskFormat, img.ContainerFormat, properties)
 	if err == nil {
 		err = m.dep.Images.Upload(ctx, cred, imageID, img.Content)
 	}

@@ -48,6 +48,11 @@ const (
 	taskUpdatingPassword = "updating_password"
 	taskRebuilding       = "rebuilding"
 	taskRebuildSpawning  = "rebuild_spawning"
+	taskShelving         = "shelving"
+	taskShelvingUpload   = "shelving_image_uploading"
+	taskOffloading       = "shelving_offloading"
+	taskUnshelving       = "unshelving"
+	taskImageBackup      = "image_backup"
 )
 
 // verb is an operation that takes an instance from a task to a vm state.

@@ -177,6 +177,18 @@ func (s imageStore) Delete(ctx context.Context, cred driver.Credentials, id stri
 	return err
 }
 
+// Backups implements compute.ImageStore.
+func (s imageStore) Backups(ctx context.Context, cred driver.Credentials, instance, backupType string) ([]string, error) {
+	list, err := s.glance.List(ctx, credentials(cred), glance.Filter{Properties: map[string]string{
+		"image_type": "backup", "backup_type": backupType, "instance_uuid": instance,
+	}})
+	ids := make([]string, len(list))
+	for i, img := range list {
+		ids[i] = img.ID
+	}
+	return ids, err
+}
+
 // Active implements compute.ImageStore.
 func (s imageStore) Active(ctx context.Context, cred driver.Credentials, id string) (bool, error) {
 	img, err := s.glance.Stat(ctx, credentials(cred), id)
