@@ -5,6 +5,7 @@ package dashboard
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -157,8 +158,32 @@ const settled = `document.readyState === 'complete' && !(window.jQuery && jQuery
 // open goes to a page.
 func (b *browser) open(path string) {
 	b.t.Helper()
-	b.run(chromedp.Navigate(b.url + path))
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	// a page that goes elsewhere by itself, after a form, may come in between
+	for err := chromedp.Do(ctx, chromedp.Navigate(b.url+path)); err != nil; err = chromedp.Do(ctx, chromedp.Navigate(b.url+path)) {
+		select {
+		case <-ctx.Done():
+			b.stuck(err)
+		case <-tick.C:
+		}
+	}
 	b.until(path+" is complete", settled)
+}
+
+// tab opens a tab of the page.
+func (b *browser) tab(name string) {
+	b.t.Helper()
+	b.open(ask[string](b, "location.pathname") + "?tab=" + name)
+}
+
+// fetch is what the browser gets from a path.
+func (b *browser) fetch(path string) string {
+	b.t.Helper()
+	b.until(path+" is had", `(window.had ||= {})[`+quote(path)+`] !== undefined || (fetch(`+quote(path)+`).then(r => r.text()).then(t => { window.had[`+quote(path)+`] = t }), false)`)
+	return ask[string](b, `window.had[`+quote(path)+`]`)
 }
 
 // wants waits until each text is seen on the page.
@@ -192,10 +217,19 @@ const seen = `((selector, text) => {
 
 const marked = chromedp.CSS(`[data-gantry]`)
 
-// find waits for such an element.
+// still says whether what is marked is where it was when this was asked before:
+// forms slide in.
+const still = `(() => {
+  const at = JSON.stringify(document.querySelector('[data-gantry]').getBoundingClientRect());
+  const same = window.gantryAt === at;
+  window.gantryAt = at;
+  return same;
+})()`
+
+// find waits for such an element to be there and to stand still.
 func (b *browser) find(selector, text string) {
 	b.t.Helper()
-	b.until(fmt.Sprintf("%s with text %q", selector, text), seen+`(`+quote(selector)+`,`+quote(text)+`)`)
+	b.until(fmt.Sprintf("%s with text %q", selector, text), seen+`(`+quote(selector)+`,`+quote(text)+`) && `+still)
 }
 
 // click clicks at it, as a person does.
@@ -234,6 +268,14 @@ func (b *browser) submit(name string) {
 	b.until("the form is gone", `!document.querySelector('.modal.in, .modal-backdrop') && `+settled)
 }
 
+// follow presses a link that leads to another page, and waits for it.
+func (b *browser) follow(name string) {
+	b.t.Helper()
+	from := ask[string](b, "location.pathname")
+	b.press(name)
+	b.until("the page of "+name, `location.pathname !== `+quote(from)+` && `+settled)
+}
+
 // fill types into a field that is visible, over what is there.
 func (b *browser) fill(selector, text string) {
 	b.t.Helper()
@@ -258,12 +300,20 @@ func (b *browser) upload(selector, file string) {
 		if _, err := cdp.Call(ctx, target, page.SetInterceptFileChooserDialog, page.SetInterceptFileChooserDialogParams{Enabled: true}); err != nil {
 			return chromedp.Void{}, err
 		}
-		asked, err := chromedp.WaitEvent(page.FileChooserOpened, func(page.EventFileChooserOpened) bool { return true }, chromedp.Click(marked))(ctx, target)
-		if err != nil {
-			return chromedp.Void{}, err
+		asks := chromedp.WaitEvent(page.FileChooserOpened, func(page.EventFileChooserOpened) bool { return true }, chromedp.Click(marked))
+		for {
+			// a click before the form's script is ready does nothing
+			short, cancel := context.WithTimeout(ctx, 5*time.Second)
+			asked, err := asks(short, target)
+			cancel()
+			switch {
+			case err == nil:
+				_, err = cdp.Call(ctx, target, dom.SetFileInputFiles, dom.SetFileInputFilesParams{Files: []string{file}, BackendNodeID: asked.BackendNodeID})
+				return chromedp.Void{}, err
+			case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
+				return chromedp.Void{}, err
+			}
 		}
-		_, err = cdp.Call(ctx, target, dom.SetFileInputFiles, dom.SetFileInputFilesParams{Files: []string{file}, BackendNodeID: asked.BackendNodeID})
-		return chromedp.Void{}, err
 	})
 }
 

@@ -11,12 +11,6 @@ type changer struct {
 	password string
 }
 
-// tab opens a tab of the page.
-func (b *browser) tab(name string) {
-	b.t.Helper()
-	b.open(ask[string](b, "location.pathname") + "?tab=" + name)
-}
-
 func (b changer) apiAccess() {
 	b.open("/project/api_access/")
 	b.wants("Identity", "Compute", "/compute/v2.1")
@@ -26,13 +20,6 @@ func (b changer) apiAccess() {
 			b.t.Errorf("%s is %q", path, text)
 		}
 	}
-}
-
-// fetch is what the browser gets from a path.
-func (b *browser) fetch(path string) string {
-	b.t.Helper()
-	b.until(path+" is had", `(window.had ||= {})[`+quote(path)+`] !== undefined || (fetch(`+quote(path)+`).then(r => r.text()).then(t => { window.had[`+quote(path)+`] = t }), false)`)
-	return ask[string](b, `window.had[`+quote(path)+`]`)
 }
 
 func (b changer) network() {
@@ -47,12 +34,12 @@ func (b changer) network() {
 	b.fill("#id_host_routes", "192.0.2.0/24,10.78.0.99")
 	b.look("subnet-details-form")
 	b.submit("Create")
-	b.press("change-net")
+	b.follow("change-net")
 	b.tab("network_tabs__subnets_tab")
-	b.press("change-subnet")
+	b.follow("change-subnet")
 	b.wants("192.0.2.53", "10.78.0.99")
 	b.look("subnet")
-	b.press("change-net")
+	b.follow("change-net")
 	b.tab("network_tabs__subnets_tab")
 	b.row("change-subnet", "Edit Subnet")
 	b.fill("#id_subnet_name", "changed-subnet")
@@ -71,7 +58,7 @@ func (b changer) network() {
 
 func (b changer) port() {
 	b.open("/project/networks/")
-	b.press("changed-net")
+	b.follow("changed-net")
 	b.tab("network_tabs__ports_tab")
 	b.press("Create Port")
 	b.fill("#id_name", "change-port")
@@ -80,7 +67,7 @@ func (b changer) port() {
 	b.tab("network_tabs__ports_tab")
 	b.wants("change-port")
 	b.look("ports")
-	b.press("change-port")
+	b.follow("change-port")
 	b.wants("Fixed IP", "10.78.0.")
 	b.look("port")
 	b.tab("port_details__allowed_address_pairs")
@@ -92,7 +79,7 @@ func (b changer) port() {
 	b.wants("10.78.0.200")
 	b.look("port-pairs")
 	b.open("/project/networks/")
-	b.press("changed-net")
+	b.follow("changed-net")
 	b.tab("network_tabs__ports_tab")
 	b.row("change-port", "Edit Port")
 	b.fill("#id_name", "changed-port")
@@ -112,7 +99,7 @@ func (b changer) router() {
 	b.fill("#id_name", "changed-router")
 	b.look("router-edit-form")
 	b.submit("Save Changes")
-	b.press("changed-router")
+	b.follow("changed-router")
 	b.tab("router_details__interfaces")
 	b.press("Add Interface")
 	b.choose("#id_subnet_id", "changed-net")
@@ -146,7 +133,7 @@ func (b changer) importKey() {
 	b.look("key-import-form")
 	b.submit("Import Public Key")
 	b.wants("change-key")
-	b.press("change-key")
+	b.follow("change-key")
 	b.wants("ssh-ed25519", "Fingerprint")
 	b.look("key-pair")
 }
@@ -188,7 +175,7 @@ func (b changer) actions() {
 		b.wants("Active", "Running")
 		b.look("action-" + strings.ReplaceAll(strings.ToLower(action), " ", "-"))
 	}
-	b.press("changing")
+	b.follow("changing")
 	b.tab("instance_details__audit")
 	b.wants("Create", "Reboot")
 	b.look("actions")
@@ -206,12 +193,6 @@ func (b changer) actions() {
 	b.open("/project/instances/")
 	b.until("both run", `document.querySelectorAll('tr.status_up').length === 2`)
 	b.look("of-a-snapshot")
-}
-
-// atRest waits until nothing is under way on the only instance.
-func (b *browser) atRest() {
-	b.t.Helper()
-	b.until("nothing is under way", `document.querySelector('tr[data-object-id]').cells[9].innerText.trim() === 'None'`)
 }
 
 func (b changer) settings() {
