@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -80,22 +82,95 @@ func (e *Engine) Import(ctx context.Context, req ImportRequest) (ImageInfo, erro
 		return ImageInfo{}, fmt.Errorf("import %s: %w", req.Ref, err)
 	}
 	defer end()
-	d, blob, err := e.download(ctx, req.Content)
+	rec, err := e.bring(ctx, req)
 	if err != nil {
-		return ImageInfo{}, fmt.Errorf("import %s: %w", req.Ref, err)
-	}
-	if err := failpoint.Hit("engine.import.blob"); err != nil {
-		return ImageInfo{}, errors.Join(err, blob.Close(), e.dropArchive(context.WithoutCancel(ctx), d))
-	}
-	rec, err := e.unpackInTime(ctx, req, d, blob)
-	// the layers are on disk, or never will be: the archive has served
-	if err := errors.Join(err, blob.Close(), e.dropArchive(context.WithoutCancel(ctx), d)); err != nil {
 		return ImageInfo{}, fmt.Errorf("import %s: %w", req.Ref, err)
 	}
 	if old.Ref == "" {
 		return imageInfo(rec), nil
 	}
 	return imageInfo(rec), e.dropLayers(ctx, old.Chain)
+}
+
+// bring unpacks the image while it comes where its format allows that, and
+// otherwise when all of it is here.
+func (e *Engine) bring(ctx context.Context, req ImportRequest) (store.Image, error) {
+	head := make([]byte, image.HeadLen)
+	n, err := io.ReadFull(req.Content, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return store.Image{}, err
+	}
+	head = head[:n]
+	req.Content = io.MultiReader(bytes.NewReader(head), req.Content)
+	if l, ok := image.OpenStream(head, req.Content, e.openOptions(req)); ok {
+		return e.unpackStream(ctx, req, l)
+	}
+	d, blob, err := e.download(ctx, req.Content)
+	if err != nil {
+		return store.Image{}, err
+	}
+	if err := failpoint.Hit("engine.import.blob"); err != nil {
+		return store.Image{}, errors.Join(err, blob.Close(), e.dropArchive(context.WithoutCancel(ctx), d))
+	}
+	rec, err := e.unpackInTime(ctx, req, d, blob)
+	// the layers are on disk, or never will be: the archive has served
+	return rec, errors.Join(err, blob.Close(), e.dropArchive(context.WithoutCancel(ctx), d))
+}
+
+func (e *Engine) openOptions(req ImportRequest) image.OpenOptions {
+	return image.OpenOptions{
+		ContainerFormat: req.ContainerFormat, DiskFormat: req.DiskFormat, SpoolDir: e.tmpDir(), Limits: e.opts.ImageLimits, Disk: e.readDisk,
+	}
+}
+
+// unpackStream makes an image of one layer that comes as a stream. What it is
+// known by shows at its end: until then the layer has a name that nobody asks
+// for. The download is part of it, so Options.ImageTime does not bound it.
+func (e *Engine) unpackStream(ctx context.Context, req ImportRequest, l image.Layer) (store.Image, error) {
+	chain := digest.FromString(rand.Text()).String()
+	rec := store.Image{Ref: req.Ref, RootFS: true, Imported: time.Now(), LastUsed: time.Now(), Chain: []string{chain}, DiffIDs: []string{""}}
+	release := e.layers.hold(chain)
+	err := e.unpackLayers(ctx, []image.Layer{l}, &rec)
+	if err == nil {
+		var letGo func()
+		letGo, err = e.adoptLayer(ctx, &rec)
+		defer letGo()
+	}
+	if err == nil {
+		rec.SizeBytes = sum(rec.LayerBytes)
+		if err = failpoint.Hit("engine.import.record"); err == nil {
+			err = e.opts.Store.PutImage(ctx, rec)
+		}
+	}
+	release()
+	if err != nil || rec.Chain[0] != chain {
+		err = errors.Join(err, e.dropLayers(context.WithoutCancel(ctx), []string{chain}))
+	}
+	return rec, err
+}
+
+// adoptLayer takes the layer of an image that has the same one already, which
+// stays until letGo is called.
+func (e *Engine) adoptLayer(ctx context.Context, rec *store.Image) (letGo func(), err error) {
+	letGo = func() {}
+	images, err := e.opts.Store.Images(ctx)
+	if err != nil && !errors.Is(err, errdefs.ErrCorrupt) {
+		return letGo, err
+	}
+	for _, img := range images {
+		if len(img.Chain) == 0 || len(img.DiffIDs) != len(img.Chain) || img.DiffIDs[0] != rec.DiffIDs[0] {
+			continue
+		}
+		other := img.Chain[0]
+		letGo = e.layers.hold(other)
+		if there, err := e.opts.Snapshots.HasLayer(ctx, other); err != nil || there {
+			rec.Chain = []string{other}
+			return letGo, err
+		}
+		letGo() // it has gone since it was listed
+		letGo = func() {}
+	}
+	return letGo, nil
 }
 
 // download puts the stream into a blob.
@@ -141,9 +216,7 @@ func (e *Engine) unpackInTime(ctx context.Context, req ImportRequest, archive di
 
 // unpack reads the archive's layers and records the image.
 func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.Digest, blob content.Blob) (store.Image, error) {
-	a, err := image.Open(ctx, blob, blob.Size(), image.OpenOptions{
-		ContainerFormat: req.ContainerFormat, DiskFormat: req.DiskFormat, SpoolDir: e.tmpDir(), Limits: e.opts.ImageLimits, Disk: e.readDisk,
-	})
+	a, err := image.Open(ctx, blob, blob.Size(), e.openOptions(req))
 	if err != nil {
 		return store.Image{}, err
 	}

@@ -3,12 +3,14 @@ package engine_test
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -194,5 +196,70 @@ func TestAnInterruptedImportIsRemoved(t *testing.T) {
 	defer done()
 	if n := entries(t, h, "snapshots/layers"); n != 1 {
 		t.Errorf("%d layers, want the image's", n)
+	}
+}
+
+// watched calls look when half of a stream has been read.
+type watched struct {
+	r    io.Reader
+	left int
+	look func()
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if before := w.left; before > 0 {
+		if w.left -= n; w.left <= 0 {
+			w.look()
+		}
+	}
+	return n, err
+}
+
+// A tarball is unpacked while it comes: no second copy of it is on the disk.
+func TestImportUnpacksWhileItComes(t *testing.T) {
+	h := enginetest.NewHost(t)
+	e, done := h.Engine(t)
+	defer done()
+	tarball := enginetest.Busybox(t)
+	var gz bytes.Buffer
+	w := gzip.NewWriter(&gz)
+	_, err := w.Write(tarball)
+	check(t, errors.Join(err, w.Close()))
+	blobs := func() (n int) {
+		_ = filepath.WalkDir(filepath.Join(h.Root, "content"), func(_ string, d os.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				n++
+			}
+			return nil
+		})
+		return n
+	}
+	for name, data := range map[string][]byte{"plain": tarball, "gzip": gz.Bytes()} {
+		looked := 0
+		body := &watched{bytes.NewReader(data), len(data) / 2, func() { looked += 1 + blobs() }}
+		_, err := e.Import(t.Context(), engine.ImportRequest{Ref: name, Content: body, ContainerFormat: "bare", DiskFormat: "raw"})
+		check(t, err)
+		if looked != 1 {
+			t.Errorf("%s: %d blobs in the middle", name, looked-1)
+		}
+	}
+	if got := layers(t, h); len(got) != 1 {
+		t.Errorf("layers of the same files: %v", got)
+	}
+	for _, cut := range []io.Reader{
+		io.MultiReader(bytes.NewReader(tarball), failing{}), bytes.NewReader(tarball[:len(tarball)/2]),
+		io.MultiReader(bytes.NewReader(gz.Bytes()), failing{}), io.MultiReader(bytes.NewReader(gz.Bytes()), strings.NewReader("more")),
+	} {
+		if _, err := e.Import(t.Context(), engine.ImportRequest{Ref: "bad", Content: cut, ContainerFormat: "bare", DiskFormat: "raw"}); err == nil {
+			t.Error("a stream that is not whole was imported")
+		}
+	}
+	check(t, e.RemoveImage(t.Context(), "plain"))
+	check(t, e.Create(t.Context(), engine.CreateRequest{ID: "c", Image: "gzip", Limits: limits}))
+	check(t, e.Delete(t.Context(), "c"))
+	check(t, e.RemoveImage(t.Context(), "gzip"))
+	if got := layers(t, h); len(got) != 0 {
+		t.Errorf("left: %v", got)
 	}
 }

@@ -63,9 +63,14 @@ func TestImagesAreVerifiedAfterACrashOfTheHost(t *testing.T) {
 	}
 	crashed(t, h.Root)
 	e, done = h.Engine(t)
+	if found, err := e.Check(ctx, engine.CheckOptions{Deep: true}); err != nil || len(found) != 0 {
+		t.Errorf("after a crash that has damaged nothing: %v %v", found, err)
+	}
 	if _, err := e.Image(ctx, "busybox"); err != nil {
 		t.Fatal(err)
 	}
+	done() // and with it the verification
+	e, done = h.Engine(t)
 	damageBusybox(t, h.Root)
 	found, err := e.Check(ctx, engine.CheckOptions{Deep: true})
 	if err != nil || len(found) != 1 || found[0].Kind != engine.FindingDamagedLayer {
