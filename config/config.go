@@ -65,6 +65,8 @@ type Default struct {
 	MaximumDeleteAttempts       int           `key:"maximum_instance_delete_attempts" default:"5" doc:"tries to remove the files of a deleted row"`
 	ReclaimInstanceInterval     time.Duration `key:"reclaim_instance_interval" default:"0" doc:"really delete soft-deleted instances after this; 0 is off"`
 	InstanceBuildTimeout        time.Duration `key:"instance_build_timeout" default:"0" doc:"a build that takes longer becomes an error; 0 is off"`
+	ShelvedOffloadTime          time.Duration `key:"shelved_offload_time" default:"0" doc:"time that a shelved instance keeps its place on the host; negative is for ever"`
+	ShelvedPollInterval         time.Duration `key:"shelved_poll_interval" default:"3600" doc:"time between two looks for shelved instances whose time is over"`
 	SchedulerInstanceSync       time.Duration `key:"scheduler_instance_sync_interval" default:"120" doc:"tell the scheduler which instances are here"`
 	ShutdownTimeout             time.Duration `key:"shutdown_timeout" default:"60" doc:"time that a guest gets to stop by itself; 0 kills at once"`
 	ResumeGuestsStateOnHostBoot bool          `key:"resume_guests_state_on_host_boot" default:"false" doc:"start instances that ran before a reboot of the host"`

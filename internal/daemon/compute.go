@@ -231,6 +231,7 @@ func (s *computeService) assemble() *parts {
 	}, s.log)
 	opts := compute.DefaultOptions(d.Host)
 	opts.MaxConcurrentBuilds, opts.MaxConcurrentSnapshots = d.MaxConcurrentBuilds, d.MaxConcurrentSnapshots
+	opts.ShelvedOffloadTime = d.ShelvedOffloadTime
 	opts.VIFPluggingTimeout, opts.VIFPluggingFatal = d.VIFPluggingTimeout, d.VIFPluggingIsFatal
 	opts.ShutdownTimeout, opts.InstanceNameTemplate = d.ShutdownTimeout, d.InstanceNameTemplate
 	p.manager = compute.New(compute.Deps{
@@ -257,6 +258,7 @@ func (s *computeService) serve(p *parts) error {
 	set.InstanceDeleteInterval, set.MaxInstanceDeleteAttempts = d.InstanceDeleteInterval, d.MaximumDeleteAttempts
 	set.RunningDeletedInstancePollInterval = d.RunningDeletedPollInterval
 	set.ReclaimInstanceInterval, set.InstanceBuildTimeout = d.ReclaimInstanceInterval, d.InstanceBuildTimeout
+	set.ShelvedOffloadTime, set.ShelvedPollInterval = d.ShelvedOffloadTime, d.ShelvedPollInterval
 	set.ImageCacheInterval = s.cfg.ImageCache.ManagerInterval
 	set.ImageCache = driver.CacheLimits{KeepFor: s.cfg.ImageCache.MinimumAge, MaxBytes: s.cfg.Gantry.ImageCacheBytes}
 	if !s.cfg.ImageCache.RemoveUnused {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 	"strconv"
 
 	"github.com/gantry-project/gantry/driver"
@@ -138,6 +139,33 @@ func (t *tasks) reclaimQueuedDeletes(ctx context.Context) error {
 		t.Log.Info().Str(logging.Instance, inst.String("uuid")).Msg("soft-deleted instance is reclaimed")
 		if err := t.Manager.Terminate(ctx, rc, inst); err != nil {
 			errs = append(errs, fmt.Errorf("reclaim instance %s: %w", inst.String("uuid"), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// offloadShelved takes instances off the host that were shelved long enough
+// ago. What says when is text that others may have written.
+func (t *tasks) offloadShelved(ctx context.Context) error {
+	rc := messaging.AdminContext()
+	list, err := t.Conductor.InstancesByFilters(ctx, rc, map[string]any{
+		"vm_state": vmShelved, "task_state": nil, "host": t.set.Host,
+	}, "metadata", "system_metadata", "info_cache", "flavor")
+	if err != nil {
+		return fmt.Errorf("list shelved instances: %w", err)
+	}
+	var errs []error
+	for _, inst := range list {
+		if inst.String("host") != t.set.Host || inst.String("vm_state") != vmShelved || !inst.IsNull("task_state") {
+			continue
+		}
+		at, err := time.Parse("2006-01-02T15:04:05.999999", inst.Strings("system_metadata")["shelved_at"])
+		if err != nil || !older(at, t.set.ShelvedOffloadTime) {
+			continue
+		}
+		t.Log.Info().Str(logging.Instance, inst.String("uuid")).Msg("shelved instance is offloaded")
+		if err := t.Manager.Offload(ctx, rc, inst); lost(err) != nil {
+			errs = append(errs, fmt.Errorf("offload instance %s: %w", inst.String("uuid"), err))
 		}
 	}
 	return errors.Join(errs...)

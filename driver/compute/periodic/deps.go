@@ -37,6 +37,8 @@ type Manager interface {
 	SyncPowerState(ctx context.Context, inst *objects.Object) error
 	// Terminate deletes the instance. It takes the lock.
 	Terminate(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
+	// Offload takes a shelved instance off the host. It takes the lock.
+	Offload(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 }
 
 // Driver is the slice of the driver that the tasks use.
@@ -110,6 +112,10 @@ type Settings struct {
 	// ReclaimInstanceInterval is how long a soft-deleted instance is kept and
 	// how often that is looked at; 0 means for ever.
 	ReclaimInstanceInterval time.Duration
+	// ShelvedOffloadTime is how long a shelved instance keeps its place, looked
+	// at each ShelvedPollInterval; 0 (it never has one) and negative (for ever)
+	// leave nothing to do.
+	ShelvedOffloadTime, ShelvedPollInterval time.Duration
 	// InstanceBuildTimeout is how long a build may take; 0 means for ever.
 	InstanceBuildTimeout time.Duration
 	// ImageCacheInterval is manager_interval of [image_cache], and ImageCache
@@ -127,6 +133,7 @@ func DefaultSettings(host string) Settings {
 		SyncPowerStateInterval:             600 * time.Second,
 		HealInstanceInfoCacheInterval:      60 * time.Second,
 		SchedulerSyncInterval:              120 * time.Second,
+		ShelvedPollInterval:                3600 * time.Second,
 		InstanceDeleteInterval:             300 * time.Second,
 		MaxInstanceDeleteAttempts:          5,
 		RunningDeletedInstanceAction:       RunningDeletedReap,

@@ -16,6 +16,7 @@ const (
 	vmBuilding    = "building"
 	vmSoftDeleted = "soft-delete"
 	vmError       = "error"
+	vmShelved     = "shelved"
 	taskDeleting  = "deleting"
 
 	consoleTokenInterval = 300 * time.Second
@@ -54,6 +55,10 @@ func NewTasks(deps Deps, set Settings) []Task {
 		{
 			Name: "_reclaim_queued_deletes", Spacing: unless(set.ReclaimInstanceInterval <= 0, set.ReclaimInstanceInterval),
 			Run: t.reclaimQueuedDeletes,
+		},
+		{
+			Name: "_poll_shelved_instances", Spacing: unless(set.ShelvedOffloadTime <= 0, set.ShelvedPollInterval),
+			Run: t.offloadShelved,
 		},
 		{Name: "_run_image_cache_manager_pass", Spacing: unless(deps.Images == nil, set.ImageCacheInterval), Run: t.pruneImages},
 		{Name: "_check_instance_build_time", Spacing: unless(set.InstanceBuildTimeout <= 0, 0), Run: t.checkBuildTime},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -119,6 +120,10 @@ func (w *world) SyncPowerState(_ context.Context, inst *objects.Object) error {
 
 func (w *world) Terminate(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
 	return w.do("terminate", inst.String("uuid"))
+}
+
+func (w *world) Offload(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
+	return w.do("offload", inst.String("uuid"))
 }
 
 func (w *world) Instances(context.Context) ([]driver.InstanceUUID, error) {
@@ -293,6 +298,31 @@ func TestReclaimQueuedDeletes(t *testing.T) {
 	w.expect(t, task, nil, "terminate old")
 	w.fail["terminate"] = errAway
 	w.expect(t, task, errAway, "terminate old")
+}
+
+func TestOffloadShelved(t *testing.T) {
+	set := DefaultSettings("cmp1")
+	set.ShelvedOffloadTime = time.Hour
+	w := newWorld()
+	shelve := func(uuid, at string, fields map[string]any) {
+		all := map[string]any{"vm_state": vmShelved, "system_metadata": map[string]string{"shelved_at": at}}
+		maps.Copy(all, fields)
+		w.add(uuid, all)
+	}
+	ago := func(d time.Duration) string { return time.Now().UTC().Add(-d).Format("2006-01-02T15:04:05.000000") }
+	old := ago(2 * time.Hour)
+	shelve("old", old, nil)
+	shelve("whole second", old[:19], nil)
+	shelve("young", ago(time.Minute), nil)
+	shelve("undated", "", nil)
+	shelve("damaged", "yesterday", nil)
+	shelve("busy", old, map[string]any{"task_state": "unshelving"})
+	shelve("theirs", old, map[string]any{"host": "cmp2"})
+	shelve("alive", old, map[string]any{"vm_state": "active"})
+	task := w.task(t, "_poll_shelved_instances", set)
+	w.expect(t, task, nil, "offload old", "offload whole second")
+	w.fail["offload old"] = errAway
+	w.expect(t, task, errAway, "offload old", "offload whole second")
 }
 
 func TestCheckBuildTime(t *testing.T) {

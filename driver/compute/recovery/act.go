@@ -16,6 +16,7 @@ import (
 // The texts that a tenant reads in the fault of an instance.
 const (
 	faultBuild   = "The build was interrupted by a restart of the compute service."
+	faultShelf   = "The unshelving was interrupted by a restart of the compute service."
 	faultRebuild = "The operation was interrupted by a restart of the compute service."
 	faultNetwork = "The network of the instance could not be restored after a restart of the compute service."
 	faultResume  = "The instance could not be started again after a restart of the host."
@@ -34,6 +35,10 @@ func (r *Recovery) act(ctx context.Context, inst *objects.Object, d Decision, pr
 		return ops.Terminate(ctx, rc, inst)
 	case AbandonBuild:
 		return r.abandon(ctx, rc, inst)
+	case AbandonUnshelve:
+		return r.abandonUnshelve(ctx, rc, inst)
+	case Offload:
+		return ops.Offload(ctx, rc, inst)
 	case Fail:
 		return r.fail(ctx, rc, inst, faultRebuild, "")
 	case RebootSoft:
@@ -102,11 +107,33 @@ func (r *Recovery) abandon(ctx context.Context, rc messaging.RequestContext, ins
 		clean = r.deps.Tracker.Drop(ctx, rc, inst)
 	}
 	if clean == nil {
-		for _, field := range []string{"host", "node", "launched_on", "availability_zone"} {
-			inst.Set(field, nil)
-		}
+		orphan(inst)
 	}
 	return errors.Join(clean, r.fail(ctx, rc, inst, faultBuild, ""))
+}
+
+// orphan makes the row one that belongs to no host.
+func orphan(inst *objects.Object) {
+	for _, field := range []string{"host", "node", "launched_on", "availability_zone"} {
+		inst.Set(field, nil)
+	}
+}
+
+// abandonUnshelve makes an instance offloaded again; its ports and its image
+// stay. While something of it is left here the row stays ours, in error.
+func (r *Recovery) abandonUnshelve(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error {
+	uuid := inst.String("uuid")
+	clean := r.deps.Driver.Destroy(ctx, driver.InstanceUUID(uuid))
+	if clean == nil {
+		clean = r.deps.Tracker.Drop(ctx, rc, inst)
+	}
+	if clean != nil {
+		return errors.Join(clean, r.fail(ctx, rc, inst, faultShelf, ""))
+	}
+	orphan(inst)
+	return errors.Join(
+		r.deps.Conductor.CreateFault(ctx, rc, uuid, 500, faultShelf, ""),
+		r.save(ctx, rc, inst, map[string]any{"task_state": nil}))
 }
 
 // finishDelete ends a delete that had removed everything but the row.

@@ -42,6 +42,12 @@ const (
 	// AbandonBuild destroys what a cut-off build left, frees its network and
 	// allocation and sets error.
 	AbandonBuild Action = "abandon build"
+	// AbandonUnshelve destroys what a cut-off unshelve left and makes the row
+	// one of an offloaded instance again: its image goes only after the row
+	// has said that it runs.
+	AbandonUnshelve Action = "abandon unshelve"
+	// Offload runs the offload of a shelved instance again.
+	Offload Action = "offload"
 	// Fail sets vm_state error and no task; the guest stays for the user to delete.
 	Fail Action = "fail"
 	// RebootSoft and RebootHard run the reboot again.
@@ -119,8 +125,12 @@ func decideInterrupted(f Found) Action {
 		// error, for the user to delete once more. The wish is known: delete.
 		return RepeatDelete
 	case taskScheduling, taskBlockDeviceMapping, taskNetworking, taskSpawning:
-		if f.VMState != vmBuilding {
-			return Fail // an unshelve: its disk is not ours to destroy
+		switch f.VMState {
+		case vmBuilding:
+		case vmOffloaded:
+			return AbandonUnshelve
+		default:
+			return Fail // its disk is not ours to destroy
 		}
 	case taskRebuilding, taskRebuildBDM, taskRebuildSpawning:
 		if f.VMState == vmActive || f.VMState == vmStopped {
@@ -140,7 +150,8 @@ func decideTask(f Found) Action {
 	}
 	running, paused := f.Real == driver.PowerRunning, f.Real == driver.PowerPaused
 	switch f.TaskState {
-	case taskSnapshotPending, taskSnapshot, taskUploadPending, taskUploading:
+	case taskSnapshotPending, taskSnapshot, taskUploadPending, taskUploading, taskBackup,
+		taskShelving, taskShelvingWait, taskShelvingUpload:
 		if paused && f.VMState == vmActive {
 			return Thaw
 		}
@@ -157,6 +168,11 @@ func decideTask(f Found) Action {
 			return SettlePaused
 		}
 		return ClearTask // the guest has ended: the power state sync sees to it
+	case taskOffloading:
+		if f.VMState == vmShelved {
+			return Offload
+		}
+		return ClearTask
 	case taskPoweringOff:
 		return Stop
 	case taskPoweringOn:

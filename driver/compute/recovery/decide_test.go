@@ -42,7 +42,16 @@ func TestDecide(t *testing.T) {
 		{"building, guest half there", vmBuilding, taskSpawning, off, AbandonBuild},
 		{"building, guest runs", vmBuilding, taskSpawning, on, AbandonBuild},
 		{"building, deleted meanwhile", vmBuilding, taskDeleting, on, RepeatDelete},
-		{"unshelving", "shelved_offloaded", taskSpawning, missing, Fail},
+		{"unshelving", vmOffloaded, taskSpawning, missing, AbandonUnshelve},
+		{"unshelving, guest runs", vmOffloaded, taskSpawning, on, AbandonUnshelve},
+		{"spawning what was built", vmActive, taskSpawning, on, Fail},
+
+		{"shelving", vmActive, taskShelving, on, ClearTask},
+		{"shelving, stopped", vmActive, taskShelvingUpload, off, ClearTask},
+		{"offloading", vmShelved, taskOffloading, off, Offload},
+		{"offloading, guest gone", vmShelved, taskOffloading, missing, Offload},
+		{"backup", vmActive, taskBackup, on, ClearTask},
+		{"backup left it frozen", vmActive, taskBackup, frozen, Thaw},
 
 		{"rebuilding", vmActive, taskRebuilding, on, Fail},
 		{"rebuilding a stopped one", vmStopped, taskRebuildSpawning, off, Fail},
@@ -107,8 +116,8 @@ func TestDecide(t *testing.T) {
 
 // allStates is every state that the table could meet.
 var (
-	allVM   = []string{"", vmActive, vmBuilding, vmPaused, vmSuspended, vmStopped, vmDeleted, vmSoftDeleted, vmError, "rescued", "resized", "shelved", "shelved_offloaded"}
-	allTask = []string{"", taskScheduling, taskBlockDeviceMapping, taskNetworking, taskSpawning, taskRebuilding, taskRebuildBDM, taskRebuildSpawning, taskSnapshotPending, taskSnapshot, taskUploadPending, taskUploading, taskResizePrep, taskResizeMigrating, taskMigrating, taskDeleting, taskPoweringOff, taskPoweringOn, taskPausing, taskUnpausing, taskRebootPending, taskRebootStarted, taskRebootPendingHard, taskRebootStartedHard, "rebooting", "suspending"}
+	allVM   = []string{"", vmActive, vmBuilding, vmPaused, vmSuspended, vmStopped, vmDeleted, vmSoftDeleted, vmError, "rescued", "resized", vmShelved, vmOffloaded}
+	allTask = []string{"", taskScheduling, taskBlockDeviceMapping, taskNetworking, taskSpawning, taskRebuilding, taskRebuildBDM, taskRebuildSpawning, taskSnapshotPending, taskSnapshot, taskUploadPending, taskUploading, taskResizePrep, taskResizeMigrating, taskMigrating, taskDeleting, taskPoweringOff, taskPoweringOn, taskPausing, taskUnpausing, taskRebootPending, taskRebootStarted, taskRebootPendingHard, taskRebootStartedHard, "rebooting", "suspending", taskBackup, taskShelving, taskShelvingWait, taskShelvingUpload, taskOffloading}
 	allReal = []driver.PowerState{missing, on, frozen, off, driver.PowerCrashed, driver.PowerSuspended}
 )
 
@@ -141,6 +150,14 @@ func check(t *testing.T, f Found, d Decision) {
 	case AbandonBuild:
 		if f.VMState != vmBuilding {
 			t.Errorf("%+v: destroys the disk of an instance that was built", f)
+		}
+	case AbandonUnshelve:
+		if f.VMState != vmOffloaded {
+			t.Errorf("%+v: destroys the disk of an instance that has no image", f)
+		}
+	case Offload:
+		if f.VMState != vmShelved {
+			t.Errorf("%+v: offloads what is not shelved", f)
 		}
 	case Discard, Foreign:
 		t.Errorf("%+v: takes our instance for another's", f)

@@ -56,6 +56,19 @@ func TestAct(t *testing.T) {
 			name: "rebuild", vm: vmActive, task: taskRebuilding, guest: on,
 			want: []string{"fault a 500", "save a if[rebuilding] task_state=<nil> vm_state=error"},
 		},
+		{
+			name: "unshelve", vm: vmOffloaded, task: taskSpawning, guest: on,
+			want: []string{
+				"destroy a", "drop a", "fault a 500",
+				"save a if[spawning] availability_zone=<nil> host=<nil> launched_on=<nil> node=<nil> task_state=<nil>",
+			},
+		},
+		{
+			name: "unshelve, guest cannot be destroyed", vm: vmOffloaded, task: taskSpawning, guest: on,
+			fail: map[string]error{"destroy": errAway},
+			want: []string{"destroy a", "fault a 500", "save a if[spawning] task_state=<nil> vm_state=error"},
+		},
+		{name: "offload", vm: vmShelved, task: taskOffloading, guest: off, want: []string{"offload a"}},
 		{name: "delete", vm: vmActive, task: taskDeleting, guest: on, want: []string{"terminate a"}},
 		{
 			name: "delete fails", vm: vmActive, task: taskDeleting, guest: on, fail: map[string]error{"terminate": errAway},

@@ -10,6 +10,8 @@ const (
 	vmDeleted     = "deleted"
 	vmSoftDeleted = "soft-delete"
 	vmError       = "error"
+	vmShelved     = "shelved"
+	vmOffloaded   = "shelved_offloaded"
 )
 
 // The task states that the table reads (nova/compute/task_states.py).
@@ -27,6 +29,12 @@ const (
 	taskSnapshot        = "image_snapshot"
 	taskUploadPending   = "image_pending_upload"
 	taskUploading       = "image_uploading"
+
+	taskBackup         = "image_backup"
+	taskShelving       = "shelving"
+	taskShelvingWait   = "shelving_image_pending_upload"
+	taskShelvingUpload = "shelving_image_uploading"
+	taskOffloading     = "shelving_offloading"
 
 	taskResizePrep      = "resize_prep"
 	taskResizeMigrating = "resize_migrating"
