@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
@@ -126,7 +129,7 @@ func (e *Engine) stage(ctx context.Context, c *container, dir string) error {
 	// a snapshotter that copies has nothing that could be followed
 	if c.running && !c.paused && !e.opts.Snapshots.Describe().ChangesCopied {
 		for range maxPasses {
-			did, err := e.pass(ctx, c, s, true)
+			did, err := e.pass(ctx, c, s, func() (bool, error) { return e.mapsFiles(ctx, c) })
 			if err != nil {
 				return err
 			}
@@ -143,7 +146,7 @@ func (e *Engine) stage(ctx context.Context, c *container, dir string) error {
 	err = failpoint.Hit("engine.commit.frozen")
 	var did layer.Pass
 	if err == nil {
-		did, err = e.pass(ctx, c, s, false)
+		did, err = e.pass(ctx, c, s, nil)
 	}
 	err = errors.Join(err, thaw())
 	e.opts.Log.Debug().Str(logging.Container, c.rec.ID).Dur("held", time.Since(held)).Int64("bytes", did.Bytes).Int("files", did.Files).
@@ -152,7 +155,7 @@ func (e *Engine) stage(ctx context.Context, c *container, dir string) error {
 }
 
 // pass runs one pass over what the container has written.
-func (e *Engine) pass(ctx context.Context, c *container, s *layer.Stage, live bool) (layer.Pass, error) {
+func (e *Engine) pass(ctx context.Context, c *container, s *layer.Stage, mapped func() (bool, error)) (layer.Pass, error) {
 	upper, err := e.opts.Snapshots.Changes(ctx, c.rec.ID)
 	if err != nil {
 		return layer.Pass{}, err
@@ -161,8 +164,56 @@ func (e *Engine) pass(ctx context.Context, c *container, s *layer.Stage, live bo
 	if err != nil {
 		return layer.Pass{}, err
 	}
-	did, err := s.Run(ctx, from, live)
+	did, err := s.Run(ctx, from, mapped)
 	return did, errors.Join(err, from.Close())
+}
+
+// mapsFiles reports whether a process of the container has a file mapped so that
+// what it writes to memory goes there.
+func (e *Engine) mapsFiles(ctx context.Context, c *container) (bool, error) {
+	group, err := e.opts.Cgroups.Open(ctx, c.rec.ID)
+	if err != nil {
+		return false, err
+	}
+	seen := map[int]bool{}
+	for {
+		pids, err := group.Pids(ctx)
+		if err != nil {
+			return false, err
+		}
+		news := false
+		for _, pid := range pids {
+			if seen[pid] {
+				continue
+			}
+			seen[pid], news = true, true // its children have what it has
+			maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+			ended := errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
+			if err != nil && !ended || writesFiles(maps) {
+				return true, nil // or it cannot be told
+			}
+		}
+		if !news {
+			return false, nil
+		}
+	}
+}
+
+// writesFiles looks for shared, writable mappings of files in the text of
+// /proc/PID/maps (proc(5)); memory that has a name only is none.
+func writesFiles(maps []byte) bool {
+	for line := range bytes.Lines(maps) {
+		fields := bytes.Fields(line)
+		if len(fields) < 6 || len(fields[1]) != 4 || fields[1][1] != 'w' || fields[1][3] != 's' {
+			continue
+		}
+		file := fields[5]
+		memory := slices.ContainsFunc([]string{"/dev/", "/memfd:", "/SYSV"}, func(p string) bool { return bytes.HasPrefix(file, []byte(p)) })
+		if file[0] == '/' && !memory {
+			return true
+		}
+	}
+	return false
 }
 
 // hold freezes a running container and returns what undoes it.

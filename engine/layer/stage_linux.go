@@ -27,7 +27,6 @@ type Stage struct {
 	// files is what each path was copied from.
 	files map[string]staged
 	begun time.Time // of the pass
-	flush bool      // of the pass
 	res   Pass
 }
 
@@ -56,14 +55,25 @@ func NewStage(to *os.File) *Stage {
 	return &Stage{to: to, copy: newCopier(to, true), files: map[string]staged{}}
 }
 
-// Run makes the copy like from. live says that somebody writes there and that
-// another pass will follow: what programs have written to mapped files is then
-// written back first, since the kernel stamps only the first write after that.
+// Run makes the copy like from. mapped is nil for the last pass; for one during
+// which somebody writes it says whether anybody has files of from mapped so that
+// writes to memory go to them. The file system is then written back first, since
+// the kernel stamps only the first write to a page after that. A mapping that is
+// made later stamps its file within the pass, which is then copied again.
 // Sockets, devices and attributes that cannot be part of a layer are left out.
 // errdefs.ErrExhausted: no room on the disk. On error the copy is of no use.
-func (s *Stage) Run(ctx context.Context, from *os.File, live bool) (Pass, error) {
-	s.begun, s.flush, s.res = time.Now(), live, Pass{}
+func (s *Stage) Run(ctx context.Context, from *os.File, mapped func() (bool, error)) (Pass, error) {
+	s.begun, s.res = time.Now(), Pass{}
 	s.copy.links = map[inode]string{}
+	if mapped != nil {
+		is, err := mapped()
+		if err == nil && is {
+			err = unix.Syncfs(int(from.Fd()))
+		}
+		if err != nil {
+			return Pass{}, fmt.Errorf("copy changes: mapped files: %w", err)
+		}
+	}
 	err := s.directory(ctx, int(from.Fd()), int(s.to.Fd()), ".")
 	runtime.KeepAlive(from)
 	runtime.KeepAlive(s.to)
@@ -156,11 +166,6 @@ func (s *Stage) node(ctx context.Context, from int, name string, to int, path st
 	if err := s.remove(to, name, path); err != nil {
 		return true, err
 	}
-	if s.flush && st.Mode&unix.S_IFMT == unix.S_IFREG {
-		if err := writeBack(from, name); err != nil {
-			return true, wrap("write back", path, err)
-		}
-	}
 	s.note(path, st)
 	if st.Mode&unix.S_IFMT == unix.S_IFREG {
 		s.res.Files++
@@ -210,21 +215,6 @@ func (s *Stage) subdirectory(ctx context.Context, from int, name string, to int,
 	}
 	defer unix.Close(dst)
 	return touched, s.directory(ctx, src, dst, path)
-}
-
-// writeBack waits until the data of a file is on the disk and write protected
-// where it is mapped, so that the next write to it is noticed.
-func writeBack(dir int, name string) error {
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
-	err = unix.SyncFileRange(fd, 0, 0, all)
-	if err == unix.ESPIPE { // replaced by something else since it was listed
-		err = nil
-	}
-	return errors.Join(err, unix.Close(fd))
 }
 
 // clearXattrs removes what an earlier pass has set.

@@ -39,9 +39,9 @@ func newStaging(t *testing.T) *staging {
 }
 
 // pass runs one and demands that the copy is the same layer then.
-func (s *staging) pass(live bool) Pass {
+func (s *staging) pass(mapped func() (bool, error)) Pass {
 	s.t.Helper()
-	res, err := s.stage.Run(s.t.Context(), s.from, live)
+	res, err := s.stage.Run(s.t.Context(), s.from, mapped)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -60,6 +60,9 @@ func (s *staging) old() {
 	}
 }
 
+func unmapped() (bool, error) { return false, nil }
+func isMapped() (bool, error) { return true, nil }
+
 func (s *staging) path(name string) string { return filepath.Join(s.src, name) }
 
 func TestStageFollowsWhatChanges(t *testing.T) {
@@ -68,11 +71,11 @@ func TestStageFollowsWhatChanges(t *testing.T) {
 		os.WriteFile(s.path("d/e/same"), []byte("same"), 0o600), os.Link(s.path("d/a"), s.path("d/e/b")),
 		os.Symlink("a", s.path("d/l")), unix.Mkfifo(s.path("fifo"), 0o600), unix.Mknod(s.path("gone"), unix.S_IFCHR, 0),
 		unix.Setxattr(s.path("d"), OpaqueXattr, []byte("y"), 0), unix.Setxattr(s.path("d/a"), "user.x", []byte("1"), 0))
-	if p := s.pass(true); p.Files != 3 {
+	if p := s.pass(unmapped); p.Files != 3 {
 		t.Errorf("first pass: %+v", p)
 	}
 	s.old()
-	if p := s.pass(true); p != (Pass{}) {
+	if p := s.pass(unmapped); p != (Pass{}) {
 		t.Errorf("a pass over what has not changed copied %+v", p)
 	}
 	for _, c := range []struct {
@@ -97,9 +100,9 @@ func TestStageFollowsWhatChanges(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := &staging{t, s.src, s.dst, s.from, s.stage}
 			must(t, c.change())
-			s.pass(false)
+			s.pass(nil)
 			s.old()
-			if p := s.pass(false); p != (Pass{}) {
+			if p := s.pass(nil); p != (Pass{}) {
 				t.Errorf("copied again: %+v", p)
 			}
 		})
@@ -117,10 +120,10 @@ func TestStageSeesWritesToMappedFiles(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { _ = unix.Munmap(mem) })
 	mem[0] = 1
-	s.pass(true)
+	s.pass(isMapped)
 	s.old()
 	mem[1] = 2
-	if p := s.pass(false); p.Files != 1 {
+	if p := s.pass(nil); p.Files != 1 {
 		t.Errorf("the second pass copied %+v", p)
 	}
 }
@@ -130,11 +133,15 @@ func TestStageThatFails(t *testing.T) {
 	must(t, os.WriteFile(s.path("a"), bytes.Repeat([]byte("x"), 1<<20), 0o600))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.stage.Run(ctx, s.from, false); !errors.Is(err, errdefs.ErrAborted) {
+	if _, err := s.stage.Run(ctx, s.from, nil); !errors.Is(err, errdefs.ErrAborted) {
 		t.Errorf("ended: %v", err)
 	}
+	broken := errors.New("it cannot be told")
+	if _, err := s.stage.Run(t.Context(), s.from, func() (bool, error) { return false, broken }); !errors.Is(err, broken) {
+		t.Errorf("mappings that cannot be told: %v", err)
+	}
 	small := detachedTmpfs(t, "size=256k")
-	if _, err := NewStage(small).Run(t.Context(), s.from, false); !errors.Is(err, errdefs.ErrExhausted) {
+	if _, err := NewStage(small).Run(t.Context(), s.from, nil); !errors.Is(err, errdefs.ErrExhausted) {
 		t.Errorf("full disk: %v", err)
 	}
 }

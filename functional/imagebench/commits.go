@@ -26,9 +26,9 @@ func (b *bench) commit(ctx context.Context) error {
 		script := c.script + "; touch /run/done; exec sleep 100000"
 		for _, args := range [][]string{
 			b.ours("run", "--id", "c", "base", "/bin/sh", "-c", script),
-			b.theirs("run", "-d", "--network", "none", "--name", "c", "base:bench", "/bin/sh", "-c", script),
+			b.theirs("run", "-d", "--network", "none", "--name", "bench", "base:bench", "/bin/sh", "-c", script),
 			{"sh", "-c", "until " + shell(b.ours("exec", "c", "test", "-e", "/run/done")) + "; do sleep 0.1; done"},
-			{"sh", "-c", "until " + shell(b.theirs("exec", "c", "test", "-e", "/run/done")) + "; do sleep 0.1; done"},
+			{"sh", "-c", "until " + shell(b.theirs("exec", "bench", "test", "-e", "/run/done")) + "; do sleep 0.1; done"},
 		} {
 			if err := b.must(ctx, args...); err != nil {
 				return err
@@ -36,10 +36,10 @@ func (b *bench) commit(ctx context.Context) error {
 		}
 		s := b.race(ctx, []contender{
 			{"gantry commit of " + c.name, b.ours("commit", "c", "snap"), b.oursImage("rm", "snap")},
-			{"docker commit of " + c.name, b.theirs("commit", "c", "snap:bench"), b.theirs("rmi", "-f", "snap:bench")},
+			{"docker commit of " + c.name, b.theirs("commit", "bench", "snap:bench"), b.theirs("rmi", "-f", "snap:bench")},
 		})
 		b.report.Ratio("commit of "+c.name+": gantry / docker", s[0], s[1], 1.0/3)
-		for _, args := range [][]string{b.ours("rm", "-k", "c"), b.theirs("rm", "-f", "c")} {
+		for _, args := range [][]string{b.ours("rm", "-k", "c"), b.theirs("rm", "-f", "bench")} {
 			if err := b.must(ctx, args...); err != nil {
 				return err
 			}
@@ -56,7 +56,7 @@ func (b *bench) flat(ctx context.Context) error {
 		tree := b.path(name)
 		script := fmt.Sprintf(`set -e
 mkdir -p %[1]s/bin %[1]s/root && cp /bin/busybox %[1]s/bin/busybox && ln -sf busybox %[1]s/bin/sh
-i=0; while [ $i -lt 100 ]; do head -c %[2]d /dev/zero | tr '\0' 'x' > %[1]s/root/f$i; i=$((i+1)); done
+i=0; while [ $i -lt 100 ]; do head -c %[2]d /dev/urandom > %[1]s/root/f$i; i=$((i+1)); done
 tar -C %[1]s -c . | zstd -q -1 > %[1]s.tar.zst; rm -rf %[1]s`, tree, mib<<20/100)
 		for _, args := range [][]string{
 			{"sh", "-c", script},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -141,10 +142,11 @@ func (b *bench) ctr(args ...string) []string {
 
 // must runs a command whose time does not matter.
 func (b *bench) must(ctx context.Context, args ...string) error {
+	var said bytes.Buffer
 	c := exec.CommandContext(ctx, args[0], args[1:]...)
-	c.Stdout, c.Stderr = b.log, b.log
+	c.Stdout, c.Stderr = b.log, &said
 	if err := c.Run(); err != nil {
-		return fmt.Errorf("%s: %w (see %s)", strings.Join(args, " "), err, b.log.Name())
+		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(said.Bytes()))
 	}
 	return nil
 }
