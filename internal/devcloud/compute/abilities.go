@@ -10,7 +10,8 @@ func able(method string) bool {
 	switch method {
 	case "build_and_run_instance", "terminate_instance", "soft_delete_instance", "restore_instance",
 		"start_instance", "stop_instance", "reboot_instance", "pause_instance", "unpause_instance",
-		"snapshot_instance", "inject_network_info", "attach_interface":
+		"snapshot_instance", "backup_instance", "rebuild_instance", "shelve_instance", "shelve_offload_instance", "unshelve_instance",
+		"inject_network_info", "attach_interface":
 		return true
 	}
 	return false

@@ -16,6 +16,9 @@ import (
 type Tasks interface {
 	// Build takes over instances that are rows.
 	Build(ctx context.Context, rc messaging.RequestContext, b conductor.BuildRequest) error
+	// Unshelve finds a host for an offloaded instance in task unshelving, which
+	// boots it from an image (Glance's dictionary).
+	Unshelve(ctx context.Context, rc messaging.RequestContext, instance string, image map[string]any) error
 	// DeleteUnhosted ends an instance that no compute host can end.
 	// errdefs.ErrConflict when it has got a host meanwhile.
 	DeleteUnhosted(ctx context.Context, rc messaging.RequestContext, instance string) error

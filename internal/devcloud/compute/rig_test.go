@@ -227,6 +227,14 @@ func (t *tasks) Build(ctx context.Context, _ messaging.RequestContext, b conduct
 	return nil
 }
 
+func (t *tasks) Unshelve(ctx context.Context, _ messaging.RequestContext, id string, image map[string]any) error {
+	if image["id"] != activeImage {
+		return fmt.Errorf("image %v", image["id"])
+	}
+	_, err := t.store.SetInstance(ctx, id, cell.Expect{TaskState: []string{"unshelving"}}, map[string]any{"vm_state": vmActive, "task_state": nil, "host": host})
+	return err
+}
+
 func (t *tasks) DeleteUnhosted(ctx context.Context, _ messaging.RequestContext, id string) error {
 	_, err := t.store.DestroyInstance(ctx, id, cell.NoHost)
 	return err
@@ -355,7 +363,7 @@ func (h *computeHost) run(t testing.TB, transport messaging.Transport) {
 	table := map[string]messaging.Handler{}
 	for _, m := range []string{
 		"get_console_output", "get_host_uptime", "set_host_enabled", "get_serial_console", "get_vnc_console", "set_admin_password",
-		"attach_interface", "terminate_instance", "start_instance", "stop_instance", "pause_instance", "unpause_instance",
+		"attach_interface", "rebuild_instance", "shelve_instance", "shelve_offload_instance", "backup_instance", "terminate_instance", "start_instance", "stop_instance", "pause_instance", "unpause_instance",
 		"reboot_instance", "snapshot_instance", "suspend_instance", "rescue_instance", "external_instance_event", "restore_instance",
 	} {
 		table[m] = h.serve(m)

@@ -86,7 +86,7 @@ func only(name string, keywords ...schema.Keyword) func(rest.Version) schema.Sch
 
 // verbs is the table of all actions.
 func (s *Service) verbs() map[string]verb {
-	all := slices.Concat(s.powerVerbs(), s.stateVerbs(), s.imageVerbs(), s.consoleVerbs(), s.groupVerbs(), s.floatingVerbs(), s.refusedVerbs())
+	all := slices.Concat(s.powerVerbs(), s.stateVerbs(), s.imageVerbs(), s.shelfVerbs(), s.consoleVerbs(), s.groupVerbs(), s.floatingVerbs(), s.refusedVerbs())
 	out := make(map[string]verb, len(all))
 	for _, a := range all {
 		out[a.name] = a
@@ -145,6 +145,7 @@ func (s *Service) powerVerbs() []verb {
 		s.told(verb{name: "unrescue", policy: "os-unrescue", vm: []string{vmRescued}}, "unrescuing", "unrescue", "unrescue_instance", nil),
 		s.rebootVerb(),
 		s.restoreVerb(),
+		{name: "rebuild", needs: "rebuild_instance", policy: "servers:rebuild", vm: []string{vmActive, vmStopped, vmError}, rules: rebuildSchema, run: s.rebuild},
 	}
 }
 
@@ -370,7 +371,6 @@ func (s *Service) refusedVerbs() []verb {
 	flavor := []schema.Keyword{schema.Type("string", "integer"), schema.MinLen(1)}
 	running := []string{vmActive, vmStopped}
 	return []verb{
-		{name: "rebuild", needs: "rebuild_instance", policy: "servers:rebuild", vm: []string{vmActive, vmStopped, vmError}, rules: rebuildSchema},
 		{
 			name: "resize", needs: "prep_resize", policy: "servers:resize", vm: running,
 			rules: only("resize", schema.Object(schema.Req("flavorRef", flavor...), diskConfigField())...),
@@ -380,9 +380,6 @@ func (s *Service) refusedVerbs() []verb {
 		{name: "migrate", needs: "prep_resize", policy: "os-migrate-server:migrate", admin: true, vm: running},
 		{name: "os-migrateLive", needs: "live_migration", policy: "os-migrate-server:migrate_live", admin: true, vm: []string{vmActive, vmPaused}},
 		{name: "evacuate", needs: "rebuild_instance", policy: "os-evacuate", admin: true, vm: []string{vmActive, vmStopped, vmError}},
-		{name: "shelve", needs: "shelve_instance", policy: "os-shelve:shelve", vm: []string{vmActive, vmStopped, vmPaused, vmSuspended}},
-		{name: "shelveOffload", needs: "shelve_offload_instance", policy: "os-shelve:shelve_offload", admin: true, vm: []string{vmShelved}},
-		{name: "unshelve", needs: "unshelve_instance", policy: "os-shelve:unshelve", vm: []string{vmShelved, vmShelvedOffloaded}},
 		{name: "addFixedIp", needs: "add_fixed_ip_to_instance", policy: "os-multinic:add", until: 43, anyTask: true, unlaunched: true},
 		{name: "removeFixedIp", needs: "remove_fixed_ip_from_instance", policy: "os-multinic:remove", until: 43, anyTask: true, unlaunched: true},
 	}

@@ -184,15 +184,22 @@ func plainOrder(r *rest.Request, d *schema.Dict) (*order, error) {
 			o.tags = append(o.tags, tag)
 		}
 	}
-	for _, p := range d.List("personality") {
-		if f, ok := p.(*schema.Dict); ok {
-			o.files = append(o.files, [2]string{f.String("path"), f.String("contents")})
-		}
-	}
+	o.files = files(d)
 	if len(d.List("trusted_image_certificates")) > 0 {
 		return nil, badRequest("trusted_image_certificates are not supported by this cloud.")
 	}
 	return o, nil
+}
+
+// files are those to put into the disk, as they came.
+func files(d *schema.Dict) [][2]string {
+	out := [][2]string{}
+	for _, p := range d.List("personality") {
+		if f, ok := p.(*schema.Dict); ok {
+			out = append(out, [2]string{f.String("path"), f.String("contents")})
+		}
+	}
+	return out
 }
 
 // checkDevices refuses what is no disk of the image: this cloud has no volumes.

@@ -26,7 +26,7 @@ func (s *Service) imageVerbs() []verb {
 		},
 		{
 			name: "createBackup", policy: "os-create-backup", needs: "backup_instance", vm: states, ignoresLock: true,
-			rules: only("createBackup", backup...),
+			rules: only("createBackup", backup...), run: s.createBackup,
 		},
 	}
 }
@@ -70,31 +70,86 @@ func snapshotImage(i objects.Instance, user, name string, more map[string]string
 
 func (s *Service) createImage(ctx context.Context, r *rest.Request, i objects.Instance, d *schema.Dict) (*rest.Response, error) {
 	metadata := d.Dict("metadata").Strings()
-	if !r.Version.AtLeast(2, 39) {
-		limits, err := s.limitsOf(ctx, scopes(r.Caller.ProjectID, "")...)
-		if err != nil {
-			return nil, err
-		}
-		if over(limits["metadata_items"], 0, len(metadata)) {
-			return nil, forbidden("Image metadata limit exceeded")
-		}
+	if err := s.imageMetadata(ctx, r, metadata); err != nil {
+		return nil, err
 	}
-	if i.Host() == "" {
-		return nil, conflict("Instance %s is not ready", i.UUID())
-	}
-	i, err := s.begin(ctx, i, "createImage", []string{""}, map[string]any{"task_state": "image_snapshot_pending"})
+	id, err := s.image(ctx, r, i, imaging{
+		verb: "createImage", task: "image_snapshot_pending", method: "snapshot_instance", name: strings.TrimSpace(d.String("name")),
+		more: metadata, args: map[string]any{},
+	})
 	if err != nil {
 		return nil, err
 	}
-	id, err := s.o.Images.CreateImage(ctx, r.Caller, snapshotImage(i, r.Caller.UserID, strings.TrimSpace(d.String("name")), metadata))
-	if err == nil {
-		err = s.tell(ctx, r, i, "createImage", "snapshot_instance", map[string]any{"image_id": id})
+	return s.madeImage(r, id)
+}
+
+// imageMetadata holds properties for an image against the quota of them.
+func (s *Service) imageMetadata(ctx context.Context, r *rest.Request, metadata map[string]string) error {
+	if r.Version.AtLeast(2, 39) {
+		return nil
 	}
+	limits, err := s.limitsOf(ctx, scopes(r.Caller.ProjectID, "")...)
 	if err != nil {
-		return nil, fmt.Errorf("snapshot of %s: %w", i.UUID(), s.abandon(ctx, i, "image_snapshot_pending", err))
+		return err
 	}
+	if over(limits["metadata_items"], 0, len(metadata)) {
+		return forbidden("Image metadata limit exceeded")
+	}
+	return nil
+}
+
+// madeImage names an image that a host is about to fill.
+func (s *Service) madeImage(r *rest.Request, id string) (*rest.Response, error) {
 	if r.Version.AtLeast(2, 45) {
 		return rest.Accepted(map[string]string{"image_id": id})
 	}
 	return &rest.Response{Status: http.StatusAccepted, Header: http.Header{"Location": {s.o.ImagesURL + "/images/" + id}}}, nil
+}
+
+func (s *Service) createBackup(ctx context.Context, r *rest.Request, i objects.Instance, d *schema.Dict) (*rest.Response, error) {
+	metadata := d.Dict("metadata").Strings()
+	if err := s.imageMetadata(ctx, r, metadata); err != nil {
+		return nil, err
+	}
+	keep, kind, more := d.Int("rotation", 0), d.String("backup_type"), map[string]string{}
+	maps.Copy(more, metadata)
+	more["image_type"], more["backup_type"] = "backup", kind
+	id, err := s.image(ctx, r, i, imaging{
+		verb: "createBackup", task: "image_backup", method: "backup_instance", name: strings.TrimSpace(d.String("name")), more: more,
+		args: map[string]any{"backup_type": kind, "rotation": keep},
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case keep == 0:
+		return empty(http.StatusAccepted)
+	}
+	return s.madeImage(r, id)
+}
+
+// imaging is a verb for which a host fills an image.
+type imaging struct {
+	verb, task, method, name string
+	more                     map[string]string
+	args                     map[string]any
+}
+
+// image makes the record of an image and tells the server's host to fill it.
+func (s *Service) image(ctx context.Context, r *rest.Request, i objects.Instance, m imaging) (id string, err error) {
+	if i.Host() == "" {
+		return "", conflict("Instance %s is not ready", i.UUID())
+	}
+	i, err = s.begin(ctx, i, m.verb, []string{""}, map[string]any{"task_state": m.task})
+	if err != nil {
+		return "", err
+	}
+	id, err = s.o.Images.CreateImage(ctx, r.Caller, snapshotImage(i, r.Caller.UserID, m.name, m.more))
+	if err == nil {
+		m.args["image_id"] = id
+		err = s.tell(ctx, r, i, m.verb, m.method, m.args)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", m.verb, i.UUID(), s.abandon(ctx, i, m.task, err))
+	}
+	return id, nil
 }

@@ -257,9 +257,6 @@ func TestWhatAHostCannotDoIsRefusedAndLeavesNoTask(t *testing.T) {
 		status int
 	}{
 		{`{"resize": {"flavorRef": "x"}}`, 409},
-		{`{"rebuild": {"imageRef": "` + activeImage + `"}}`, 409},
-		{`{"shelve": null}`, 409},
-		{`{"createBackup": {"name": "b", "backup_type": "daily", "rotation": 1}}`, 409},
 		{`{"migrate": null}`, 400},
 		{`{"suspend": null}`, 409},
 		{`{"rescue": null}`, 400},

@@ -51,6 +51,7 @@ type serverView struct {
 	Kernel       optional `json:"OS-EXT-SRV-ATTR:kernel_id,omitzero"`
 	Ramdisk      optional `json:"OS-EXT-SRV-ATTR:ramdisk_id,omitzero"`
 	RootDevice   optional `json:"OS-EXT-SRV-ATTR:root_device_name,omitzero"`
+	AdminPass    string   `json:"adminPass,omitempty"` // of a rebuild
 	UserData     optional `json:"OS-EXT-SRV-ATTR:user_data,omitzero"`
 
 	TaskState  optional  `json:"OS-EXT-STS:task_state,omitzero"`

@@ -62,6 +62,14 @@ func (s *Service) serverShow(ctx context.Context, r *rest.Request) (*rest.Respon
 
 // serverAnswer shows one server.
 func (s *Service) serverAnswer(ctx context.Context, r *rest.Request, i objects.Instance, all bool) (*rest.Response, error) {
+	v, err := s.shown(ctx, r, i, all)
+	if err != nil {
+		return nil, err
+	}
+	return rest.OK(map[string]any{"server": v})
+}
+
+func (s *Service) shown(ctx context.Context, r *rest.Request, i objects.Instance, all bool) (*serverView, error) {
 	v, err := s.viewer(ctx, r, all || r.Version.AtLeast(2, 75), i)
 	if err != nil {
 		return nil, err
@@ -79,7 +87,7 @@ func (s *Service) serverAnswer(ctx context.Context, r *rest.Request, i objects.I
 		}
 		out.ServerGroups = &groups
 	}
-	return rest.OK(map[string]any{"server": out})
+	return out, nil
 }
 
 func (s *Service) serverUpdate(ctx context.Context, r *rest.Request) (*rest.Response, error) {

@@ -178,20 +178,31 @@ func firstTry(spec objects.RequestSpec, host objects.Selection, most int) map[st
 func (c *Conductor) bury(ctx context.Context, rc messaging.RequestContext, id string, cause error) {
 	log := c.o.Log.With().Str(logging.Instance, id).Str(logging.Request, rc.RequestID()).Logger()
 	log.Warn().Err(cause).Msg("instance is not built")
-	e := cell.Event{Instance: id, RequestID: rc.RequestID(), Name: buildEvent, Host: c.o.Host}
+	if err := errors.Join(c.failedEvent(ctx, rc, id, buildEvent, cause), c.fail(ctx, id, cause)); err != nil {
+		log.Error().Err(err).Msg("the failure of a build is not written, the next start will")
+	}
+}
+
+// failedEvent records an event of the instance that failed.
+func (c *Conductor) failedEvent(ctx context.Context, rc messaging.RequestContext, id, name string, cause error) error {
+	e := cell.Event{Instance: id, RequestID: rc.RequestID(), Name: name, Host: c.o.Host}
 	_, err := c.o.Store.StartEvent(ctx, e)
 	if err == nil {
 		_, err = c.o.Store.FinishEvent(ctx, e, cell.EventResult{Failed: true, Details: clip(reason(cause)), Traceback: cause.Error()})
 	}
-	if err := errors.Join(err, c.fail(ctx, id, cause)); err != nil {
-		log.Error().Err(err).Msg("the failure of a build is not written, the next start will")
-	}
+	return err
+}
+
+// fault writes what a tenant reads of a failure.
+func (c *Conductor) fault(ctx context.Context, id string, cause error) error {
+	_, err := c.o.Store.AddFault(ctx, objects.NewInstanceFault(id, c.o.Host, 500, reason(cause), cause.Error()))
+	return err
 }
 
 // fail writes a fault and makes a building instance ERROR. One that is being
 // deleted, or is no more, is left alone.
 func (c *Conductor) fail(ctx context.Context, id string, cause error) error {
-	_, err := c.o.Store.AddFault(ctx, objects.NewInstanceFault(id, c.o.Host, 500, reason(cause), cause.Error()))
+	err := c.fault(ctx, id, cause)
 	if err == nil {
 		_, err = c.o.Store.SetInstance(ctx, id, cell.Expect{VMState: []string{building}, TaskState: []string{scheduling, ""}},
 			map[string]any{"vm_state": "error", "task_state": nil})

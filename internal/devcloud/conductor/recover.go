@@ -17,9 +17,13 @@ import (
 var errInterrupted = errdefs.WithPublic(fmt.Errorf("the cloud was stopped before a host had the instance: %w", errdefs.ErrAborted),
 	"The build was interrupted by a restart of the cloud.")
 
+// errHalfUnshelved is why an instance stayed offloaded.
+var errHalfUnshelved = errdefs.WithPublic(fmt.Errorf("the cloud was stopped before a host had the instance: %w", errdefs.ErrAborted),
+	"The unshelving was interrupted by a restart of the cloud.")
+
 // Recover repairs what the end of an earlier process has left, as messages in
 // flight are lost with it: instances that are building and belong to no host
-// become ERROR with a fault, deletes of instances without a host are finished,
+// become ERROR with a fault, those that are being unshelved stay offloaded, deletes of instances without a host are finished,
 // and allocations of deleted instances are removed. Instances that have a host
 // are the host's to repair. It is called before compute hosts are heard. What
 // cannot be repaired, because another service fails, is logged and left for the
@@ -50,6 +54,9 @@ func (c *Conductor) recoverOne(ctx context.Context, i objects.Instance) error {
 	case i.VMState() == building:
 		c.bury(ctx, c.requestOf(ctx, i), i.UUID(), errInterrupted)
 		return errors.Join(c.o.Placement.Free(ctx, i.UUID()), c.release(ctx, i.UUID()))
+	case i.TaskState() == unshelving:
+		c.keepShelved(ctx, c.requestOf(ctx, i), i.UUID(), errHalfUnshelved)
+		return c.o.Placement.Free(ctx, i.UUID())
 	}
 	return nil
 }

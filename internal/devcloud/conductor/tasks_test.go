@@ -59,7 +59,7 @@ func (r *rig) addHost(t *testing.T, name string, memoryMB int64) *host {
 	take := func(_ context.Context, req *messaging.Request) (any, error) { h.got <- req; return nil, nil }
 	server, err := messaging.NewServer(inproc.New(r.broker), messaging.ServerOptions{
 		Topics: []string{"compute"}, Host: name, Log: zerolog.Nop(),
-		Endpoints: []messaging.Endpoint{{Version: "6.1", Methods: map[string]messaging.Handler{"build_and_run_instance": take}}},
+		Endpoints: []messaging.Endpoint{{Version: "6.1", Methods: map[string]messaging.Handler{"build_and_run_instance": take, "unshelve_instance": take}}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -340,6 +340,37 @@ func TestRescheduleSkipsAlternatesThatAreFullNow(t *testing.T) {
 	}
 }
 
+func TestUnshelve(t *testing.T) {
+	r := newServed(t)
+	h := r.addHost(t, "cmp1", 100)
+	req := r.accepted(t, 2, nil) // there is room for one
+	image := map[string]any{"id": "shelf"}
+	for n, i := range req.Instances {
+		id := i.UUID()
+		if _, err := r.store.SetInstance(t.Context(), id, cell.Expect{}, map[string]any{"vm_state": "shelved_offloaded", "task_state": "unshelving"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.conductor.Unshelve(t.Context(), userContext("req-build"), id, image); err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			got := h.next(t)
+			if got.Method != "unshelve_instance" || argument[objects.Instance](t, got, "instance").UUID() != id || argument[string](t, got, "node") != "cmp1" ||
+				argument[map[string]any](t, got, "image")["id"] != "shelf" {
+				t.Errorf("message = %+v", got)
+			}
+			if r.room.at(id) == "" {
+				t.Error("no allocation")
+			}
+			continue
+		}
+		left := r.until(t, id, func(i objects.Instance) bool { return i.TaskState() == "" })
+		if left.VMState() != "shelved_offloaded" || r.room.at(id) != "" || !strings.HasPrefix(left.Object.Object("fault").String("message"), "No valid host was found.") {
+			t.Errorf("without room: %s, allocation %q, fault %q", left.VMState(), r.room.at(id), left.Object.Object("fault").String("message"))
+		}
+	}
+}
+
 func TestDeleteWhileScheduling(t *testing.T) {
 	r := newServed(t)
 	h := r.addHost(t, "cmp1", 4096)
@@ -396,8 +427,9 @@ func TestDeleteIsTheHostsWhileItIsUp(t *testing.T) {
 func TestRecoverAfterACrash(t *testing.T) {
 	r := newRig(t, filepath.Join(t.TempDir(), "cell.db"))
 	h := r.addHost(t, "cmp1", 4096)
-	made := r.accepted(t, 5, nil).Instances
+	made := r.accepted(t, 6, nil).Instances
 	lost, leaving, running, deleted, failed := made[0].UUID(), made[1].UUID(), made[2].UUID(), made[3].UUID(), made[4].UUID()
+	shelved := made[5].UUID()
 	set := func(id string, fields map[string]any) {
 		if _, err := r.store.SetInstance(t.Context(), id, cell.Expect{}, fields); err != nil {
 			t.Fatal(err)
@@ -405,12 +437,13 @@ func TestRecoverAfterACrash(t *testing.T) {
 	}
 	set(leaving, map[string]any{"task_state": "deleting"})
 	set(running, map[string]any{"host": "cmp1", "vm_state": "building", "task_state": "spawning"})
+	set(shelved, map[string]any{"vm_state": "shelved_offloaded", "task_state": "unshelving"})
 	set(failed, map[string]any{"vm_state": "error", "task_state": nil})
 	if _, err := r.store.DestroyInstance(t.Context(), deleted, cell.NoHost); err != nil {
 		t.Fatal(err)
 	}
 	stranger := uuid.NewString()
-	for _, id := range []string{lost, leaving, running, deleted, stranger} {
+	for _, id := range []string{lost, leaving, running, deleted, stranger, shelved} {
 		r.room.held[id] = map[string]int64{h.uuid: 64}
 	}
 	r.serve(t)
@@ -430,12 +463,15 @@ func TestRecoverAfterACrash(t *testing.T) {
 	if i, err := r.store.Instance(t.Context(), failed); err != nil || !i.IsNull("fault") {
 		t.Errorf("an instance in error: %v", err)
 	}
-	for id, want := range map[string]bool{lost: false, leaving: false, running: true, deleted: false, stranger: true} {
+	if i, err := r.store.Instance(t.Context(), shelved); err != nil || i.TaskState() != "" || i.VMState() != "shelved_offloaded" {
+		t.Errorf("an unshelve that was lost: %s %s, %v", i.VMState(), i.TaskState(), err)
+	}
+	for id, want := range map[string]bool{shelved: false, lost: false, leaving: false, running: true, deleted: false, stranger: true} {
 		if got := r.room.at(id) != ""; got != want {
 			t.Errorf("allocation of %s: %v", id, got)
 		}
 	}
-	for id, want := range map[string]bool{lost: true, leaving: true, running: false, failed: false} {
+	for id, want := range map[string]bool{shelved: false, lost: true, leaving: true, running: false, failed: false} {
 		if got := r.ports.of(id); got != want {
 			t.Errorf("networks of %s are given back: %v", id, got)
 		}
