@@ -92,3 +92,42 @@ func TestCapturedVerbs(t *testing.T) {
 		t.Errorf("event = %v of %v", events, instances)
 	}
 }
+
+func TestCapturedRebuildAndShelf(t *testing.T) {
+	o := captured(t, "rebuild_instance")
+	m := New(Deps{}, DefaultOptions("fake-1"), o.log)
+	if err := m.admit(method{name: o.name, wrap: wrapAnyHost}, o); err != nil {
+		t.Fatal(err)
+	}
+	r := &rebuild{op: o, m: m}
+	if err := r.args.decode(o); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.args.refuse(o.inst); err != nil {
+		t.Errorf("refused: %v", err)
+	}
+	req := m.spawnRequest(o, driver.Image{}, nil)
+	if r.args.recreate || *r.args.image == "" || *r.args.origImage == "" || r.args.origMeta["image_disk_format"] == "" || r.args.password == "" ||
+		req.Flavor.MemoryMB != 64 || req.Flavor.VCPUs != 1 || req.PublicKey == "" || req.Hostname != "fake-cap" {
+		t.Errorf("args = %+v, request = %+v", r.args, req)
+	}
+
+	o = captured(t, "unshelve_instance")
+	if err := m.admit(method{name: o.name, wrap: wrapAnyHost}, o); err != nil {
+		t.Fatal(err)
+	}
+	u := &unshelve{op: o, m: m}
+	if err := u.decode(); err != nil {
+		t.Fatal(err)
+	}
+	meta, image := withoutShelf(o.inst)
+	if u.node != "fake-1" || image == "" || u.image.ID != image || meta["shelved_at"] != "" || flavorOf(o.inst).MemoryMB != 256 || o.inst.String("vm_state") != vmShelvedOffloaded {
+		t.Errorf("unshelve of %q from %q on %q: %v", image, u.image.ID, u.node, meta)
+	}
+
+	o = captured(t, "shelve_instance")
+	var id string
+	if err := m.admit(method{name: o.name}, o); err != nil || o.arg("image_id", &id) != nil || id == "" || o.inst.String("task_state") != taskShelving {
+		t.Errorf("shelve to %q in task %q: %v", id, o.inst.String("task_state"), err)
+	}
+}

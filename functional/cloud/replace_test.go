@@ -82,7 +82,12 @@ func TestShelveAndUnshelve(t *testing.T) {
 	if got := p.OpenStack(t, "demo", "image", "list", "--private", "-f", "value", "-c", "Name"); got != "" {
 		t.Errorf("images left: %q", got)
 	}
+	p.OpenStack(t, "demo", "server", "shelve", s.ID)
+	c.await(t, s.ID, "SHELVED_OFFLOADED")
 	c.delete(t, s.ID)
+	if got := p.OpenStack(t, "demo", "image", "list", "--private", "-f", "value", "-c", "Name"); got != "" {
+		t.Errorf("images left by a delete: %q", got)
+	}
 }
 
 // TestBackups: the oldest go when there are more than the rotation allows.

@@ -303,6 +303,12 @@ var imageFields = []string{
 	"container_format", "disk_format", "created_at", "updated_at", "tags", "min_disk", "min_ram", "self", "file", "schema", "direct_url", "locations",
 }
 
+// DeleteImage implements compute.Images.
+func (p pictures) DeleteImage(ctx context.Context, caller *rest.Caller, id string) error {
+	_, err := p.ask(ctx, caller.Token, http.MethodDelete, "/image/v2/images/"+url.PathEscape(id), nil, nil)
+	return err
+}
+
 // CreateImage implements compute.Images.
 func (p pictures) CreateImage(ctx context.Context, caller *rest.Caller, i compute.Image) (string, error) {
 	in := object{"name": i.Name, "visibility": "private", "min_disk": i.MinDisk, "min_ram": i.MinRAM}

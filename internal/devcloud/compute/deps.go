@@ -47,6 +47,8 @@ type Images interface {
 	// in the state queued, private, owned by the caller's project, and returns
 	// its id. Of i the name, formats, least sizes and properties count.
 	CreateImage(ctx context.Context, caller *rest.Caller, i Image) (string, error)
+	// DeleteImage removes an image; errdefs.ErrNotFound if the caller sees none.
+	DeleteImage(ctx context.Context, caller *rest.Caller, id string) error
 }
 
 // Network is one network.

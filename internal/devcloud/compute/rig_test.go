@@ -76,6 +76,15 @@ type images struct {
 	mu    sync.Mutex
 	made  []Image // +checklocks:mu
 	fails error
+	// deleted are ids.
+	deleted []string // +checklocks:mu
+}
+
+func (s *images) DeleteImage(_ context.Context, _ *rest.Caller, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deleted = append(s.deleted, id)
+	return s.fails
 }
 
 func (*images) Image(_ context.Context, _ *rest.Caller, id string) (Image, error) {
@@ -91,18 +100,18 @@ func (*images) Image(_ context.Context, _ *rest.Caller, id string) (Image, error
 }
 
 // Images knows none.
-func (m *images) Images(context.Context, *rest.Caller, int, string) ([]Image, error) {
+func (s *images) Images(context.Context, *rest.Caller, int, string) ([]Image, error) {
 	return nil, nil
 }
 
-func (m *images) CreateImage(_ context.Context, _ *rest.Caller, i Image) (string, error) {
-	if m.fails != nil {
-		return "", m.fails
+func (s *images) CreateImage(_ context.Context, _ *rest.Caller, i Image) (string, error) {
+	if s.fails != nil {
+		return "", s.fails
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	i.ID = uuid.NewString()
-	m.made = append(m.made, i)
+	s.made = append(s.made, i)
 	return i.ID, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
+	"github.com/gantry-project/gantry/internal/logging"
 )
 
 // shelvedImage is the key of system_metadata that names the image of a shelved
@@ -74,4 +75,16 @@ func (s *Service) unshelve(ctx context.Context, r *rest.Request, i objects.Insta
 		return nil, s.abandon(ctx, i, "unshelving", err)
 	}
 	return empty(http.StatusAccepted)
+}
+
+// dropShelf removes the image of a shelved server that is being deleted. One
+// that stays is the tenant's to remove, who sees it.
+func (s *Service) dropShelf(ctx context.Context, r *rest.Request, i objects.Instance) {
+	id := i.SystemMetadata()[shelvedImage]
+	if id == "" || i.VMState() != vmShelved && i.VMState() != vmShelvedOffloaded {
+		return
+	}
+	if err := s.o.Images.DeleteImage(ctx, r.Caller, id); err != nil && !isNotFound(err) {
+		s.o.Log.Warn().Err(err).Str(logging.Instance, i.UUID()).Str(logging.Image, id).Msg("image of a shelved server is not removed")
+	}
 }

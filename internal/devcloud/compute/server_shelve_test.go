@@ -38,6 +38,10 @@ func TestShelveAndUnshelve(t *testing.T) {
 	}
 	r.set(id, map[string]any{"vm_state": "shelved_offloaded", "system_metadata": map[string]string{"shelved_image_id": "gone"}})
 	r.ask("demo", "2.93", "POST", path, `{"unshelve": null}`).says(409, "Instance "+id+" cannot be unshelved: its image cannot be found.")
+	r.ask("demo", "2.93", "DELETE", "/v2.1/servers/"+id, nil).is(204)
+	if got := r.images.deleted; len(got) != 1 || got[0] != "gone" {
+		t.Errorf("images deleted: %q", got)
+	}
 }
 
 func TestBackup(t *testing.T) {

@@ -180,6 +180,7 @@ func (s *Service) terminate(ctx context.Context, r *rest.Request, i objects.Inst
 	if err := s.record(ctx, r, i, "delete"); err != nil {
 		return err
 	}
+	s.dropShelf(ctx, r, i)
 	if !alive {
 		err := s.o.Tasks.DeleteUnhosted(ctx, requestContext(r), i.UUID())
 		if !errors.Is(err, errdefs.ErrConflict) {
