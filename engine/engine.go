@@ -113,6 +113,7 @@ type StartRequest struct {
 	Cwd, User  string
 	Files      []process.File
 	NoNewPrivs bool
+	Profile    Profile
 	// ConsoleBytes bounds the console log.
 	ConsoleBytes int64
 }

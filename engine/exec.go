@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/internal/linux"
@@ -229,7 +230,7 @@ func (e *Engine) execSpec(ctx context.Context, id ContainerID, req ExecRequest) 
 	if err != nil {
 		return spec, nil, nil, err
 	}
-	files, err = bear(&spec, group)
+	files, err = bearBeside(&spec, group, c.rec.Session, c.rec.Pid)
 	return spec, files, c.done, err
 }
 
@@ -257,14 +258,18 @@ func (e *Engine) sessionSpec(c *container, req ExecRequest) (process.Spec, error
 		Terminal: req.Terminal, ConsoleSocket: req.Console, ConsoleRows: req.Rows, ConsoleColumns: req.Columns,
 		Stdio: req.Stdio,
 	}
-	e.confine(&spec, was.NoNewPrivs)
-	return spec, nil
+	return spec, e.confine(&spec, was)
 }
 
 // confine gives a session the limits of privilege of a first process.
-func (e *Engine) confine(spec *process.Spec, noNewPrivs bool) {
-	spec.Capabilities, spec.NoNewPrivs, spec.Seccomp = capabilities, noNewPrivs, e.filter
+func (e *Engine) confine(spec *process.Spec, was store.Session) (err error) {
+	spec.Capabilities, spec.NoNewPrivs, spec.Seccomp = capabilities, was.NoNewPrivs, e.filter
 	spec.Rlimits = rlimits()
+	if was.System {
+		spec.Capabilities = systemCapabilities
+		spec.Seccomp, err = systemFilter()
+	}
+	return err
 }
 
 // defaultPath is used when neither container nor request has a PATH.

@@ -7,11 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 
 	"github.com/gantry-project/gantry/engine/process"
-	"github.com/gantry-project/gantry/engine/seccomp"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/linux"
 	"github.com/gantry-project/gantry/internal/logging"
@@ -25,7 +23,7 @@ import (
 //
 // The engine lives until Close; ctx bounds the opening only.
 func Open(ctx context.Context, opts Options) (*Engine, error) {
-	filter, err := callFilter()
+	filter, err := filterFor(capabilities)
 	if err != nil {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
@@ -51,23 +49,6 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		return nil, fmt.Errorf("open engine: %w", err)
 	}
 	return e, nil
-}
-
-// callFilter compiles the default profile for this architecture.
-func callFilter() ([]process.SockFilter, error) {
-	profile, err := seccomp.Default(capabilities)
-	if err != nil {
-		return nil, err
-	}
-	code, err := seccomp.Compile(profile, seccomp.Arch(runtime.GOARCH))
-	if err != nil {
-		return nil, err
-	}
-	out := make([]process.SockFilter, len(code))
-	for i, in := range code {
-		out[i] = process.SockFilter(in)
-	}
-	return out, nil
 }
 
 // Close stops looking after the containers; they go on. It closes nothing that

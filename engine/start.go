@@ -99,6 +99,9 @@ func (e *Engine) start(ctx context.Context, c *container, user string, paths boo
 	if err := e.useRuntime(&spec, c.rec); err != nil {
 		return err
 	}
+	if err := delegate(ctx, spec, c.rec, group); err != nil {
+		return err
+	}
 	proc, err := e.launch(ctx, id, spec, group)
 	if err != nil {
 		return err
@@ -115,7 +118,7 @@ func (e *Engine) start(ctx context.Context, c *container, user string, paths boo
 	before := c.rec
 	undone.Push("record", func(context.Context) error { c.rec = before; return nil })
 	c.rec.Args = spec.Args
-	c.rec.Session = store.Session{Env: spec.Env, Cwd: spec.Cwd, User: user, NoNewPrivs: spec.NoNewPrivs}
+	c.rec.Session = store.Session{Env: spec.Env, Cwd: spec.Cwd, User: user, NoNewPrivs: spec.NoNewPrivs, System: isSystem(spec)}
 	c.rec.Pid, c.rec.StartTime, c.rec.BootID, c.rec.Started = proc.Pid, proc.StartTime, proc.BootID, time.Now()
 	if err := failpoint.Hit("engine.start.record"); err != nil {
 		return err
@@ -233,7 +236,7 @@ func (e *Engine) spec(c *container, on *ground, req StartRequest) (process.Spec,
 	if !slices.ContainsFunc(spec.Env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
 		spec.Env = append(slices.Clone(spec.Env), "HOME="+u.Home)
 	}
-	return spec, nil
+	return spec, e.asSystem(&spec, c.rec, on.root, req.Profile)
 }
 
 // executable reports whether the file exists inside the root and may be

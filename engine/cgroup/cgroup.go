@@ -60,6 +60,7 @@ type Tree interface {
 // Group is the control group of one container.
 type Group interface {
 	Joiner
+	Delegator
 	Freezer
 	Watcher
 	// Update replaces all limits of the running group: a zero field is reset.
@@ -88,6 +89,20 @@ type Joiner interface {
 	// Paths says where the group is, for the mounts of a container that sees
 	// its own part.
 	Paths() ([]Path, error)
+}
+
+// Delegator lets who is inside a group of cgroup v2 make groups of their own.
+// Without cgroup v2 all is errdefs.ErrUnsupported.
+type Delegator interface {
+	// Delegate makes the user, and the group of the same number, the owner of
+	// what sub-groups are made with, of none of the limits. There may be that
+	// many sub-groups, at all depths together. Kill, Delete, Freeze and Pids are
+	// for all of them.
+	Delegate(ctx context.Context, owner uint32, subgroups int) error
+	// DirOf opens the directory of the sub-group in cgroup v2 that a process is
+	// in, for BirthFiles' first file. errdefs.ErrNotFound: it has ended, or is
+	// somewhere else. The caller closes it.
+	DirOf(pid int) (*os.File, error)
 }
 
 // Freezer stops processes for a while.

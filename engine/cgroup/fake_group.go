@@ -55,6 +55,16 @@ func (g *fakeGroup) Update(ctx context.Context, limits Limits) error {
 // BirthFiles is as JoinFiles.
 func (g *fakeGroup) BirthFiles() ([]*os.File, error) { return g.JoinFiles() }
 
+// Delegate changes nothing.
+func (g *fakeGroup) Delegate(ctx context.Context, _ uint32, _ int) error {
+	return g.do(ctx, "delegate", func(*fakeGroup) error { return nil })
+}
+
+// DirOf has no directories.
+func (g *fakeGroup) DirOf(pid int) (*os.File, error) {
+	return nil, fmt.Errorf("find process %d in control group %s: %w", pid, g.name, errdefs.ErrUnsupported)
+}
+
 // Paths invents a place on v2.
 func (g *fakeGroup) Paths() ([]Path, error) {
 	g.f.mu.Lock()

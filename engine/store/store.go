@@ -129,6 +129,8 @@ type Session struct {
 	Cwd        string   `json:"cwd,omitempty"`
 	User       string   `json:"user,omitempty"`
 	NoNewPrivs bool     `json:"no_new_privs,omitempty"`
+	// System: it has the rights of an init in its own user namespace.
+	System bool `json:"system,omitempty"`
 }
 
 // Image is the record of one imported image.
