@@ -79,9 +79,9 @@ func TestShelveAndUnshelve(t *testing.T) {
 	if got := p.OpenStack(t, "demo", "server", "show", s.ID, "-f", "value", "-c", "addresses"); got != addresses {
 		t.Errorf("addresses %q, were %q", got, addresses)
 	}
-	if got := p.OpenStack(t, "demo", "image", "list", "--private", "-f", "value", "-c", "Name"); got != "" {
-		t.Errorf("images left: %q", got)
-	}
+	cloudtest.Eventually(t, "the image is gone", func() (bool, error) {
+		return p.OpenStack(t, "demo", "image", "list", "--private", "-f", "value", "-c", "Name") == "", nil
+	})
 	p.OpenStack(t, "demo", "server", "shelve", s.ID)
 	c.await(t, s.ID, "SHELVED_OFFLOADED")
 	c.delete(t, s.ID)
