@@ -199,11 +199,28 @@ func (c *copier) file(ctx context.Context, from int, name string, to int, path s
 	if err != nil {
 		return wrap("create", path, err)
 	}
-	err = c.content(ctx, src, dst, st.Size)
+	whole := false
+	if st.Size <= int64(len(c.buf)) && st.Blocks*512 >= st.Size { // most files: no hole, and one read
+		whole, err = c.small(src, dst, st.Size)
+	}
+	if err == nil && !whole {
+		err = c.content(ctx, src, dst, st.Size)
+	}
 	if err == nil {
 		err = c.attributes(src, dst, &st)
 	}
 	return errors.Join(wrap("copy", path, err), unix.Close(dst))
+}
+
+// small copies a file that fits into the buffer. whole is false if it was not of
+// this size any more.
+func (c *copier) small(src, dst int, size int64) (whole bool, err error) {
+	n, err := unix.Pread(src, c.buf[:size], 0)
+	if err != nil || int64(n) != size {
+		return false, err
+	}
+	n, err = unix.Pwrite(dst, c.buf[:size], 0)
+	return int64(n) == size, err
 }
 
 // content copies size bytes: by sharing them, by the kernel, or by hand. Holes
