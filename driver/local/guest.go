@@ -45,6 +45,10 @@ func guestFor(req driver.SpawnRequest, img engine.ImageInfo) (guest, error) {
 		Image:    imageRef(req.Image),
 	}
 	g.Env = environment(img)
+	var err error
+	if g.Profile, err = profileOf(req.Flavor); err != nil {
+		return g, err
+	}
 	switch {
 	case req.Image.Properties[commandProperty] != "":
 		args, err := splitCommand(req.Image.Properties[commandProperty])
@@ -70,6 +74,21 @@ func guestFor(req driver.SpawnRequest, img engine.ImageInfo) (guest, error) {
 	}
 	g.StopSignal = sig
 	return g, nil
+}
+
+// profileProperty names, in a flavor's extra specs, the profile of its
+// instances; without it the program decides (engine.ProfileAuto). Properties of
+// images have no say in it.
+const profileProperty = "gantry:profile"
+
+// profileOf is errdefs.ErrInvalid for a profile that does not exist.
+func profileOf(f driver.Flavor) (engine.Profile, error) {
+	p := engine.Profile(f.ExtraSpecs[profileProperty])
+	if !p.Valid() {
+		return "", errdefs.WithPublic(fmt.Errorf("flavor %s: %s %.64q: %w", f.Name, profileProperty, p, errdefs.ErrInvalid),
+			"The flavor's "+profileProperty+" must be instance or system.")
+	}
+	return p, nil
 }
 
 // environment is the image's, and what every guest has unless its image says

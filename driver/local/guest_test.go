@@ -257,3 +257,15 @@ func TestDescribeExit(t *testing.T) {
 		}
 	}
 }
+
+// TestProfile: the flavor chooses, and nothing else does.
+func TestProfile(t *testing.T) {
+	for wish, ok := range map[string]bool{"": true, "instance": true, "system": true, "privileged": false, "System": false} {
+		req := driver.SpawnRequest{Flavor: driver.Flavor{Name: "f", ExtraSpecs: map[string]string{profileProperty: wish}}}
+		req.Image.Properties = map[string]string{profileProperty: "system"}
+		g, err := guestFor(req, engine.ImageInfo{RootFS: true})
+		if ok != (err == nil) || ok && string(g.Profile) != wish || !ok && !errors.Is(err, errdefs.ErrInvalid) {
+			t.Errorf("%q: profile %q, %v", wish, g.Profile, err)
+		}
+	}
+}

@@ -114,9 +114,11 @@ type guest struct {
 	Cwd        string     `json:"cwd,omitempty"`
 	User       string     `json:"user,omitempty"`
 	StopSignal int        `json:"stop_signal,omitempty"`
-	VCPUs      int64      `json:"vcpus"`
-	MemoryMB   int64      `json:"memory_mb"`
-	Image      string     `json:"image"`
+	// Profile is the flavor's wish.
+	Profile  engine.Profile `json:"profile,omitempty"`
+	VCPUs    int64          `json:"vcpus"`
+	MemoryMB int64          `json:"memory_mb"`
+	Image    string         `json:"image"`
 }
 
 const guestLabel = "gantry.guest"

@@ -170,7 +170,7 @@ func inactive(vifs objects.NetworkInfo) []string {
 func (d *Driver) start(ctx context.Context, uuid driver.InstanceUUID, g guest, files []process.File) error {
 	return d.opts.Engine.Start(ctx, container(uuid), engine.StartRequest{
 		Hostname: g.Hostname, Args: g.Args, Candidates: g.Candidates, Env: g.Env, Cwd: g.Cwd, User: g.User,
-		Files: files, ConsoleBytes: d.opts.ConsoleBytes,
+		Files: files, ConsoleBytes: d.opts.ConsoleBytes, Profile: g.Profile,
 	})
 }
 

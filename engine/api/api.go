@@ -100,11 +100,13 @@ type Start struct {
 	Args       []string `json:"args,omitempty"`
 	Entrypoint []string `json:"entrypoint,omitempty"`
 	// Env is added to the image's.
-	Env          []string `json:"env,omitempty"`
-	Cwd          string   `json:"cwd,omitempty"`
-	User         string   `json:"user,omitempty"`
-	NoNewPrivs   bool     `json:"no_new_privs,omitempty"`
-	ConsoleBytes int64    `json:"console_bytes,omitempty"`
+	Env        []string `json:"env,omitempty"`
+	Cwd        string   `json:"cwd,omitempty"`
+	User       string   `json:"user,omitempty"`
+	NoNewPrivs bool     `json:"no_new_privs,omitempty"`
+	// Profile is instance, system, or empty: the program decides.
+	Profile      engine.Profile `json:"profile,omitempty"`
+	ConsoleBytes int64          `json:"console_bytes,omitempty"`
 }
 
 // Stop says how to end a container: Signal (0 chooses by what it is) asks, and
