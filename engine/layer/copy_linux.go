@@ -128,7 +128,7 @@ func (c *copier) node(ctx context.Context, from int, name string, to int, path s
 	case unix.S_IFREG:
 		return c.file(ctx, from, name, to, path)
 	case unix.S_IFLNK:
-		n, err := unix.Readlinkat(from, name, c.buf)
+		n, err := readlink(from, name, c.buf)
 		if err != nil {
 			return wrap("readlink", path, err)
 		}

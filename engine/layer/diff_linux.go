@@ -191,7 +191,7 @@ func (d *differ) directory(fd int, name string, st *unix.Stat_t) error {
 }
 
 func (d *differ) symlink(dir int, name, base string, st *unix.Stat_t) error {
-	n, err := unix.Readlinkat(dir, base, d.buf)
+	n, err := readlink(dir, base, d.buf)
 	if err != nil {
 		return wrap("readlink", base, err)
 	}

@@ -259,6 +259,16 @@ func lstat(dir int, base string) (*unix.Stat_t, error) {
 	return &st, wrap("stat", base, err)
 }
 
+// readlink reads a link that somebody may replace meanwhile: what is none any
+// more is not there.
+func readlink(dir int, base string, buf []byte) (int, error) {
+	n, err := unix.Readlinkat(dir, base, buf)
+	if err == unix.EINVAL {
+		err = unix.ENOENT
+	}
+	return n, err
+}
+
 // setTime sets the modification time of an open file. Times that a file
 // system cannot hold are moved to the nearest that it can.
 func setTime(fd int, t time.Time) error {
