@@ -97,7 +97,7 @@ type Delegator interface {
 	// Delegate makes the user, and the group of the same number, the owner of
 	// what sub-groups are made with, of none of the limits. There may be that
 	// many sub-groups, at all depths together. Kill, Delete, Freeze and Pids are
-	// for all of them.
+	// for all of them. errdefs.ErrNotFound: the group is gone.
 	Delegate(ctx context.Context, owner uint32, subgroups int) error
 	// DirOf opens the directory of the sub-group in cgroup v2 that a process is
 	// in, for BirthFiles' first file. errdefs.ErrNotFound: it has ended, or is

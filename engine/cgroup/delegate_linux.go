@@ -29,6 +29,9 @@ func (g *group) Delegate(ctx context.Context, owner uint32, subgroups int) error
 		return g.wrap("delegate", err)
 	}
 	dir := g.dir(n)
+	if !g.has(n) {
+		return g.wrap("delegate", errdefs.ErrNotFound)
+	}
 	if err := writeFile(dir, "cgroup.max.descendants", strconv.Itoa(subgroups)); err != nil {
 		return g.wrap("delegate", classify(err))
 	}
