@@ -18,9 +18,9 @@ import (
 func (b *bench) debian(ctx context.Context) error {
 	root, archive := b.path("debian.tar"), b.path("debian-docker.tar")
 	for _, args := range [][]string{
-		b.theirs("import", "-c", `CMD ["/bin/sh"]`, root, "debian:bench"),
-		b.theirs("save", "-o", archive, "debian:bench"),
-		b.theirs("rmi", "-f", "debian:bench"),
+		b.theirs("import", "-c", `CMD ["/bin/sh"]`, root, "bench.example/debian:1"),
+		b.theirs("save", "-o", archive, "bench.example/debian:1"),
+		b.theirs("rmi", "-f", "bench.example/debian:1"),
 	} {
 		if err := b.must(ctx, args...); err != nil {
 			return err
@@ -28,9 +28,9 @@ func (b *bench) debian(ctx context.Context) error {
 	}
 	s := b.race(ctx, []contender{
 		{"gantry import, docker archive of Debian", b.ours("import", archive, "debian"), b.oursImage("rm", "debian")},
-		{"docker load", b.theirs("load", "-i", archive), b.theirs("rmi", "-f", "debian:bench")},
-		{"podman load", b.podman("load", "-i", archive), b.podman("rmi", "-f", "debian:bench")},
-		{"ctr image import", b.ctr("image", "import", archive), b.ctr("image", "rm", "--sync", "docker.io/library/debian:bench")},
+		{"docker load", b.theirs("load", "-i", archive), b.theirs("rmi", "-f", "bench.example/debian:1")},
+		{"podman load", b.podman("load", "-i", archive), b.podman("rmi", "-f", "bench.example/debian:1")},
+		{"ctr image import", b.ctr("image", "import", archive), b.ctr("image", "rm", "--sync", "bench.example/debian:1")},
 		b.tarX("tar x of the root", root),
 	})
 	b.faster("import of Debian", s[0], s[1:4], s[4])
