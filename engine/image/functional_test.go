@@ -154,7 +154,7 @@ func TestRealToolsReadWhatBuildWrites(t *testing.T) {
 		Created: time.Now(), Name: "snap:1", TempDir: dir,
 	}
 	for _, d := range []string{base, top} {
-		spec.Layers = append(spec.Layers, LayerSource{CreatedBy: "test", Open: func(ctx context.Context) (io.ReadCloser, error) {
+		spec.Layers = append(spec.Layers, LayerSource{Step: Step{CreatedBy: "test"}, Open: func(ctx context.Context) (io.ReadCloser, error) {
 			var buf bytes.Buffer
 			f, err := os.Open(d)
 			if err == nil {
