@@ -182,3 +182,25 @@ func TestRepair(t *testing.T) {
 		t.Errorf("left:\n%s\nbefore:\n%s", after, before)
 	}
 }
+
+// A change that was cut off may have left a second jump; nothing is left of either.
+func TestNothingIsLeftOfAJumpThatIsThereTwice(t *testing.T) {
+	h := newHost(t)
+	h.ok(h.fabric.SetNetwork(t.Context(), public()))
+	h.tenant(11)
+	h.guests(1)
+	for _, program := range []string{"iptables", "ip6tables"} {
+		for line := range strings.Lines(h.run(program, "-S")) {
+			words := strings.Fields(line)
+			if len(words) == 4 && words[0] == "-A" && (words[1] == "FORWARD" || words[1] == "INPUT") && strings.HasPrefix(words[3], "gantry-sg-") {
+				h.run(program, "-I", words[1], "1", "-j", words[3])
+			}
+		}
+	}
+	h.ok(h.cloud("one").Sync(t.Context(), fabric.World{}))
+	for _, program := range []string{"iptables", "ip6tables"} {
+		if left := h.run(program, "-S"); strings.Contains(left, "gantry-") {
+			t.Errorf("left:\n%s", left)
+		}
+	}
+}

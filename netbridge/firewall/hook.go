@@ -28,10 +28,26 @@ func hookPackets(v6 bool, dispatch string, wanted bool) error {
 	for _, h := range [][2]string{{"FORWARD", dispatch}, {"INPUT", inside(dispatch)}} {
 		if wanted {
 			err = hookFirst(ipt, h[0], h[1])
-		} else if err = ipt.DeleteIfExists("filter", h[0], "-j", h[1]); err == nil {
+		} else if err = unhook(ipt, h[0], h[1]); err == nil {
 			err = ipt.ClearAndDeleteChain("filter", h[1])
 		}
 		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unhook removes every rule that leads to a chain: a hookFirst that was cut off
+// has left two.
+func unhook(ipt *iptables.IPTables, hook, chain string) error {
+	lines, err := ipt.List("filter", hook)
+	if err != nil {
+		return err
+	}
+	at, _ := jumps(lines, chain)
+	for _, n := range slices.Backward(at) {
+		if err := ipt.DeleteById("filter", hook, n); err != nil {
 			return err
 		}
 	}
