@@ -36,7 +36,7 @@ func embedded() []Feature {
 		{"names of the network's instances, and of the world by the host's resolvers", []string{cloud + "TestMetadata", "netbridge/fabric:TestGuestsFindNames", "netbridge/dns:Test.*", "netbridge/dns:FuzzAnswer"}, ""},
 		{"IPv6: SLAAC, DHCPv6 stateful and stateless, routing between subnets", []string{"netbridge/fabric:TestRoutersAdvertise", "netbridge/fabric:TestGuestsAreToldTheirAddressesOfIPv6", "netbridge/ra:Test.*", "netbridge/dhcp6:Test.*", "internal/devcloud/network:TestModesOfIPv6"}, "no way out of the host"},
 		{"gophercloud's acceptance tests", []string{"functional/acceptance:TestGophercloudsAcceptanceTestsPass"}, "but for functional/acceptance/excluded.txt"},
-		{"Horizon", nil, ""},
+		{"Horizon", []string{"functional/dashboard:TestATenantsWalk", "functional/dashboard:TestAnOperatorsWalk", "functional/dashboard:TestATenantsChanges"}, "Debian's package in headless Chromium; no interactive console"},
 		{"Terraform's provider: apply, no changes in a second plan, change, destroy without a rest", []string{"functional/terraform:TestALifeOfResources"}, "no part of `make test`: `make terraform` runs it where Terraform and its provider are; passed with Terraform 1.11.4 and the provider's source of 2026-07-16 (after 3.4)"},
 		{"with a certificate all services are TLS, for the stock client too", []string{cloud + "TestWithACertificateAllIsTLS"}, ""},
 	}

@@ -42,7 +42,7 @@ func images() []Feature {
 		{"root file system tarball, zstd", []string{`functional:TestFunctionalEveryFormatBoots/busybox\.tar\.zst`}, ""},
 		{"root file system made by debootstrap", []string{"functional:TestFunctionalDebianBoots"}, "with `os_command_line`; no init in it"},
 		{"command, environment, user, groups and directory of the image", []string{"functional:TestFunctionalTenantsFirstHour"}, ""},
-		{"systemd as first process", nil, ""},
+		{"systemd as first process", []string{"engine:TestSystem", "engine:TestSystemIsChosen", "engine:TestSecuritySystem"}, "a stand-in init in tests; Debian 12 by hand, with cgroup v1 and v2 and with v2 alone"},
 		{"disk image, raw: MBR, GPT or no table; ext4", []string{"engine:TestDiskImages", `functional:TestFunctionalEveryFormatBoots/busybox\.ext4`, "functional/cloud:TestDiskImagesBoot/raw"}, ""},
 		{"disk image, qcow2: versions 2 and 3, zlib, zstd, extended L2", []string{"engine:TestDiskImages", `functional:TestFunctionalEveryFormatBoots/busybox\.qcow2`, "functional/cloud:TestDiskImagesBoot/qcow2"}, ""},
 		{"disk image with ext2, ext3, XFS or btrfs", []string{"engine:TestDiskImages", "engine/disk:TestOpen"}, ""},
