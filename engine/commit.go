@@ -77,12 +77,8 @@ func committed() image.Step { return image.Step{Created: time.Now(), CreatedBy: 
 
 // diffTo writes a directory in overlay form as a layer.
 func diffTo(ctx context.Context, dir string, w io.Writer) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	_, err = layer.Diff(ctx, d, w)
-	return errors.Join(err, d.Close())
+	_, err := digestDir(ctx, dir, w)
+	return err
 }
 
 // diffReader streams a committed layer.
@@ -130,21 +126,22 @@ func (e *Engine) CommitImage(ctx context.Context, id ContainerID, ref string) (_
 	return imageInfo(rec), nil
 }
 
-func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (store.Image, error) {
-	recipe, err := os.CreateTemp(e.tmpDir(), "recipe-")
+func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (rec store.Image, err error) {
+	recipe, err := e.record()
 	if err != nil {
-		return store.Image{}, err
+		return rec, err
 	}
-	defer func() { _ = os.Remove(recipe.Name()); _ = recipe.Close() }()
-	diffID, err := recordDir(ctx, c.dir, recipe)
+	top := ""
+	defer func() { e.endRecord(recipe, top, err == nil) }()
+	diffID, err := digestDir(ctx, c.dir, recipe)
 	if err != nil {
-		return store.Image{}, err
+		return rec, err
 	}
 	config := c.spec("").Config
-	rec := c.img
+	rec = c.img
 	rec.Ref, rec.ID, rec.Config, rec.RootFS, rec.Imported, rec.LastUsed = ref, "", config, false, time.Now(), time.Now()
 	rec.History = append(stepsOf(rec), committed())
-	top := chainID(rec.Chain, diffID)
+	top = chainID(rec.Chain, diffID)
 	rec.Chain, rec.DiffIDs = append(slices.Clone(rec.Chain), top), append(slices.Clone(rec.DiffIDs), diffID.String())
 	defer e.layers.hold(top)()
 	if err := e.asLayer(ctx, c, top); err != nil {
@@ -153,7 +150,7 @@ func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (stor
 	size, err := e.layerSize(ctx, top)
 	if err == nil {
 		rec.LayerBytes, rec.SizeBytes = append(slices.Clone(rec.LayerBytes), size), rec.SizeBytes+size
-		err = errors.Join(os.Rename(recipe.Name(), e.recipePath(top)), failpoint.Hit("engine.commit.record"))
+		err = failpoint.Hit("engine.commit.record")
 	}
 	old, oerr := e.opts.Store.Image(ctx, ref)
 	if err == nil {
@@ -168,17 +165,12 @@ func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (stor
 	return rec, nil
 }
 
-// recordDir writes the recipe of a directory in overlay form, and returns the
-// digest of the stream.
-func recordDir(ctx context.Context, dir string, w io.Writer) (digest.Digest, error) {
-	r, err := layer.NewRecorder(w, layer.Limits{})
+// digestDir writes a directory in overlay form as a layer, and returns its digest.
+func digestDir(ctx context.Context, dir string, w io.Writer) (digest.Digest, error) {
+	d, err := os.Open(dir)
 	if err != nil {
 		return "", err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return "", errors.Join(err, r.Close())
-	}
-	res, err := layer.Diff(ctx, d, r)
-	return res.DiffID, errors.Join(err, r.Close(), d.Close())
+	res, err := layer.Diff(ctx, d, w)
+	return res.DiffID, errors.Join(err, d.Close())
 }

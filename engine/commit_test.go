@@ -351,3 +351,26 @@ func lastSaid(text string) int {
 	}
 	return number(strings.TrimPrefix(strings.TrimSpace(lines[len(lines)-2]), "said "))
 }
+
+// A layer that cannot be recorded is one without a recipe, here as in an import.
+func TestCommitImageOfWhatCannotBeRecorded(t *testing.T) {
+	h, e, done := fixture(t)
+	defer done()
+	ctx := t.Context()
+	check(t, e.Create(ctx, engine.CreateRequest{ID: "c", Image: "busybox", Limits: limits}))
+	deep := "i=0; cd /root; while [ $i -lt 300 ]; do busybox mkdir d; cd d; i=$((i+1)); done; echo x > f; echo deep; exec sleep 1000"
+	check(t, e.Start(ctx, "c", engine.StartRequest{Args: []string{"/bin/sh", "-c", deep}, Env: initRequest.Env, ConsoleBytes: 1 << 16}))
+	console(t, e, "c", "deep")
+	_, err := e.CommitImage(ctx, "c", "mine")
+	check(t, err)
+	recipes, err := os.ReadDir(filepath.Join(h.Root, "recipes"))
+	check(t, err)
+	if len(recipes) != 1 {
+		t.Errorf("recipes: %v", recipes)
+	}
+	check(t, e.Delete(ctx, "c"))
+	check(t, e.RemoveImage(ctx, "mine"))
+	if left, err := os.ReadDir(filepath.Join(h.Root, "tmp")); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

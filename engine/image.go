@@ -376,12 +376,12 @@ func (e *Engine) apply(ctx context.Context, dir string, l image.Layer, rec *stor
 		return err
 	}
 	defer target.Close()
-	recipe, err := e.record(rec.Chain[i])
+	recipe, err := e.record()
 	if err != nil {
 		return err
 	}
 	res, err := e.unpackLayer(ctx, target, io.TeeReader(r, recipe), layer.Options{Limits: e.opts.LayerLimits, Verified: l.DiffID()})
-	e.endRecord(recipe, err == nil)
+	e.endRecord(recipe, rec.Chain[i], err == nil)
 	rec.DiffIDs[i] = res.DiffID.String()
 	if err != nil || len(res.ImplicitDirs) == 0 || len(below) == 0 {
 		return err

@@ -22,21 +22,23 @@ import (
 // layer without one, or with one that a power cut has damaged, is written anew
 // when its image is exported: the same files under another digest.
 
-func (e *Engine) recipesDir() string { return filepath.Join(e.opts.Root, "recipes") }
+func recipesDir(root string) string { return filepath.Join(root, "recipes") }
 
-func (e *Engine) recipePath(chain string) string {
-	return recipePath(e.opts.Root, chain)
+// recipePath is where the recipe of a layer lies below the root of an engine.
+func recipePath(root, chain string) string {
+	return filepath.Join(recipesDir(root), strings.ReplaceAll(chain, ":", "-"))
 }
+
+func (e *Engine) recipePath(chain string) string { return recipePath(e.opts.Root, chain) }
 
 // recording is a recipe on its way.
 type recording struct {
 	*layer.Recorder
 	file *os.File
-	path string
 }
 
-// record begins the recipe of a layer that is about to be unpacked.
-func (e *Engine) record(chain string) (*recording, error) {
+// record begins the recipe of a layer whose stream is about to pass.
+func (e *Engine) record() (*recording, error) {
 	f, err := os.CreateTemp(e.tmpDir(), "recipe-")
 	if err != nil {
 		return nil, err
@@ -45,20 +47,21 @@ func (e *Engine) record(chain string) (*recording, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
-	return &recording{r, f, e.recipePath(chain)}, nil
+	return &recording{r, f}, nil
 }
 
-// endRecord keeps the recipe of a layer that was unpacked, or throws it away.
-func (e *Engine) endRecord(r *recording, unpacked bool) {
+// endRecord keeps the recipe for a layer that is there, or throws it away. That a
+// stream cannot be recorded is no failure of who has it.
+func (e *Engine) endRecord(r *recording, chain string, there bool) {
 	err := errors.Join(r.Close(), r.file.Close())
-	if err == nil && unpacked {
-		err = os.Rename(r.file.Name(), r.path)
+	if err == nil && there {
+		err = os.Rename(r.file.Name(), e.recipePath(chain))
 	}
-	if err == nil && unpacked {
+	if err == nil && there {
 		return
 	}
-	if unpacked {
-		e.opts.Log.Debug().Err(err).Str("recipe", filepath.Base(r.path)).Msg("layer has no recipe")
+	if there {
+		e.opts.Log.Debug().Err(err).Str("layer", chain).Msg("layer has no recipe")
 	}
 	if err := os.Remove(r.file.Name()); err != nil {
 		e.opts.Log.Warn().Err(err).Msg("remove recipe")
@@ -77,7 +80,7 @@ func (e *Engine) dropRecipe(chain string) error {
 // sweepRecipes removes those of layers that do not exist any more. A layer that
 // is being unpacked has its recipe before it has its name, and is held.
 func (e *Engine) sweepRecipes(ctx context.Context) error {
-	entries, err := os.ReadDir(e.recipesDir())
+	entries, err := os.ReadDir(recipesDir(e.opts.Root))
 	if err != nil {
 		return err
 	}
@@ -89,7 +92,7 @@ func (e *Engine) sweepRecipes(ctx context.Context) error {
 			if err != nil || there {
 				return err
 			}
-			return os.Remove(filepath.Join(e.recipesDir(), entry.Name()))
+			return os.Remove(filepath.Join(recipesDir(e.opts.Root), entry.Name()))
 		})
 		errs = append(errs, err)
 	}

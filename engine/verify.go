@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -16,11 +15,6 @@ import (
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/logging"
 )
-
-// recipePath is where the recipe of a layer lies below the root of an engine.
-func recipePath(root, chain string) string {
-	return filepath.Join(root, "recipes", strings.ReplaceAll(chain, ":", "-"))
-}
 
 // layerHolds reads a layer and compares it with the digest that it came with:
 // errdefs.ErrCorrupt if it is another. A layer without a recipe, or whose recipe
