@@ -10,15 +10,16 @@ import (
 )
 
 // Attach connects to the console of a running container: Read returns what it
-// says from now on, as terminals want it, Write is input. Any number may be
-// attached at once; see process.Runner.Attach for slow readers and ends.
+// says from now on, as terminals want it, Write is input. With history what it
+// has said last comes first, at most so many bytes of its log. Any number may be
+// attached at once; see process.Runner.Attach for history, slow readers and ends.
 // errdefs.ErrConflict if it does not run, errdefs.ErrUnsupported if it has no
 // console.
-func (e *Engine) Attach(ctx context.Context, id ContainerID) (io.ReadWriteCloser, error) {
+func (e *Engine) Attach(ctx context.Context, id ContainerID, history int) (io.ReadWriteCloser, error) {
 	if err := e.attachable(ctx, "attach to", id); err != nil {
 		return nil, err
 	}
-	conn, err := e.opts.Runner.Attach(ctx, string(id))
+	conn, err := e.opts.Runner.Attach(ctx, string(id), history)
 	if err != nil {
 		return nil, ended("attach to", id, err)
 	}

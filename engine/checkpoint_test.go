@@ -139,7 +139,7 @@ func TestRestore(t *testing.T) {
 			t.Errorf("mount on the host: %s", line)
 		}
 	}
-	con, err := e.Attach(ctx, "c")
+	con, err := e.Attach(ctx, "c", 0)
 	check(t, err)
 	_, err = con.Write([]byte("so\n"))
 	check(t, errors.Join(err, con.Close()))

@@ -166,7 +166,7 @@ func TestCriuRefuses(t *testing.T) {
 	if out, err := exec.Command("nsenter", "-t", pid, "-n", "ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	con, err := e.Attach(ctx, "c")
+	con, err := e.Attach(ctx, "c", 0)
 	check(t, err)
 	check(t, e.Kill(ctx, "c", int(unix.SIGUSR1)))
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -136,7 +136,7 @@ func TestDiskLimitLive(t *testing.T) {
 				}))
 				_, err := e.Update(t.Context(), "c", disk(100<<20))
 				check(t, err)
-				con, err := e.Attach(t.Context(), "c")
+				con, err := e.Attach(t.Context(), "c", 0)
 				check(t, err)
 				_, err = con.Write([]byte("go\n"))
 				check(t, err)

@@ -36,7 +36,7 @@ func (s *Server) resize(r *http.Request) (any, error) {
 // passes. The connection itself tells the end: of the container, of a client
 // that was too slow, or of the client.
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) error {
-	console, err := s.opts.Backend.Attach(r.Context(), id(r))
+	console, err := s.opts.Backend.Attach(r.Context(), id(r), 0)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ type Sessions interface {
 
 // Consoles are those of first processes.
 type Consoles interface {
-	Attach(ctx context.Context, id engine.ContainerID) (io.ReadWriteCloser, error)
+	Attach(ctx context.Context, id engine.ContainerID, history int) (io.ReadWriteCloser, error)
 	Resize(ctx context.Context, id engine.ContainerID, rows, cols uint16) error
 }
 

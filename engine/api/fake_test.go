@@ -403,7 +403,7 @@ func (f *fake) Logs(ctx context.Context, id engine.ContainerID, req engine.LogsR
 }
 
 // Attach is a console that echoes until it is closed or the container ends.
-func (f *fake) Attach(_ context.Context, id engine.ContainerID) (io.ReadWriteCloser, error) {
+func (f *fake) Attach(_ context.Context, id engine.ContainerID, _ int) (io.ReadWriteCloser, error) {
 	var done chan struct{}
 	err := f.with(id, func(c *fakeContainer) error { done = c.done; return running(c) })
 	if err != nil {

@@ -22,6 +22,7 @@
 package conlog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -240,6 +241,35 @@ func Tail(path string, lines int, maxBytes int64) ([]byte, error) {
 		data = data[int64(len(data))-maxBytes:]
 	}
 	return lastLines(data, lines), nil
+}
+
+// Last returns at most the newest n bytes of the log, from the beginning of a
+// line unless all that is kept fits, or they hold no end of a line. An absent
+// log is empty. It reads no more than it returns.
+func Last(path string, n int64) ([]byte, error) {
+	segments, err := openBoth(path)
+	if err != nil {
+		return nil, fmt.Errorf("read console log %s: %w", path, err)
+	}
+	defer closeAll(segments)
+	var data []byte
+	left, cut := n, false
+	for i := len(segments) - 1; i >= 0 && left > 0; i-- {
+		info, err := segments[i].Stat()
+		if err != nil {
+			return nil, fmt.Errorf("read console log %s: %w", path, err)
+		}
+		part := make([]byte, min(info.Size(), left))
+		if _, err := segments[i].ReadAt(part, info.Size()-int64(len(part))); err != nil && !errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("read console log %s: %w", path, err)
+		}
+		cut = info.Size() > left || i > 0 && info.Size() == left
+		data, left = append(part, data...), left-int64(len(part))
+	}
+	if i := bytes.IndexByte(data, '\n'); cut && i >= 0 {
+		data = data[i+1:]
+	}
+	return data, nil
 }
 
 func inode(info os.FileInfo) uint64 {

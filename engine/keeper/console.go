@@ -22,8 +22,8 @@ const maxFrame = 32 << 10
 const finalGrace = 30 * time.Second
 
 // console serves one client of a console.
-func (s *server) console(ctx context.Context, conn *net.UnixConn, id string) {
-	con, err := s.runner.Attach(ctx, id)
+func (s *server) console(ctx context.Context, conn *net.UnixConn, id string, history int) {
+	con, err := s.runner.Attach(ctx, id, history)
 	if err != nil {
 		_ = send(conn, response{Error: toWire(err)}, nil)
 		return
@@ -72,10 +72,10 @@ type remoteConsole struct {
 }
 
 // Attach implements process.Runner.
-func (c *Client) Attach(ctx context.Context, id string) (io.ReadWriteCloser, error) {
+func (c *Client) Attach(ctx context.Context, id string, history int) (io.ReadWriteCloser, error) {
 	var conn *net.UnixConn
 	_, err := c.retry(ctx, func() (res *response, err error) {
-		res, conn, err = c.open(ctx, &request{Op: opConsole, ID: id}, nil)
+		res, conn, err = c.open(ctx, &request{Op: opConsole, ID: id, History: history}, nil)
 		return res, err
 	})
 	if err != nil {

@@ -197,7 +197,7 @@ func (k *talker) advance(t testing.TB) {
 func (k *talker) finish(t testing.TB) {
 	t.Helper()
 	k.advance(t)
-	con, err := k.c.Attach(t.Context(), "talker")
+	con, err := k.c.Attach(t.Context(), "talker", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

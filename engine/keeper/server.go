@@ -216,7 +216,7 @@ func (s *server) handle(ctx context.Context, conn *net.UnixConn) {
 		s.tasks.Go(func() { watchCancel(conn, cancel) })
 	}
 	if req.Op == opConsole && req.Version == Version {
-		s.console(ctx, conn, req.ID)
+		s.console(ctx, conn, req.ID, req.History)
 		return
 	}
 	if req.Op == opWait && req.Version == Version {

@@ -62,6 +62,7 @@ type request struct {
 	Spec    *process.Spec `json:"spec,omitempty"`
 	Rows    uint16        `json:"rows,omitempty"`
 	Columns uint16        `json:"columns,omitempty"`
+	History int           `json:"history,omitempty"` // of opConsole; a keeper that does not know it gives none
 	Command []string      `json:"command,omitempty"`
 	Env     []string      `json:"env,omitempty"`
 }

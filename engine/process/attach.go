@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -8,12 +9,17 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/gantry-project/gantry/engine/conlog"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"golang.org/x/sys/unix"
 )
 
 // attachBuffer is by how much a client may be behind.
 const attachBuffer = 256 << 10
+
+// MaxHistory bounds the history that Runner.Attach begins with (bytes of the
+// log): half of what a client may be behind, since it may be all line ends.
+const MaxHistory = attachBuffer / 4
 
 // An attachment is one client of a console.
 type attachment struct {
@@ -27,7 +33,7 @@ type attachment struct {
 }
 
 // Attach implements Runner.
-func (l *Local) Attach(ctx context.Context, id string) (io.ReadWriteCloser, error) {
+func (l *Local) Attach(ctx context.Context, id string, history int) (io.ReadWriteCloser, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("attach to process %s: %w", id, context.Cause(ctx))
 	}
@@ -48,8 +54,29 @@ func (l *Local) Attach(ctx context.Context, id string) (io.ReadWriteCloser, erro
 		defer w.mu.Unlock()
 		p.console.clients = slices.DeleteFunc(p.console.clients, func(x *attachment) bool { return x == a })
 	}
+	if history > 0 && p.logPath != "" {
+		// The log and the clients get each chunk under the lock that is held.
+		told, err := conlog.Last(p.logPath, int64(min(history, MaxHistory)))
+		if err != nil {
+			_ = a.input.Close()
+			return nil, fmt.Errorf("attach to process %s: %w", id, err)
+		}
+		a.buf = terminalLines(told)
+	}
 	p.console.clients = append(p.console.clients, a)
 	return a, nil
+}
+
+// terminalLines is the opposite of unixLines: lines as a terminal wants them.
+func terminalLines(log []byte) []byte {
+	out := make([]byte, 0, len(log)+bytes.Count(log, []byte{'\n'}))
+	for i, c := range log {
+		if c == '\n' && (i == 0 || log[i-1] != '\r') {
+			out = append(out, '\r')
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 // terminal returns a running process with a console. It needs l.watch.mu.

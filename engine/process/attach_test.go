@@ -34,11 +34,11 @@ func TestSlowClientIsDropped(t *testing.T) {
 	if _, err := runner.Start(t.Context(), "x", spec); err != nil {
 		t.Fatal(err)
 	}
-	slow, err := runner.Attach(t.Context(), "x")
+	slow, err := runner.Attach(t.Context(), "x", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fast, err := runner.Attach(t.Context(), "x")
+	fast, err := runner.Attach(t.Context(), "x", 0)
 	if err != nil {
 		t.Fatal(err)
 	}

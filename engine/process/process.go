@@ -53,8 +53,12 @@ type Runner interface {
 	// bounds attaching only; Close detaches. Close may be called beside Read and
 	// Write and ends both; one goroutine may read and one write.
 	// errdefs.ErrNotFound when id is unknown or has ended,
-	// errdefs.ErrUnsupported when the runner holds no terminal of it.
-	Attach(ctx context.Context, id string) (io.ReadWriteCloser, error)
+	// errdefs.ErrUnsupported when the runner holds no terminal of it. With
+	// history what is read first is the end of the process's log, at most so many
+	// bytes (and at most MaxHistory) and from the beginning of a line, again as
+	// terminals want it; then comes what is said from now on, with no gap and
+	// nothing twice.
+	Attach(ctx context.Context, id string, history int) (io.ReadWriteCloser, error)
 	// Resize sets the size of that terminal, neither of which is 0
 	// (errdefs.ErrInvalid). Further errors are those of Attach.
 	Resize(ctx context.Context, id string, rows, cols uint16) error

@@ -14,7 +14,7 @@ import (
 // attach attaches for the time of the test.
 func attach(t *testing.T, h Harness, id string) io.ReadWriteCloser {
 	t.Helper()
-	con, err := h.Runner.Attach(bounded(t), id)
+	con, err := h.Runner.Attach(bounded(t), id, 0)
 	if err != nil {
 		t.Fatalf("attach to %s: %v", id, err)
 	}
@@ -69,6 +69,36 @@ func testAttach(t *testing.T, h Harness) {
 	}
 }
 
+// testAttachHistory: who comes later reads first what was said, and then what
+// is said, each byte once.
+func testAttachHistory(t *testing.T, h Harness) {
+	start(t, h, "old", terminalSpec(t, h, "sleep", "1000"))
+	a := attach(t, h, "old")
+	past := func(history int) io.ReadWriteCloser {
+		t.Helper()
+		con, err := h.Runner.Attach(bounded(t), "old", history)
+		if err != nil {
+			t.Fatalf("attach: %v", err)
+		}
+		t.Cleanup(func() { _ = con.Close() })
+		return con
+	}
+	empty := past(100)
+	for _, line := range []string{"one", "two", "three"} {
+		if _, err := io.WriteString(a, line+"\n"); err != nil {
+			t.Error(err)
+		}
+		reads(t, a, line+"\r\n")
+	}
+	all, some := past(process.MaxHistory*2), past(len("ne\ntwo\nthree\n"))
+	if _, err := io.WriteString(a, "now\n"); err != nil {
+		t.Error(err)
+	}
+	reads(t, empty, "one\r\ntwo\r\nthree\r\nnow\r\n")
+	reads(t, all, "one\r\ntwo\r\nthree\r\nnow\r\n")
+	reads(t, some, "two\r\nthree\r\nnow\r\n")
+}
+
 // testDetach: Close ends a Read that waits.
 func testDetach(t *testing.T, h Harness) {
 	start(t, h, "silent", terminalSpec(t, h, "sleep", "1000"))
@@ -99,7 +129,7 @@ func testAttachErrors(t *testing.T, h Harness) {
 	for id, want := range map[string]error{
 		"nobody": errdefs.ErrNotFound, "ended": errdefs.ErrNotFound, "plain": errdefs.ErrUnsupported,
 	} {
-		if con, err := h.Runner.Attach(bounded(t), id); !errors.Is(err, want) || con != nil {
+		if con, err := h.Runner.Attach(bounded(t), id, 0); !errors.Is(err, want) || con != nil {
 			t.Errorf("attach to %s: %v, want %v", id, err, want)
 		}
 		if err := h.Runner.Resize(bounded(t), id, 20, 70); !errors.Is(err, want) {
@@ -116,7 +146,7 @@ func testAttachErrors(t *testing.T, h Harness) {
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(os.ErrProcessDone)
-	if con, err := h.Runner.Attach(ctx, "runs"); !errors.Is(err, os.ErrProcessDone) {
+	if con, err := h.Runner.Attach(ctx, "runs", 0); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("cancelled: %v, %v", con, err)
 	}
 }

@@ -1,6 +1,7 @@
 package processtest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -9,16 +10,17 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 // attachLimit is by how much a client of the fake may be behind.
 const attachLimit = 256 << 10
 
-// A fakeTerminal echoes what is typed, "\n" as "\r\n", to all its clients. It
-// has no log.
+// A fakeTerminal echoes what is typed, "\n" as "\r\n", to all its clients.
 type fakeTerminal struct {
 	mu      sync.Mutex
+	said    []byte        // guarded by mu: the log, as terminals want it
 	clients []*fakeClient // guarded by mu
 	ended   bool          // guarded by mu
 }
@@ -31,7 +33,7 @@ type fakeClient struct {
 }
 
 // Attach implements process.Runner. A terminal of the fake echoes.
-func (f *Fake) Attach(ctx context.Context, id string) (io.ReadWriteCloser, error) {
+func (f *Fake) Attach(ctx context.Context, id string, history int) (io.ReadWriteCloser, error) {
 	t, err := f.terminal(id)
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
@@ -44,6 +46,12 @@ func (f *Fake) Attach(ctx context.Context, id string) (io.ReadWriteCloser, error
 	c := &fakeClient{terminal: t, more: sync.NewCond(&t.mu)}
 	if t.ended {
 		c.err = io.EOF
+	}
+	if cut := len(t.said) - min(history, process.MaxHistory, len(t.said)); history > 0 && cut == 0 {
+		c.buf = slices.Clone(t.said)
+	} else if history > 0 {
+		_, rest, _ := bytes.Cut(t.said[cut:], []byte("\n"))
+		c.buf = slices.Clone(rest)
 	}
 	t.clients = append(t.clients, c)
 	return c, nil
@@ -118,6 +126,7 @@ func (c *fakeClient) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("console: %w", os.ErrClosed)
 	}
 	echo := strings.ReplaceAll(string(p), "\n", "\r\n")
+	t.said = append(t.said, echo...)
 	for _, one := range t.clients {
 		if one.err == nil && len(one.buf)+len(echo) > attachLimit {
 			one.fail(fmt.Errorf("console: dropped for being behind: %w", errdefs.ErrExhausted))

@@ -57,6 +57,7 @@ func Suite(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"List", testList},
 		{"ConcurrentStarts", testConcurrentStarts},
 		{"Attach", testAttach},
+		{"AttachHistory", testAttachHistory},
 		{"Detach", testDetach},
 		{"AttachErrors", testAttachErrors},
 		{"Join", testJoin},
