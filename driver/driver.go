@@ -3,7 +3,7 @@
 // realises instances on this host.
 //
 // The required core is ComputeDriver. Abilities beyond it are small optional
-// interfaces (Recoverer, Preparer, Snapshotter, Pauser, ConsoleReader, EventSource);
+// interfaces (Recoverer, Preparer, Snapshotter, Pauser, ConsoleReader, ConsoleStreamer, EventSource);
 // Capabilities must agree with them, and the suite in drivertest checks it.
 //
 // An instance is known by its UUID and by nothing else. The words of the back
@@ -373,4 +373,6 @@ type Capabilities struct {
 	Recover, Snapshot, Pause, Console, Diagnostics, Events bool
 	CacheImages, Prepare                                   bool
 	AttachInterface                                        bool
+	// ConsoleStream is ConsoleStreamer.
+	ConsoleStream bool
 }

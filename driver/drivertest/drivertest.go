@@ -29,7 +29,8 @@ type Harness struct {
 	// New returns a driver on an empty host that lives until the test ends.
 	New func(t *testing.T) driver.ComputeDriver
 	// Request returns a request that boots: the guest runs until it is
-	// stopped and writes at least one line to its console. The suite fills in
+	// stopped, writes at least one line to its console and leaves the terminal
+	// in its first modes, so that what is typed is echoed. The suite fills in
 	// UUID, Network and Events.
 	Request func(t *testing.T) driver.SpawnRequest
 	// Network is what Neutron would have allocated, fresh for each call and
@@ -72,6 +73,7 @@ func Run(t *testing.T, h Harness) {
 		{"snapshot", testSnapshot},
 		{"image cache", testImageCache},
 		{"console", testConsole},
+		{"console to type on", testConsoleStream},
 		{"diagnostics", testDiagnostics},
 		{"guest ends by itself", testExit},
 		{"restart of the service", testRestart},

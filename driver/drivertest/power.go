@@ -133,6 +133,7 @@ func testCapabilities(t *testing.T, e *env) {
 	_, snapshotter := e.d.(driver.Snapshotter)
 	_, pauser := e.d.(driver.Pauser)
 	_, console := e.d.(driver.ConsoleReader)
+	_, streamer := e.d.(driver.ConsoleStreamer)
 	_, diagnostics := e.d.(driver.DiagnosticsReader)
 	_, events := e.d.(driver.EventSource)
 	_, cacher := e.d.(driver.ImageCacher)
@@ -145,6 +146,7 @@ func testCapabilities(t *testing.T, e *env) {
 		{"Snapshot", c.Snapshot, snapshotter},
 		{"Pause", c.Pause, pauser},
 		{"Console", c.Console, console},
+		{"ConsoleStream", c.ConsoleStream, streamer},
 		{"Diagnostics", c.Diagnostics, diagnostics},
 		{"Events", c.Events, events},
 		{"CacheImages", c.CacheImages, cacher},

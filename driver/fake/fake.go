@@ -56,6 +56,9 @@ type instance struct {
 	state   driver.PowerState
 	reason  string
 	console []byte
+	viewers []*viewer
+	rows    uint16
+	cols    uint16
 	vifs    objects.NetworkInfo
 	request driver.SpawnRequest
 	making  bool
@@ -97,6 +100,7 @@ var (
 	_ driver.Snapshotter       = (*Driver)(nil)
 	_ driver.Pauser            = (*Driver)(nil)
 	_ driver.ConsoleReader     = (*Driver)(nil)
+	_ driver.ConsoleStreamer   = (*Driver)(nil)
 	_ driver.DiagnosticsReader = (*Driver)(nil)
 	_ driver.EventSource       = (*Driver)(nil)
 	_ driver.ImageCacher       = (*Driver)(nil)
@@ -162,6 +166,7 @@ func (d *Driver) Exit(uuid driver.InstanceUUID, state driver.PowerState, reason 
 	d.host.mu.Lock()
 	if i := d.host.instances[uuid]; i != nil {
 		i.state, i.reason = state, reason
+		i.hangUp()
 		delete(d.host.residue, processOf(uuid))
 	}
 	d.host.mu.Unlock()
@@ -191,7 +196,7 @@ func (d *Driver) Boots(uuid driver.InstanceUUID) int {
 
 // Capabilities names everything.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true}
 }
 
 // Resources describes a middling host.
@@ -241,7 +246,7 @@ func (h *Host) get(op string, uuid driver.InstanceUUID) (*instance, error) {
 func (h *Host) boot(uuid driver.InstanceUUID, i *instance) {
 	i.state, i.reason = driver.PowerRunning, ""
 	i.boots++
-	i.console = fmt.Appendf(i.console, "boot %d of %s\nlogin:\n", i.boots, i.request.Hostname)
+	i.say(fmt.Appendf(nil, "boot %d of %s\nlogin:\n", i.boots, i.request.Hostname))
 	h.residue[processOf(uuid)] = uuid
 }
 

@@ -34,7 +34,7 @@ func (d *Driver) WriteConsole(uuid driver.InstanceUUID, text []byte) {
 	d.host.mu.Lock()
 	defer d.host.mu.Unlock()
 	if i := d.host.instances[uuid]; i != nil {
-		i.console = append(i.console, text...)
+		i.say(text)
 	}
 }
 

@@ -44,6 +44,7 @@ func (d *Driver) PowerOff(ctx context.Context, uuid driver.InstanceUUID, _ drive
 	if i.state == driver.PowerRunning || i.state == driver.PowerPaused {
 		i.state, i.reason = driver.PowerShutdown, "stopped"
 	}
+	i.hangUp()
 	delete(d.host.residue, processOf(uuid))
 	return nil
 }
@@ -60,6 +61,7 @@ func (d *Driver) Reboot(ctx context.Context, req driver.RebootRequest) error {
 		return err
 	}
 	d.host.replug(req.UUID, i, req.VIFs)
+	i.hangUp()
 	d.host.boot(req.UUID, i)
 	return nil
 }

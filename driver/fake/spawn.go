@@ -132,6 +132,9 @@ func (d *Driver) Destroy(ctx context.Context, uuid driver.InstanceUUID) error {
 		return nil
 	}
 	d.host.drop(uuid)
+	if i := d.host.instances[uuid]; i != nil {
+		i.hangUp()
+	}
 	delete(d.host.instances, uuid)
 	return nil
 }

@@ -72,7 +72,7 @@ type Options struct {
 }
 
 // Driver implements driver.ComputeDriver, Recoverer, Snapshotter, Pauser,
-// ConsoleReader, DiagnosticsReader, EventSource and ImageCacher.
+// ConsoleReader, ConsoleStreamer, DiagnosticsReader, EventSource and ImageCacher.
 type Driver struct {
 	opts   Options
 	images cache.Group[engine.ImageInfo]
@@ -87,6 +87,7 @@ var (
 	_ driver.Snapshotter       = (*Driver)(nil)
 	_ driver.Pauser            = (*Driver)(nil)
 	_ driver.ConsoleReader     = (*Driver)(nil)
+	_ driver.ConsoleStreamer   = (*Driver)(nil)
 	_ driver.DiagnosticsReader = (*Driver)(nil)
 	_ driver.EventSource       = (*Driver)(nil)
 	_ driver.ImageCacher       = (*Driver)(nil)
@@ -101,7 +102,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept
