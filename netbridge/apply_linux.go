@@ -145,7 +145,7 @@ func (s *linuxSession) do(p Plan, st step) error {
 	case addBridge:
 		return s.addBridge(st)
 	case upBridge:
-		return s.setHost(st.Bridge, link.Change{Up: true})
+		return s.setHost(st.Bridge, link.Change{MTU: st.MTU, Up: true})
 	case addVeth:
 		return s.addVeth(p, st)
 	case setHost:

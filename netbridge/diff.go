@@ -18,6 +18,10 @@ type state struct {
 	// Guest holds all links inside except lo.
 	Guest []guestLink
 	LoUp  bool
+	// Narrow names, for bridges whose MTU is less than an interface of the plan
+	// wants, a port that is not ours and carries no more. A bridge without one
+	// can be widened.
+	Narrow map[string]string
 }
 
 type hostLink struct {
@@ -80,7 +84,7 @@ type step struct {
 	Index  int
 	Names  []string // delHosts
 	Bridge string   // addBridge, upBridge
-	MTU    int      // addBridge, setHost, setGuest; 0 is unchanged
+	MTU    int      // addBridge, upBridge, setHost, setGuest; 0 is unchanged
 	Master string   // setHost; "" is unchanged
 	Up     bool     // setHost
 	Rename bool     // setGuest
@@ -146,7 +150,8 @@ func renderRoute(r Route, metric int) string {
 
 // diff returns the steps that lead from the observed state to the plan. It is
 // pure. An error (errdefs.ErrConflict: something that is not the owner's has a
-// name that the plan needs) means that nothing may be done.
+// name that the plan needs; errdefs.ErrInvalid: a bridge does not carry the MTU)
+// means that nothing may be done.
 func diff(p Plan, leftovers []string, st state) ([]step, error) {
 	d := differ{plan: p, state: st, bridges: map[string]bool{}}
 	for _, name := range leftovers {
@@ -189,8 +194,11 @@ type differ struct {
 func (d *differ) add(s step) { d.steps = append(d.steps, s) }
 
 func (d *differ) conflict(i Interface, format string, a ...any) {
-	d.errs = append(d.errs, fmt.Errorf("interface %s of %s: %s: %w",
-		i.ID, d.plan.Owner, fmt.Sprintf(format, a...), errdefs.ErrConflict))
+	d.fail(errdefs.ErrConflict, i, format, a...)
+}
+
+func (d *differ) fail(class error, i Interface, format string, a ...any) {
+	d.errs = append(d.errs, fmt.Errorf("interface %s of %s: %s: %w", i.ID, d.plan.Owner, fmt.Sprintf(format, a...), class))
 }
 
 // pair finds both ends of an interface that exists and is whole.
@@ -223,6 +231,11 @@ func (d *differ) hostEnd(n int, i Interface) {
 		case b.Kind != "bridge":
 			d.conflict(i, "host device %s is a %s, not a bridge", i.Bridge, b.Kind)
 			return
+		case d.state.Narrow[i.Bridge] != "" && b.MTU < i.MTU:
+			d.fail(errdefs.ErrInvalid, i, "mtu %d is more than bridge %s carries, which has %s with less", i.MTU, i.Bridge, d.state.Narrow[i.Bridge])
+			return
+		case b.MTU < i.MTU:
+			d.add(step{Verb: upBridge, Index: n, Bridge: i.Bridge, MTU: i.MTU})
 		case !b.Up && !d.bridges[i.Bridge]:
 			d.add(step{Verb: upBridge, Index: n, Bridge: i.Bridge})
 		}
@@ -302,16 +315,24 @@ func (d *differ) addresses(n int, i Interface, g guestLink, lost bool) bool {
 
 func (d *differ) routes(n int, i Interface, g guestLink, lost bool) {
 	metric := baseMetric + n
+	var moved []step
 	for _, r := range g.Routes {
-		if r.Ours && (r.Metric != metric || !slices.Contains(i.Routes, r.Route)) {
-			d.add(step{Verb: delRoute, Index: n, Route: r.Route, Metric: r.Metric})
+		if !r.Ours || r.Metric == metric && slices.Contains(i.Routes, r.Route) {
+			continue
 		}
+		s := step{Verb: delRoute, Index: n, Route: r.Route, Metric: r.Metric}
+		if r.Metric != metric && slices.Contains(i.Routes, r.Route) {
+			moved = append(moved, s) // goes when its successor is there
+			continue
+		}
+		d.add(s)
 	}
 	for _, r := range i.Routes {
 		if lost || !slices.Contains(g.Routes, guestRoute{Route: r, Metric: metric, Ours: true}) {
 			d.add(step{Verb: addRoute, Index: n, Route: r, Metric: metric, OnLink: offLink(i, r.Via)})
 		}
 	}
+	d.steps = append(d.steps, moved...)
 }
 
 // offLink says that a gateway is in none of the interface's networks, so that

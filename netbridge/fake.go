@@ -144,6 +144,7 @@ func (s *fakeSession) observe(p Plan, names []string) (state, error) {
 			st.Host[name] = h
 		}
 	}
+	st.Narrow = s.f.narrow(p, st)
 	if s.ns == nil {
 		return st, nil
 	}
@@ -159,6 +160,20 @@ func (s *fakeSession) observe(p Plan, names []string) (state, error) {
 		}
 	}
 	return st, nil
+}
+
+// narrow finds foreign ports with less than an interface of the plan wants.
+func (f *Fake) narrow(p Plan, st state) map[string]string {
+	out := map[string]string{}
+	for _, i := range p.Interfaces {
+		b, ok := st.Host[i.Bridge]
+		for name, l := range f.links {
+			if _, _, ours := parseMark(l.Alias); ok && !ours && l.Master == b.Index && l.MTU < i.MTU {
+				out[i.Bridge] = name
+			}
+		}
+	}
+	return out
 }
 
 func (s *fakeSession) do(p Plan, st step) error {
@@ -210,6 +225,9 @@ func (f *Fake) bridge(st step) error {
 		if st.MTU != 0 {
 			l.MTU = st.MTU
 		}
+	}
+	if st.MTU != 0 && st.Verb == upBridge {
+		l.MTU = st.MTU
 	}
 	l.Up = true
 	return nil

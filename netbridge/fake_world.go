@@ -81,6 +81,15 @@ func (f *Fake) DriftHost(name string) {
 	l.Up, l.Master, l.MTU = false, 0, 1300
 }
 
+// Enslave puts a foreign device with an MTU of its own into a bridge, which then
+// carries no more.
+func (f *Fake) Enslave(name, bridge string, mtu int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, b := f.links[name], f.links[bridge]
+	l.Master, l.MTU, b.MTU = b.Index, mtu, min(b.MTU, mtu)
+}
+
 // SetAlias replaces the mark of a device.
 func (f *Fake) SetAlias(name, alias string) {
 	f.mu.Lock()

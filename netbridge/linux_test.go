@@ -228,6 +228,13 @@ func (h *kernelHost) DriftHost(t *testing.T, name string) {
 	check(t, nl.LinkSetMTU(l, 1300))
 }
 
+func (h *kernelHost) Enslave(t *testing.T, name, bridge string, mtu int) {
+	nl := h.handle(t, h.host)
+	l := byName(t, nl, name)
+	check(t, nl.LinkSetMTU(l, mtu))
+	check(t, nl.LinkSetMasterByIndex(l, byName(t, nl, bridge).Attrs().Index))
+}
+
 func (h *kernelHost) SetAlias(t *testing.T, name, alias string) {
 	nl := h.handle(t, h.host)
 	check(t, nl.LinkSetAlias(byName(t, nl, name), alias))

@@ -32,6 +32,9 @@ func (s *linuxSession) observe(p Plan, names []string) (state, error) {
 			peers[name] = l.PeerNS
 		}
 	}
+	if err := s.observeNarrow(p, &st); err != nil {
+		return state{}, err
+	}
 	if s.guest == nil {
 		return st, nil
 	}
@@ -96,6 +99,34 @@ func (s *linuxSession) observeGuest(p Plan, st *state, whole bool) error {
 	for _, r := range routes {
 		if n, ok := at[r.Index]; ok {
 			st.Guest[n].Routes = append(st.Guest[n].Routes, guestRoute{Route{To: r.To, Via: r.Via}, r.Metric, r.Ours})
+		}
+	}
+	return nil
+}
+
+// observeNarrow looks for the cause where a bridge's MTU is too small; it lists
+// the host's links only then.
+func (s *linuxSession) observeNarrow(p Plan, st *state) error {
+	want := map[int]Interface{} // by index of the bridge
+	for _, i := range p.Interfaces {
+		if b, ok := st.Host[i.Bridge]; ok && i.Attachment == AttachBridge && b.MTU < i.MTU && want[b.Index].MTU < i.MTU {
+			want[b.Index] = i
+		}
+	}
+	if len(want) == 0 {
+		return nil
+	}
+	links, err := s.host.List()
+	if err != nil {
+		return err
+	}
+	st.Narrow = map[string]string{}
+	for _, l := range links {
+		if _, _, ours := parseMark(l.Alias); ours {
+			continue // follows its own plan
+		}
+		if i, ok := want[l.Master]; ok && l.Master != 0 && l.MTU < i.MTU {
+			st.Narrow[i.Bridge] = l.Name
 		}
 	}
 	return nil

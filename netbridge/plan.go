@@ -73,7 +73,10 @@ type Interface struct {
 	ID string
 	// HostName is the host end's device name ("tap" and 11 characters).
 	HostName string
-	// GuestName is the device name inside ("eth0").
+	// GuestName is the device name inside ("eth0"). Empty leaves the choice to
+	// the Plugger: an interface that exists keeps its name as long as that is
+	// eth and a number, whatever comes and goes beside it; a new one gets the
+	// lowest number that is free.
 	GuestName  string
 	MAC        string
 	MTU        int // bytes; 0 leaves the kernel's

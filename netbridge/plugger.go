@@ -78,6 +78,7 @@ func (p *plugger) set(ctx context.Context, plan Plan) error {
 	if err != nil {
 		return err
 	}
+	plan = named(plan, leftovers, st)
 	steps, err := diff(plan, leftovers, st)
 	if err != nil {
 		return err

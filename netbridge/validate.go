@@ -42,7 +42,9 @@ func Validate(p Plan) error {
 		once("id", i.ID)
 		once("host name", i.HostName)
 		once("pending name", pendingName(i.ID))
-		once("guest name", i.GuestName)
+		if i.GuestName != "" {
+			once("guest name", i.GuestName)
+		}
 		for _, a := range i.Addresses {
 			once("address", a.Addr().String())
 		}
@@ -68,7 +70,7 @@ func validateInterface(i Interface, bad func(string, ...any)) {
 	if !validName(i.HostName) {
 		bad("host name %q is not a device name", i.HostName)
 	}
-	if !validName(i.GuestName) || i.GuestName == "lo" {
+	if i.GuestName != "" && (!validName(i.GuestName) || i.GuestName == "lo") {
 		bad("guest name %q is not a device name", i.GuestName)
 	}
 	if _, err := parseMAC(i.MAC); err != nil {

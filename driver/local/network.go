@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/gantry-project/gantry/driver/objects"
@@ -22,8 +21,8 @@ var metadataAddress = netip.MustParsePrefix("169.254.169.254/32")
 // before anything is made.
 func networkPlan(owner, netns string, vifs objects.NetworkInfo) (netbridge.Plan, error) {
 	plan := netbridge.Plan{Owner: owner, NetNS: netns}
-	for i, vif := range vifs {
-		iface, err := planInterface(i, vif)
+	for _, vif := range vifs {
+		iface, err := planInterface(vif)
 		if err != nil {
 			return netbridge.Plan{}, fmt.Errorf("port %s: %w", vif.ID, err)
 		}
@@ -32,12 +31,11 @@ func networkPlan(owner, netns string, vifs objects.NetworkInfo) (netbridge.Plan,
 	return plan, nil
 }
 
-func planInterface(index int, vif objects.VIF) (netbridge.Interface, error) {
+func planInterface(vif objects.VIF) (netbridge.Interface, error) {
 	iface := netbridge.Interface{
-		ID:        vif.ID,
-		HostName:  netbridge.TapName(vif.ID),
-		GuestName: "eth" + strconv.Itoa(index),
-		MAC:       vif.Address,
+		ID:       vif.ID,
+		HostName: netbridge.TapName(vif.ID),
+		MAC:      vif.Address,
 	}
 	if vif.Network.Meta.MTU != nil {
 		iface.MTU = *vif.Network.Meta.MTU

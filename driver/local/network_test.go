@@ -61,7 +61,7 @@ func dns(servers ...string) func(*objects.VIFSubnet) {
 func renderPlan(p netbridge.Plan) string {
 	var b strings.Builder
 	for _, i := range p.Interfaces {
-		fmt.Fprintf(&b, "%s %s %s mtu %d %s", i.GuestName, i.HostName, i.MAC, i.MTU, i.Attachment)
+		fmt.Fprintf(&b, "%s %s mtu %d %s", i.HostName, i.MAC, i.MTU, i.Attachment)
 		if i.Bridge != "" {
 			b.WriteString(" " + i.Bridge)
 		}
@@ -84,10 +84,10 @@ func TestNetworkPlan(t *testing.T) {
 	}{
 		"no port": {nil, ""},
 		"port without an address": {objects.NetworkInfo{vif(portA, "bridge", net1)}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
 `},
 		"bridge": {objects.NetworkInfo{vif(portA, "bridge", net1, subnet("10.0.0.0/24", "10.0.0.1", "10.0.0.5"))}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
   10.0.0.5/24
   0.0.0.0/0 via 10.0.0.1
 `},
@@ -96,16 +96,16 @@ eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
 			v.Network.Bridge = &bridge
 			return v
 		}()}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge br-x
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge br-x
 `},
 		"tap": {objects.NetworkInfo{vif(portA, "tap", net1, subnet("10.0.0.0/24", "10.0.0.1", "10.0.0.5"))}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 none
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 none
   10.0.0.5/24
   0.0.0.0/0 via 10.0.0.1
 `},
 		"both families and a second subnet of one": {objects.NetworkInfo{vif(portA, "bridge", net1,
 			subnet("10.0.0.0/24", "10.0.0.1", "10.0.0.5", "10.0.0.6"), subnet("fd00::/64", "fe80::1", "fd00::5"), subnet("10.9.0.0/16", "10.9.0.1", "10.9.0.5"))}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
   10.0.0.5/24
   10.0.0.6/24
   fd00::5/64
@@ -115,13 +115,13 @@ eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
 `},
 		"a subnet in which the port has no address gives no route": {objects.NetworkInfo{vif(portA, "bridge", net1,
 			subnet("10.0.0.0/24", "10.0.0.1"), subnet("10.9.0.0/16", "10.9.0.1", "10.9.0.5"))}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
   10.9.0.5/16
   0.0.0.0/0 via 10.9.0.1
 `},
 		"an isolated network reaches metadata through its DHCP server": {objects.NetworkInfo{vif(portA, "bridge", net1,
 			with(subnet("10.0.0.0/24", "", "10.0.0.5"), dhcp("10.0.0.2")))}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
   10.0.0.5/24
   169.254.169.254/32 via 10.0.0.2
 `},
@@ -129,20 +129,20 @@ eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
 			with(with(subnet("10.0.0.0/24", "", "10.0.0.5"), dhcp("10.0.0.2")), func(s *objects.VIFSubnet) {
 				s.Routes = []objects.VIFRoute{route("169.254.169.254/32", "10.0.0.9")}
 			}))}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
   10.0.0.5/24
   169.254.169.254/32 via 10.0.0.9
 `},
 		"isolated IPv6 has no such route": {objects.NetworkInfo{vif(portA, "bridge", net1,
 			with(subnet("fd00::/64", "", "fd00::5"), dhcp("fd00::2")))}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
   fd00::5/64
 `},
 		"host routes, masked, once": {objects.NetworkInfo{vif(portA, "bridge", net1,
 			with(subnet("10.0.0.0/24", "10.0.0.1", "10.0.0.5"), func(s *objects.VIFSubnet) {
 				s.Routes = []objects.VIFRoute{route("192.168.1.9/16", "10.0.0.7"), route("192.168.0.0/16", "10.0.0.8")}
 			}))}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
   10.0.0.5/24
   192.168.0.0/16 via 10.0.0.7
   0.0.0.0/0 via 10.0.0.1
@@ -150,10 +150,10 @@ eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
 		"two ports, each with its default": {objects.NetworkInfo{
 			vif(portA, "bridge", net1, subnet("10.0.0.0/24", "10.0.0.1", "10.0.0.5")), vif(portB, "bridge", net2, subnet("10.2.0.0/24", "10.2.0.1", "10.2.0.5")),
 		}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge brq11111111-aa
   10.0.0.5/24
   0.0.0.0/0 via 10.0.0.1
-eth1 tapbbbbbbbb-11 fa:16:3e:00:00:bb mtu 1450 bridge brq22222222-aa
+tapbbbbbbbb-11 fa:16:3e:00:00:bb mtu 1450 bridge brq22222222-aa
   10.2.0.5/24
   0.0.0.0/0 via 10.2.0.1
 `},

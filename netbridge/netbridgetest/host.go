@@ -30,6 +30,8 @@ type Host interface {
 	AddLink(t *testing.T, name, kind string)
 	DelLink(t *testing.T, name string)
 	DriftHost(t *testing.T, name string)
+	// Enslave puts a foreign device into a bridge, with an MTU of its own.
+	Enslave(t *testing.T, name, bridge string, mtu int)
 	SetAlias(t *testing.T, name, alias string)
 	DriftGuest(t *testing.T, path, name string)
 	RenameGuest(t *testing.T, path, name, to string)
@@ -61,6 +63,10 @@ func (h *fakeHost) DelLink(_ *testing.T, name string)          { h.Fake.DelLink(
 func (h *fakeHost) DriftHost(_ *testing.T, name string)        { h.Fake.DriftHost(name) }
 func (h *fakeHost) SetAlias(_ *testing.T, name, alias string)  { h.Fake.SetAlias(name, alias) }
 func (h *fakeHost) DriftGuest(_ *testing.T, path, name string) { h.Fake.DriftGuest(path, name) }
+
+func (h *fakeHost) Enslave(_ *testing.T, name, bridge string, mtu int) {
+	h.Fake.Enslave(name, bridge, mtu)
+}
 
 func (h *fakeHost) RenameGuest(_ *testing.T, path, name, to string) {
 	h.Fake.RenameGuest(path, name, to)

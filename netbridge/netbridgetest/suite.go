@@ -71,6 +71,8 @@ func Run(t *testing.T, newHost func(t *testing.T) Host) {
 		{"Cancelled", testCancelled},
 		{"Concurrent", testConcurrent},
 		{"Stats", testStats},
+		{"NamesStay", testNamesStay},
+		{"MTUOfTheBridge", testBridgeMTU},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.fn(t, newHost(t)) })
 	}
