@@ -3,7 +3,8 @@
 // realises instances on this host.
 //
 // The required core is ComputeDriver. Abilities beyond it are small optional
-// interfaces (Recoverer, Preparer, Snapshotter, Pauser, ConsoleReader, ConsoleStreamer, EventSource);
+// interfaces (Recoverer, Preparer, Snapshotter, InterfaceAttacher, Pauser,
+// ConsoleReader, ConsoleStreamer, EventSource and others);
 // Capabilities must agree with them, and the suite in drivertest checks it.
 //
 // An instance is known by its UUID and by nothing else. The words of the back
@@ -136,6 +137,31 @@ type CacheLimits struct {
 type Pruned struct {
 	Images int
 	Bytes  int64
+}
+
+// InterfaceAttacher can change the network of an instance that exists, be it
+// running, paused or stopped: the guest sees interfaces come and go, and
+// addresses change, while it runs.
+type InterfaceAttacher interface {
+	// ChangeNetwork takes the instance from one network to another: ports that
+	// After has and Before has not are plugged, those of Before that After lacks
+	// are unplugged, and the rest gets the addresses and routes that it should
+	// have. An interface that stays keeps its name and its traffic. A stopped
+	// instance starts with After.
+	//
+	// A port of After that cannot be plugged here, now or ever
+	// (errdefs.ErrUnavailable, ErrUnsupported, ErrInvalid, ErrConflict), changes
+	// nothing. On any other error the host has Before again as far as it can be
+	// had. The same change twice is success. errdefs.ErrNotFound if the instance
+	// is absent.
+	ChangeNetwork(ctx context.Context, change NetworkChange) error
+}
+
+// NetworkChange is a new network for an instance. VIFs stand in the order of
+// the interfaces: the default route of the first counts.
+type NetworkChange struct {
+	UUID          InstanceUUID
+	Before, After objects.NetworkInfo
 }
 
 // Pauser can hold an instance's processes still in memory.

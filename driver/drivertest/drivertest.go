@@ -33,8 +33,8 @@ type Harness struct {
 	// in its first modes, so that what is typed is echoed. The suite fills in
 	// UUID, Network and Events.
 	Request func(t *testing.T) driver.SpawnRequest
-	// Network is what Neutron would have allocated, fresh for each call and
-	// without active VIFs. nil means no ports.
+	// Network is what Neutron would have allocated, fresh for each call (other
+	// ports, other MAC addresses) and without active VIFs. nil means no ports.
 	Network func(t *testing.T) objects.NetworkInfo
 	// Residue lists everything that the driver's host holds because of
 	// instances: the suite compares it before and after.
@@ -77,6 +77,9 @@ func Run(t *testing.T, h Harness) {
 		{"diagnostics", testDiagnostics},
 		{"guest ends by itself", testExit},
 		{"restart of the service", testRestart},
+		{"interfaces come and go", testChangeNetwork},
+		{"interfaces of a stopped instance", testChangeNetworkStopped},
+		{"interfaces that cannot be", testChangeNetworkRefused},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package drivertest
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -138,6 +139,7 @@ func testCapabilities(t *testing.T, e *env) {
 	_, events := e.d.(driver.EventSource)
 	_, cacher := e.d.(driver.ImageCacher)
 	_, preparer := e.d.(driver.Preparer)
+	_, attacher := e.d.(driver.InterfaceAttacher)
 	for _, x := range []struct {
 		name      string
 		says, has bool
@@ -151,6 +153,7 @@ func testCapabilities(t *testing.T, e *env) {
 		{"Events", c.Events, events},
 		{"CacheImages", c.CacheImages, cacher},
 		{"Prepare", c.Prepare, preparer},
+		{"AttachInterface", c.AttachInterface, attacher},
 	} {
 		if x.says != x.has {
 			t.Errorf("capability %s is %t, but the interface is there: %t", x.name, x.says, x.has)
@@ -171,6 +174,9 @@ func testResources(t *testing.T, e *env) {
 	}
 	if r.VCPUs < 1 || r.MemoryMB < 1 || r.DiskGB < 0 || r.DiskFreeGB > r.DiskGB || r.Uptime < 0 {
 		t.Errorf("implausible: %+v", r)
+	}
+	if says := slices.Contains(r.Traits, "COMPUTE_NET_ATTACH_INTERFACE"); says != e.d.Capabilities().AttachInterface {
+		t.Errorf("trait of interfaces that come and go: %t, the capability says otherwise", says)
 	}
 	for _, trait := range r.Traits {
 		if trait == "COMPUTE_NODE" || strings.ToUpper(trait) != trait {

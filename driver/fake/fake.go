@@ -36,6 +36,7 @@ const (
 	StepOn      Step = "power on"
 	StepOff     Step = "power off"
 	StepReboot  Step = "reboot"
+	StepChange  Step = "change network"
 	StepCapture Step = "snapshot"
 	StepRead    Step = "snapshot read" // in the middle of a snapshot's content
 )
@@ -104,6 +105,7 @@ var (
 	_ driver.DiagnosticsReader = (*Driver)(nil)
 	_ driver.EventSource       = (*Driver)(nil)
 	_ driver.ImageCacher       = (*Driver)(nil)
+	_ driver.InterfaceAttacher = (*Driver)(nil)
 )
 
 // New returns a driver on a host of its own.
@@ -196,7 +198,7 @@ func (d *Driver) Boots(uuid driver.InstanceUUID) int {
 
 // Capabilities names everything.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true}
 }
 
 // Resources describes a middling host.
@@ -205,6 +207,7 @@ func (d *Driver) Resources(context.Context) (driver.Resources, error) {
 		Node: "fake-node", VCPUs: 64, MemoryMB: 256 << 10, DiskGB: 1 << 10, DiskFreeGB: 1 << 10,
 		HypervisorType: "fake", HypervisorVersion: 1000000,
 		Supported: []driver.HVSpec{{Arch: "x86_64", HVType: "fake", VMMode: "exe"}},
+		Traits:    []string{"COMPUTE_NET_ATTACH_INTERFACE"},
 		Uptime:    26*time.Hour + 3*time.Minute, LoadAverage: [3]float64{0.25, 0.5, 0.75},
 	}, nil
 }

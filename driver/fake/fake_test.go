@@ -1,6 +1,7 @@
 package fake_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/gantry-project/gantry/driver"
@@ -19,11 +20,13 @@ func request(*testing.T) driver.SpawnRequest {
 }
 
 func TestConformance(t *testing.T) {
+	ports := 0
 	drivertest.Run(t, drivertest.Harness{
 		New:     func(*testing.T) driver.ComputeDriver { return fake.New() },
 		Request: request,
 		Network: func(*testing.T) objects.NetworkInfo {
-			return objects.NetworkInfo{{ID: "port-1", Address: "fa:16:3e:00:00:01"}}
+			ports++
+			return objects.NetworkInfo{{ID: fmt.Sprintf("port-%d", ports), Address: fmt.Sprintf("fa:16:3e:00:00:%02x", ports)}}
 		},
 		Residue: func(_ *testing.T, d driver.ComputeDriver) []string { return d.(*fake.Driver).Host().Residue() },
 		Unbootable: func(t *testing.T) driver.SpawnRequest {

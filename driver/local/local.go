@@ -72,7 +72,8 @@ type Options struct {
 }
 
 // Driver implements driver.ComputeDriver, Recoverer, Snapshotter, Pauser,
-// ConsoleReader, ConsoleStreamer, DiagnosticsReader, EventSource and ImageCacher.
+// ConsoleReader, ConsoleStreamer, DiagnosticsReader, EventSource, ImageCacher and
+// InterfaceAttacher.
 type Driver struct {
 	opts   Options
 	images cache.Group[engine.ImageInfo]
@@ -91,6 +92,7 @@ var (
 	_ driver.DiagnosticsReader = (*Driver)(nil)
 	_ driver.EventSource       = (*Driver)(nil)
 	_ driver.ImageCacher       = (*Driver)(nil)
+	_ driver.InterfaceAttacher = (*Driver)(nil)
 )
 
 // New returns a driver over an open engine. Events are forwarded until ctx ends.
@@ -102,7 +104,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept
