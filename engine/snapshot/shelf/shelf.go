@@ -86,6 +86,9 @@ func Open(root string, opts Options) (*Shelf, error) {
 			return nil, fmt.Errorf("open snapshots: %w", err)
 		}
 	}
+	if err := spread(s.Path("active")); err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", err)
+	}
 	for dir, remove := range s.removers() {
 		left, err := s.halves(dir)
 		for _, name := range left {
