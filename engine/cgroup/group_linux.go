@@ -72,15 +72,20 @@ func (g *group) create(ctx context.Context, limits Limits) (err error) {
 		}
 	}()
 	for _, n := range g.t.nodes {
-		if err := g.clear(ctx, n); err != nil {
-			return err
-		}
-	}
-	for _, n := range g.t.nodes {
 		if !g.wanted(n, limits) {
+			if err := g.clear(ctx, n); err != nil {
+				return err
+			}
 			continue
 		}
-		if err := g.make(n); err != nil {
+		err := g.make(n)
+		if err == unix.EEXIST { // seldom, so nobody looks first
+			if err := g.clear(ctx, n); err != nil {
+				return err
+			}
+			err = g.make(n)
+		}
+		if err != nil {
 			return fmt.Errorf("make %s: %w", g.dir(n), classify(err))
 		}
 		made = append(made, n)

@@ -28,13 +28,17 @@ type Options struct {
 	MountInfo, Membership string
 }
 
-// tree is the Tree of a Linux host. It does not change after New.
+// tree is the Tree of a Linux host. But for what it has seen it does not change
+// after New.
 type tree struct {
 	name  string
 	nodes []node
 	// v1 and v2 share the controllers out; each controller is in one at most.
 	// v2.Controllers is nil without v2.
 	v1, v2 features
+	// files says which files groups of a hierarchy were seen to have, by their path
+	// in the tree's directory: a kernel does not change its mind.
+	files sync.Map
 }
 
 // node is our part of a hierarchy.
@@ -210,10 +214,16 @@ func (t *tree) prepareV2() error {
 // has tells whether groups of a hierarchy have a file, by the tree's directory,
 // which somebody may have taken away.
 func (t *tree) has(n node, file string) bool {
-	if n.reach() == nil && exists(n.dir, file) {
-		return true
+	path := n.dir + "/" + file
+	if seen, ok := t.files.Load(path); ok {
+		return seen == true
 	}
-	return !exists(n.dir, "") && t.makeTree(n) == nil && exists(n.dir, file)
+	there := n.reach() == nil && exists(n.dir, file) ||
+		!exists(n.dir, "") && t.makeTree(n) == nil && exists(n.dir, file)
+	if there || exists(n.dir, "") {
+		t.files.Store(path, there)
+	}
+	return there
 }
 
 // pageSizes finds the page sizes by their files, "hugetlb.2MB.max", when they
