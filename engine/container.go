@@ -32,8 +32,9 @@ type container struct {
 	// at once; nil for none. Nothing refers to them but a process that holds them.
 	made *process.Namespaces
 	// written is closed when the record of the last start is; nil if it was
-	// when anybody asked.
+	// when anybody asked. late is what it waits for.
 	written chan struct{}
+	late    *lateBatch
 }
 
 // paths of one container.

@@ -186,7 +186,9 @@ type Engine struct {
 	copying copies
 	// roots are the mounts of disks that no path of the host leads to.
 	roots roots
-	stop  context.CancelFunc
+	// late are the records of starts that are yet to be written.
+	late lateRecords
+	stop context.CancelFunc
 	// watching counts the goroutines that wait for containers.
 	watching sync.WaitGroup
 	life     context.Context //nolint:containedctx // ends the watchers when the engine closes

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
+	"time"
 
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -24,11 +26,15 @@ func (e *Engine) noteStarted(ctx context.Context, c *container) error {
 	if err != nil {
 		return err
 	}
-	written := make(chan struct{})
-	c.written = written
+	written, late := make(chan struct{}), e.late.join()
+	c.written, c.late = written, late
 	ctx = context.WithoutCancel(ctx)
 	e.watching.Go(func() {
 		defer close(written)
+		select {
+		case <-late.due:
+		case <-e.life.Done():
+		}
 		if failpoint.Hit("engine.start.noted") != nil {
 			return
 		}
@@ -42,12 +48,48 @@ func (e *Engine) noteStarted(ctx context.Context, c *container) error {
 	return nil
 }
 
+// recordLag is how late the record of a start may be: those of others that begin
+// meanwhile are written with it, as one transaction.
+const recordLag = 50 * time.Millisecond
+
+// lateRecords brings the records of starts together. The zero value is ready.
+type lateRecords struct {
+	mu   sync.Mutex
+	last *lateBatch // guarded by mu
+}
+
+// lateBatch are records that are written at one time, when due is closed.
+type lateBatch struct {
+	due  chan struct{}
+	once sync.Once
+}
+
+// join returns the batch that is next.
+func (l *lateRecords) join() *lateBatch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last != nil {
+		select {
+		case <-l.last.due:
+		default:
+			return l.last
+		}
+	}
+	l.last = &lateBatch{due: make(chan struct{})}
+	time.AfterFunc(recordLag, l.last.hurry)
+	return l.last
+}
+
+// hurry makes it due.
+func (b *lateBatch) hurry() { b.once.Do(func() { close(b.due) }) }
+
 // awaitRecord returns when the record of the last start is written: another
 // must not come before it. The caller holds the container's lock.
 func (c *container) awaitRecord() {
 	if c.written != nil {
+		c.late.hurry()
 		<-c.written
-		c.written = nil
+		c.written, c.late = nil, nil
 	}
 }
 
