@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
 	"golang.org/x/sys/unix"
 )
 
@@ -186,13 +187,16 @@ type namespaceHolder struct {
 }
 
 func holdNamespaces(nursery *Nursery, flags int) (*namespaceHolder, error) {
+	if h, held, err := nursery.holdNamespaces(flags); held {
+		return h, err
+	}
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = null.Close() }()
 	prog := namespaceProgram(flags)
-	child, status, err := launch(prog, null, nursery)
+	child, status, err := launch(prog, null, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +206,21 @@ func holdNamespaces(nursery *Nursery, flags int) (*namespaceHolder, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// holdNamespaces has one borne, without a program of its own. It reports false
+// when it cannot.
+func (n *Nursery) holdNamespaces(flags int) (*namespaceHolder, bool, error) {
+	ours, theirs, err := linux.SeqpacketPair()
+	if err != nil {
+		return nil, true, err
+	}
+	defer func() { _ = theirs.Close() }()
+	child, held, err := n.hold(flags, theirs)
+	if !held || err != nil {
+		return nil, held, errors.Join(err, ours.Close())
+	}
+	return &namespaceHolder{child, ours}, true, nil
 }
 
 func (h *namespaceHolder) proc() string { return fmt.Sprintf("/proc/%d", h.child.pid) }

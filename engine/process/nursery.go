@@ -79,13 +79,25 @@ const (
 // second of them, in the group birthplace if that is not nil. It reports false
 // when it cannot: the caller forks by itself.
 func (n *Nursery) bear(files []*os.File, birthplace *os.File) (*forked, bool, error) {
+	return n.clone(unix.CLONE_VM|unix.CLONE_VFORK, files, birthplace)
+}
+
+// hold makes a child in new namespaces, those of the flags of clone(2), that
+// only waits for the other end of the socket to be closed, and ends. Else as
+// bear.
+func (n *Nursery) hold(flags int, socket *os.File) (*forked, bool, error) {
+	return n.clone(uint64(flags), []*os.File{socket}, nil)
+}
+
+// clone has a child made with these flags of clone(2) and files.
+func (n *Nursery) clone(flags uint64, files []*os.File, birthplace *os.File) (*forked, bool, error) {
 	if n == nil || len(files)+1 > maxBorn {
 		return nil, false, nil
 	}
 	request := make([]byte, cloneArgsSize)
 	le := binary.LittleEndian
 	// exit_signal has to be 0: the child has the nursery's.
-	flags := uint64(unix.CLONE_PARENT | unix.CLONE_VM | unix.CLONE_VFORK)
+	flags |= unix.CLONE_PARENT
 	if birthplace != nil {
 		flags |= cloneIntoCgroup
 		le.PutUint64(request[offCloneCgroup:], uint64(statusFD+len(files)))
@@ -208,7 +220,11 @@ func nurseryProgram() *Program {
 	c.call("let go of files", unix.SYS_CLOSE_RANGE, num(statusFD), num(nurseryFD-1), num(0))
 	c.backZero(loop)
 	c.land(child)
-	c.call("execute", unix.SYS_EXECVEAT, num(selfFD), c.str(""), c.pointers([]string{childName}, "argv"), empty, num(unix.AT_EMPTY_PATH))
+	c.call("execute", unix.SYS_EXECVEAT, num(selfFD), c.str(""), c.pointers([]string{childName}, "argv"), empty, num(unix.AT_EMPTY_PATH)).ignore(unix.EBADF)
+	// Nothing to execute: a copy of the nursery, which holds its namespaces.
+	c.call("let go of nursery", unix.SYS_CLOSE_RANGE, num(statusFD+1), num(uint64(^uint32(0))), num(0))
+	c.call("hold namespaces", unix.SYS_READ, num(statusFD), request, num(cloneArgsSize))
+	c.call("end", unix.SYS_EXIT_GROUP, num(0))
 	return c.Program
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -125,4 +126,43 @@ func TestNurseryFails(t *testing.T) {
 	if err != nil || len(strings.Fields(string(text))) > 1 {
 		t.Errorf("children %s, %v", text, err)
 	}
+}
+
+// What holds namespaces is in new ones, has nothing of the nursery, and ends when
+// nobody needs it.
+func TestNurseryHolds(t *testing.T) {
+	n := NewNursery()
+	defer n.Close()
+	h, held, err := n.holdNamespaces(unix.CLONE_NEWUSER | unix.CLONE_NEWNET)
+	if !held || err != nil {
+		t.Fatalf("%v, %v", held, err)
+	}
+	for _, name := range []string{"user", "net"} {
+		its, err := os.Readlink(filepath.Join(h.proc(), "ns", name))
+		ours, ownErr := os.Readlink("/proc/self/ns/" + name)
+		if its == ours || err != nil || ownErr != nil {
+			t.Errorf("%s, ours %s, %v, %v", its, ours, err, ownErr)
+		}
+	}
+	born(t, n, countProgram(1, os.Stdin)) // the nursery is free for others
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		files, err := os.ReadDir(filepath.Join(h.proc(), "fd"))
+		if err == nil && len(files) == statusFD+1 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("files %v, %v", files, err)
+		}
+		<-time.After(time.Millisecond) // until it has let go of them
+	}
+	if err := h.status.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if ws := h.child.wait(); !ws.Exited() || ws.ExitStatus() != 0 {
+		t.Errorf("ended with %v", ws)
+	}
+	if _, held, err := n.holdNamespaces(1 << 40); !held || !errors.Is(err, unix.EINVAL) {
+		t.Errorf("flags that there are not: %v, %v", held, err)
+	}
+	born(t, n, countProgram(0, nil))
 }
