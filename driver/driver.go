@@ -401,4 +401,9 @@ type Capabilities struct {
 	AttachInterface                                        bool
 	// ConsoleStream is ConsoleStreamer.
 	ConsoleStream bool
+	// GuestReboot: a guest that reboots itself is started again in place, with
+	// its disk, addresses and console. It stays PowerRunning all the while, also
+	// over an end of the service (Recoverer), and no event tells of it; one that
+	// does so too often stays off, with an event that says why.
+	GuestReboot bool
 }

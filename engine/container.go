@@ -172,9 +172,7 @@ func (e *Engine) Wait(ctx context.Context, id ContainerID) (ExitState, error) {
 
 // recordExit is the part of a record that says how the process ended.
 func (c *container) recordExit(exit ExitState) {
-	if !exit.Known && exit.Cause == "" {
-		exit.Cause = CauseUnseen
-	}
+	exit.Cause = causeOf(exit, c.asked)
 	c.running, c.paused, c.unattended, c.exit = false, false, false, exit
 	c.rec.Pid, c.rec.StartTime = 0, 0
 	c.rec.ExitKnown, c.rec.ExitCode, c.rec.ExitSignal, c.rec.ExitOOM = exit.Known, exit.Code, exit.Signal, exit.OOM

@@ -78,7 +78,8 @@ type ExitState struct {
 	process.Exit
 	// OOM is true when the kernel killed a process of it for memory.
 	OOM bool
-	// Known is false when the exit happened unseen; Cause says why.
+	// Known is false when the exit happened unseen. Cause says why that is, or
+	// why a known exit came.
 	Known bool
 	Cause ExitCause
 }
@@ -116,6 +117,9 @@ type StartRequest struct {
 	Profile    Profile
 	// ConsoleBytes bounds the console log.
 	ConsoleBytes int64
+	// Again starts only a container that has rebooted itself (CauseGuestReboot);
+	// any other is errdefs.ErrConflict.
+	Again bool
 }
 
 // StopRequest says how to end a container.

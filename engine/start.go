@@ -36,6 +36,9 @@ func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (e
 	if c.running {
 		return fmt.Errorf("start container %s: it runs: %w", id, errdefs.ErrConflict)
 	}
+	if req.Again && c.exit.Cause != CauseGuestReboot {
+		return fmt.Errorf("start container %s again: it did not ask for that: %w", id, errdefs.ErrConflict)
+	}
 	err = e.start(ctx, c, req.User, c.rec.Runtime != "", func(g *ground) (process.Spec, error) { return e.spec(c, g, req) })
 	if err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)

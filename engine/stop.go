@@ -19,7 +19,8 @@ import (
 )
 
 // Stop ends the container's processes and returns when none is left. It asks
-// first when the request has a Timeout. A stopped container is success; a
+// first when the request has a Timeout. A stopped container is success, and one
+// that has rebooted itself stays ended then (CauseGuestReboot); a
 // paused one is ended without asking, since it cannot answer.
 func (e *Engine) Stop(ctx context.Context, id ContainerID, req StopRequest) error {
 	done, err := e.ask(ctx, id, req)
@@ -46,9 +47,10 @@ func (e *Engine) ask(ctx context.Context, id ContainerID, req StopRequest) (done
 	}
 	running, paused, ended, pid := c.running, c.paused, c.done, c.rec.Pid
 	c.asked = c.asked || running
+	err = e.settleReboot(ctx, c)
 	unlock()
-	if !running {
-		return true, nil
+	if !running || err != nil {
+		return true, err
 	}
 	if paused || req.Timeout <= 0 {
 		return false, nil

@@ -43,6 +43,8 @@ type Harness struct {
 	Unbootable func(t *testing.T) driver.SpawnRequest
 	// Exit makes the guest end by itself (optional).
 	Exit func(t *testing.T, d driver.ComputeDriver, uuid driver.InstanceUUID)
+	// Reboot makes the guest reboot itself (optional).
+	Reboot func(t *testing.T, d driver.ComputeDriver, uuid driver.InstanceUUID)
 	// Restart returns the driver of the service's next life on the same host,
 	// without stopping anything (optional).
 	Restart func(t *testing.T, d driver.ComputeDriver) driver.ComputeDriver
@@ -76,6 +78,7 @@ func Run(t *testing.T, h Harness) {
 		{"console to type on", testConsoleStream},
 		{"diagnostics", testDiagnostics},
 		{"guest ends by itself", testExit},
+		{"guest reboots itself", testGuestReboot},
 		{"restart of the service", testRestart},
 		{"interfaces come and go", testChangeNetwork},
 		{"interfaces of a stopped instance", testChangeNetworkStopped},

@@ -175,6 +175,15 @@ func (d *Driver) Exit(uuid driver.InstanceUUID, state driver.PowerState, reason 
 	d.events <- driver.LifecycleEvent{UUID: uuid, Reason: reason}
 }
 
+// Restart is a running guest's own reboot.
+func (d *Driver) Restart(uuid driver.InstanceUUID) {
+	d.host.mu.Lock()
+	defer d.host.mu.Unlock()
+	if i := d.host.instances[uuid]; i != nil && i.state == driver.PowerRunning {
+		d.host.boot(uuid, i)
+	}
+}
+
 // Request returns what the instance was spawned with.
 func (d *Driver) Request(uuid driver.InstanceUUID) (driver.SpawnRequest, bool) {
 	d.host.mu.Lock()
@@ -198,7 +207,7 @@ func (d *Driver) Boots(uuid driver.InstanceUUID) int {
 
 // Capabilities names everything.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true}
 }
 
 // Resources describes a middling host.

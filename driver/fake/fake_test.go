@@ -37,6 +37,9 @@ func TestConformance(t *testing.T) {
 		Exit: func(_ *testing.T, d driver.ComputeDriver, uuid driver.InstanceUUID) {
 			d.(*fake.Driver).Exit(uuid, driver.PowerCrashed, "exited with status 1")
 		},
+		Reboot: func(_ *testing.T, d driver.ComputeDriver, uuid driver.InstanceUUID) {
+			d.(*fake.Driver).Restart(uuid)
+		},
 		Restart: func(_ *testing.T, d driver.ComputeDriver) driver.ComputeDriver {
 			return fake.On(d.(*fake.Driver).Host())
 		},

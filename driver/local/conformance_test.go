@@ -40,6 +40,7 @@ func TestConformance(t *testing.T) {
 		Exit: func(t *testing.T, d driver.ComputeDriver, uuid driver.InstanceUUID) {
 			check(t, of(t, d).host.Runner.Signal(t.Context(), string(uuid), int(unix.SIGKILL)))
 		},
+		Reboot: func(t *testing.T, d driver.ComputeDriver, uuid driver.InstanceUUID) { of(t, d).reboot(t, uuid) },
 		Restart: func(t *testing.T, d driver.ComputeDriver) driver.ComputeDriver {
 			r := of(t, d)
 			r.end()

@@ -27,6 +27,11 @@ func (d *Driver) ChangeNetwork(ctx context.Context, change driver.NetworkChange)
 }
 
 func (d *Driver) changeNetwork(ctx context.Context, change driver.NetworkChange) error {
+	unlock, err := d.plugs.Lock(ctx, change.UUID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	id := container(change.UUID)
 	s, err := d.opts.Engine.State(ctx, id)
 	if err != nil {
@@ -50,6 +55,7 @@ func (d *Driver) changeNetwork(ctx context.Context, change driver.NetworkChange)
 	if err != nil {
 		return errors.Join(err, d.plugAgain(ctx, change, netns))
 	}
+	d.reboots.plugged(change.UUID, change.After)
 	if s.Status == engine.StatusRunning || s.Status == engine.StatusPaused {
 		d.followResolver(ctx, id, change)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/glance/cache"
+	"github.com/gantry-project/gantry/internal/keylock"
 	"github.com/gantry-project/gantry/netbridge"
 )
 
@@ -78,6 +79,10 @@ type Driver struct {
 	opts   Options
 	images cache.Group[engine.ImageInfo]
 	events chan driver.LifecycleEvent
+	// plugs is held over changes of an instance's links that nobody else
+	// serialises: those of guests that reboot themselves.
+	plugs   keylock.Map[driver.InstanceUUID]
+	reboots reboots
 }
 
 // The abilities that the driver claims in Capabilities.
@@ -104,7 +109,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/gantry-project/gantry/driver"
@@ -45,6 +46,7 @@ func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
 		}
 		d.opts.Log.Warn().Str(logging.Instance, owner).Msg("links of an unknown instance removed")
 	}
+	d.recoverReboots(ctx, states)
 	return here, nil
 }
 
@@ -117,21 +119,36 @@ func (d *Driver) Snapshot(ctx context.Context, uuid driver.InstanceUUID) (driver
 // Events returns the channel of unasked changes.
 func (d *Driver) Events() <-chan driver.LifecycleEvent { return d.events }
 
-// forward turns the engine's events into the driver's.
+// forward turns the engine's events into the driver's, and starts guests that
+// have rebooted themselves.
 func (d *Driver) forward(ctx context.Context) {
+	var restarts sync.WaitGroup
+	defer restarts.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case e := <-d.opts.Engine.Events():
-			if e.Asked {
-				continue
-			}
-			select {
-			case d.events <- driver.LifecycleEvent{UUID: driver.InstanceUUID(e.ID), Reason: describeExit(e.Exit)}:
-			case <-ctx.Done():
-				return
+			uuid := driver.InstanceUUID(e.ID)
+			switch {
+			case e.Asked:
+			case e.Exit.Cause == engine.CauseGuestReboot:
+				restarts.Go(func() {
+					if reason := d.again(ctx, uuid); reason != "" {
+						d.tell(ctx, uuid, reason)
+					}
+				})
+			default:
+				d.tell(ctx, uuid, describeExit(e.Exit))
 			}
 		}
+	}
+}
+
+// tell sends an event.
+func (d *Driver) tell(ctx context.Context, uuid driver.InstanceUUID, reason string) {
+	select {
+	case d.events <- driver.LifecycleEvent{UUID: uuid, Reason: reason}:
+	case <-ctx.Done():
 	}
 }

@@ -15,10 +15,15 @@ import (
 // Destroy leaves nothing of the instance. Container and links go side by side:
 // each costs the kernel's grace periods, and neither needs the other.
 func (d *Driver) Destroy(ctx context.Context, uuid driver.InstanceUUID) error {
+	unlock, err := d.plugs.Lock(ctx, uuid)
+	if err != nil {
+		return fmt.Errorf("destroy %s: %w", uuid, err)
+	}
+	defer unlock()
 	var links error
 	var wg sync.WaitGroup
 	wg.Go(func() { links = d.unplug(ctx, uuid) })
-	err := d.opts.Engine.Delete(ctx, container(uuid))
+	err = d.opts.Engine.Delete(ctx, container(uuid))
 	wg.Wait()
 	if err := errors.Join(err, links); err != nil {
 		return fmt.Errorf("destroy %s: %w", uuid, err)
@@ -45,7 +50,20 @@ func infoOf(s engine.State) driver.Info {
 		return driver.Info{State: driver.PowerNoState, Reason: "never started"}
 	case engine.StatusStopped:
 	}
-	return driver.Info{State: driver.PowerShutdown, Reason: describeExit(s.Exit)}
+	return endOf(s.Exit)
+}
+
+// endOf is the state of an instance that does not run. One that reboots itself
+// does, for all that anybody is to know.
+func endOf(e engine.ExitState) driver.Info {
+	info := driver.Info{State: driver.PowerShutdown, Reason: describeExit(e)}
+	switch {
+	case e.Cause == engine.CauseGuestReboot:
+		return driver.Info{State: driver.PowerRunning}
+	case e.OOM, e.Known && e.Cause == "" && (e.Code != 0 || e.Signal != 0):
+		info.State = driver.PowerCrashed
+	}
+	return info
 }
 
 // Instances lists what is here.
@@ -134,6 +152,16 @@ func (d *Driver) Unpause(ctx context.Context, uuid driver.InstanceUUID) error {
 
 // Plug makes the network match vifs.
 func (d *Driver) Plug(ctx context.Context, uuid driver.InstanceUUID, vifs objects.NetworkInfo) error {
+	unlock, err := d.plugs.Lock(ctx, uuid)
+	if err != nil {
+		return fmt.Errorf("plug %s: %w", uuid, err)
+	}
+	defer unlock()
+	return d.plug(ctx, uuid, vifs)
+}
+
+// plug is Plug for who holds d.plugs.
+func (d *Driver) plug(ctx context.Context, uuid driver.InstanceUUID, vifs objects.NetworkInfo) error {
 	netns, err := d.opts.Engine.NetNS(ctx, container(uuid))
 	if err != nil {
 		return fmt.Errorf("plug %s: %w", uuid, err)
@@ -145,5 +173,6 @@ func (d *Driver) Plug(ctx context.Context, uuid driver.InstanceUUID, vifs object
 	if err := d.opts.Network.Set(ctx, plan); err != nil {
 		return fmt.Errorf("plug %s: %w", uuid, err)
 	}
+	d.reboots.plugged(uuid, vifs)
 	return nil
 }

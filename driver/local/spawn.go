@@ -141,6 +141,7 @@ func (d *Driver) connect(ctx context.Context, req driver.SpawnRequest, netns str
 	if err := d.opts.Network.Set(ctx, plan); err != nil {
 		return nil, err
 	}
+	d.reboots.plugged(req.UUID, vifs)
 	if err := failpoint.Hit("spawn.plugged"); err != nil {
 		return nil, err
 	}
@@ -152,6 +153,7 @@ func (d *Driver) connect(ctx context.Context, req driver.SpawnRequest, netns str
 
 // unplug removes the host ends. An empty plan needs no namespace.
 func (d *Driver) unplug(ctx context.Context, uuid driver.InstanceUUID) error {
+	d.reboots.forget(uuid)
 	return d.opts.Network.Set(ctx, netbridge.Plan{Owner: string(uuid)})
 }
 
@@ -168,10 +170,14 @@ func inactive(vifs objects.NetworkInfo) []string {
 
 // start runs the first process.
 func (d *Driver) start(ctx context.Context, uuid driver.InstanceUUID, g guest, files []process.File) error {
-	return d.opts.Engine.Start(ctx, container(uuid), engine.StartRequest{
+	return d.opts.Engine.Start(ctx, container(uuid), d.startRequest(g, files))
+}
+
+func (d *Driver) startRequest(g guest, files []process.File) engine.StartRequest {
+	return engine.StartRequest{
 		Hostname: g.Hostname, Args: g.Args, Candidates: g.Candidates, Env: g.Env, Cwd: g.Cwd, User: g.User,
 		Files: files, ConsoleBytes: d.opts.ConsoleBytes, Profile: g.Profile,
-	})
+	}
 }
 
 // settle fails when the first process fails at once, so that a tenant sees the
@@ -183,8 +189,8 @@ func (d *Driver) settle(ctx context.Context, uuid driver.InstanceUUID) error {
 	short, cancel := context.WithTimeout(ctx, d.opts.StartGrace)
 	defer cancel()
 	exit, err := d.opts.Engine.Wait(short, container(uuid))
-	if err != nil || exit.Code == 0 {
-		return ctx.Err() // still running, or done with success
+	if err != nil || exit.Code == 0 || exit.Cause == engine.CauseGuestReboot {
+		return ctx.Err() // still running, done with success, or about to come again
 	}
 	text := "The instance's first process ended at once: " + describeExit(exit) + "."
 	if line := d.lastLine(ctx, uuid); line != "" {
@@ -240,6 +246,12 @@ func describeExit(e engine.ExitState) string {
 		return "ended unseen"
 	case e.OOM:
 		return "killed: out of memory"
+	case e.Cause == engine.CauseStopped:
+		return "stopped"
+	case e.Cause == engine.CauseGuestOff:
+		return "powered off from inside"
+	case e.Cause == engine.CauseGuestReboot:
+		return "rebooted from inside"
 	case e.Signal != 0:
 		return fmt.Sprintf("killed by signal %d", e.Signal)
 	}

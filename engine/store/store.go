@@ -112,7 +112,7 @@ type Container struct {
 	ExitCode   int       `json:"exit_code,omitempty"`
 	ExitSignal int       `json:"exit_signal,omitempty"`
 	ExitOOM    bool      `json:"exit_oom,omitempty"`
-	// ExitCause says why ExitKnown is false; a word of the engine's.
+	// ExitCause says why it ended, or why ExitKnown is false; a word of the engine's.
 	ExitCause string `json:"exit_cause,omitempty"`
 }
 
