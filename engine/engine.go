@@ -117,6 +117,10 @@ type StartRequest struct {
 	Profile    Profile
 	// ConsoleBytes bounds the console log.
 	ConsoleBytes int64
+	// Mounts are made besides those that every container has. Links are symbolic
+	// links in /dev, by their path in it.
+	Mounts []process.Mount
+	Links  map[string]string
 	// Again starts only a container that has rebooted itself (CauseGuestReboot);
 	// any other is errdefs.ErrConflict.
 	Again bool

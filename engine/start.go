@@ -219,6 +219,15 @@ func (e *Engine) spec(c *container, on *ground, req StartRequest) (process.Spec,
 	if spec.Cwd == "" {
 		spec.Cwd = "/"
 	}
+	if len(req.Links) > 0 {
+		spec.Mounts = slices.Clone(spec.Mounts)
+		for i := range spec.Mounts {
+			if spec.Mounts[i].Destination == "/dev" {
+				spec.Mounts[i].Links = req.Links
+			}
+		}
+	}
+	spec.Mounts = append(slices.Clip(spec.Mounts), req.Mounts...)
 	if len(spec.Args) == 0 {
 		for _, candidate := range req.Candidates {
 			if executable(on.root, candidate[0]) {

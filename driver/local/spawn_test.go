@@ -362,7 +362,7 @@ func TestOutOfMemoryIsTheReason(t *testing.T) {
 	if ev := <-r.driver.Events(); ev.UUID != req.UUID || ev.Reason != "killed: out of memory" {
 		t.Errorf("event %+v", ev)
 	}
-	if info := must(r.driver.Info(t.Context(), req.UUID))(t); info.State != driver.PowerShutdown || info.Reason != "killed: out of memory" {
+	if info := must(r.driver.Info(t.Context(), req.UUID))(t); info.State != driver.PowerCrashed || info.Reason != "killed: out of memory" {
 		t.Errorf("%+v", info)
 	}
 	check(t, r.driver.Destroy(t.Context(), req.UUID))

@@ -37,6 +37,7 @@ func refused(s *process.Spec) error {
 		"a root that is mounted nowhere":     s.Root != nil,
 		"namespaces that are open files":     slices.ContainsFunc(s.Namespaces, func(n process.Namespace) bool { return n.File != nil }),
 		"id-mapped mounts":                   slices.ContainsFunc(s.Mounts, idMapped),
+		"files of a mount":                   slices.ContainsFunc(s.Mounts, func(m process.Mount) bool { return len(m.Files)+len(m.Links) > 0 }),
 		"namespaces without a mount one":     s.Join == "" && !has(s, process.MountNamespace),
 		"the joined mount namespace":         joined(s, process.MountNamespace),
 		"a user namespace of unknown ids":    has(s, process.UserNamespace) && (len(s.UIDMap) == 0 || len(s.GIDMap) == 0),

@@ -69,6 +69,7 @@ func (c *compiler) mount(i int, m Mount, early map[int]value) {
 			mnt = c.makeMount(clean, m.Type, o, m.Source)
 		}
 		c.placeMount(clean, m.Type, o, mnt)
+		c.fill(clean, mnt, m)
 	}
 }
 

@@ -200,6 +200,12 @@ type Mount struct {
 	// of a file system, with which it then shares its size; a kernel pays for
 	// each file system with memory for each control group of the host.
 	Part bool `json:",omitempty"`
+	// Files are in a new tmpfs before the command starts: their Path is relative
+	// and clean, parents are made (0755).
+	Files []File `json:",omitempty"`
+	// Links are symbolic links in a new tmpfs, by their path, which is as those of
+	// Files are.
+	Links map[string]string `json:",omitempty"`
 }
 
 // Device is a device node to have inside.

@@ -115,6 +115,9 @@ func (s *Spec) checkMount(m *Mount) error {
 			}
 		}
 	}
+	if err := m.checkContents(); err != nil {
+		return err
+	}
 	return checkProc(clean, m.Type, o.bind)
 }
 

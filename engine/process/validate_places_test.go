@@ -105,8 +105,14 @@ func TestBadPlaces(t *testing.T) {
 		"device owner":             func(s *Spec) { s.Devices[0].UID = 1 << 31 },
 		"device with slash":        func(s *Spec) { s.Devices[0].Path = "/dev/fuse/" },
 		"file below a mount":       func(s *Spec) { s.Files = []File{{Path: "/data/x"}} },
-		"mask of all":              func(s *Spec) { s.MaskedPaths = []string{"/."} },
-		"sysctl of ipc":            func(s *Spec) { s.Namespaces = slices.Delete(s.Namespaces, 3, 4) },
+		"files of a disk":          func(s *Spec) { s.Mounts = []Mount{{Destination: "/d", Type: "ext4", Files: []File{{Path: "x"}}}} },
+		"a file's way out":         func(s *Spec) { s.Mounts = []Mount{{Destination: "/d", Type: "tmpfs", Files: []File{{Path: "../x"}}}} },
+		"an absolute file":         func(s *Spec) { s.Mounts = []Mount{{Destination: "/d", Type: "tmpfs", Files: []File{{Path: "/x"}}}} },
+		"a link without a target": func(s *Spec) {
+			s.Mounts = []Mount{{Destination: "/d", Type: "tmpfs", Links: map[string]string{"x": ""}}}
+		},
+		"mask of all":   func(s *Spec) { s.MaskedPaths = []string{"/."} },
+		"sysctl of ipc": func(s *Spec) { s.Namespaces = slices.Delete(s.Namespaces, 3, 4) },
 	} {
 		spec := placesSpec()
 		change(spec)

@@ -58,6 +58,7 @@ var ours = []struct {
 	{"cmd", []string{"mirror", "internal/daemon", "internal/errdefs", "config", "engine/runtime", "engine/oci", "engine/api"}, "cmd is flags and exit codes, and the client of the engine's socket; concrete types meet in internal/daemon"},
 	{"config", nil, "config is plain data for cmd, internal/daemon and functional"},
 	{"driver/objects", []string{"driver/objects", "internal/errdefs"}, "versioned objects are a leaf"},
+	{"driver/metadata", []string{"driver/metadata", "driver/objects"}, "documents from rows"},
 	{"driver/messaging", []string{"driver/messaging", "internal/errdefs", "internal/logging"}, "messaging knows targets and versions, nothing of objects"},
 	{"driver/conductor", []string{"driver/conductor", "driver/messaging", "driver/objects", "internal/errdefs", "internal/logging"}, "a client of the wire"},
 	{"driver/placement", []string{"driver/placement", "internal/openstack", "internal/errdefs", "internal/logging"}, "a REST client"},
@@ -72,7 +73,7 @@ var ours = []struct {
 	{"mirror", []string{"mirror", "internal"}, "the image service and the engine are interfaces to it"},
 	{"internal/linux", []string{"internal/linux", "internal/errdefs"}, "system calls, once"},
 	{"internal/readahead", nil, "a leaf"},
-	{"internal/devcloud", []string{"internal/devcloud", "driver/messaging", "driver/objects", "internal/errdefs", "internal/logging", "internal/undo", "internal/keylock", "internal/atomicfile", "internal/failpoint"}, "the embedded cloud knows the wire and nothing of who is behind it"},
+	{"internal/devcloud", []string{"internal/devcloud", "driver/metadata", "driver/messaging", "driver/objects", "internal/errdefs", "internal/logging", "internal/undo", "internal/keylock", "internal/atomicfile", "internal/failpoint"}, "the embedded cloud knows the wire and nothing of who is behind it"},
 }
 
 // never are imports that nobody outside allowed may have.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/http"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/rs/zerolog"
@@ -169,10 +168,4 @@ func sign(secret []byte, id string) string {
 	h := hmac.New(sha256.New, secret)
 	h.Write([]byte(id))
 	return hex.EncodeToString(h.Sum(nil))
-}
-
-// since reports whether a version has what came with another one. Both are
-// among versions.
-func since(versions []string, version, first string) bool {
-	return slices.Index(versions, version) >= slices.Index(versions, first)
 }

@@ -38,9 +38,9 @@ type networkRoute struct {
 	Gateway string `json:"gateway"`
 }
 
-// networkData is network_data.json (nova/virt/netutils.py,
+// NetworkData is network_data.json (nova/virt/netutils.py,
 // get_network_metadata): for each interface the first subnet of each version.
-func networkData(info objects.NetworkInfo) map[string]any {
+func NetworkData(info objects.NetworkInfo) map[string]any {
 	if len(info) == 0 {
 		return map[string]any{}
 	}
