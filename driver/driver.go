@@ -3,7 +3,7 @@
 // realises instances on this host.
 //
 // The required core is ComputeDriver. Abilities beyond it are small optional
-// interfaces (Recoverer, Preparer, Snapshotter, InterfaceAttacher, Pauser,
+// interfaces (Recoverer, Preparer, Snapshotter, InterfaceAttacher, Pauser, Migrator,
 // ConsoleReader, ConsoleStreamer, EventSource and others);
 // Capabilities must agree with them, and the suite in drivertest checks it.
 //
@@ -406,4 +406,6 @@ type Capabilities struct {
 	// over an end of the service (Recoverer), and no event tells of it; one that
 	// does so too often stays off, with an event that says why.
 	GuestReboot bool
+	// Resize and Migrate are of a Migrator.
+	Resize, Migrate bool
 }

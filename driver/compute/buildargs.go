@@ -225,13 +225,7 @@ func (m *Manager) spawnRequest(o *op, img driver.Image, net driver.NetworkSource
 	}
 }
 
-func flavorOf(inst *objects.Object) driver.Flavor {
-	f := inst.Object("flavor")
-	return driver.Flavor{
-		Name: f.String("name"), MemoryMB: f.Int("memory_mb"), VCPUs: f.Int("vcpus"), RootGB: f.Int("root_gb"),
-		EphemeralGB: f.Int("ephemeral_gb"), SwapMB: f.Int("swap"), ExtraSpecs: f.Strings("extra_specs"),
-	}
-}
+func flavorOf(inst *objects.Object) driver.Flavor { return flavorFrom(inst.Object("flavor")) }
 
 // credentials are what an image may be read or written with for the user.
 func credentials(rc messaging.RequestContext) driver.Credentials {

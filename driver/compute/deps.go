@@ -55,6 +55,11 @@ type Conductor interface {
 	// BuildInstances casts compute_task.build_instances: the reschedule of a
 	// failed build. args are its keyword arguments, complete.
 	BuildInstances(ctx context.Context, rc messaging.RequestContext, args map[string]any) error
+	// MigrateServer casts compute_task.migrate_server: the reschedule of a
+	// resize. args are its keyword arguments, complete.
+	MigrateServer(ctx context.Context, rc messaging.RequestContext, args map[string]any) error
+	// MigrationsByFilters is MigrationList.get_by_filters.
+	MigrationsByFilters(ctx context.Context, rc messaging.RequestContext, filters map[string]any) ([]*objects.Object, error)
 }
 
 // Expect is the compare-and-swap of Instance.save: the states that the stored
@@ -94,13 +99,32 @@ type Tracker interface {
 	// SetHostEnabled removes or adds the trait COMPUTE_STATUS_DISABLED of the
 	// host's provider.
 	SetHostEnabled(ctx context.Context, rc messaging.RequestContext, enabled bool) error
+	Mover
 }
 
-// MoveReverter is a Tracker that can give a refused move its allocations back:
-// what the migration's consumer holds becomes the instance's again. Without it
-// a refused resize leaves both in placement.
-type MoveReverter interface {
+// Mover is the part of a resource tracker that resizes and migrations need.
+// While a move is under way its host counts an instance twice: as it is, and as
+// it may have to be.
+type Mover interface {
+	// ClaimMove reserves room for inst with its new_flavor, on the host that it
+	// goes to; see Claim for the errors. release gives that back.
+	ClaimMove(ctx context.Context, rc messaging.RequestContext, inst, migration *objects.Object, req ClaimRequest) (release func(context.Context), err error)
+	// CountMove counts the instance and its move anew, as they are now.
+	CountMove(inst, migration *objects.Object)
+	// RevertMove gives the instance in placement what the migration holds, and
+	// nothing else. A migration that holds nothing is success.
 	RevertMove(ctx context.Context, rc messaging.RequestContext, inst, migration *objects.Object) error
+	// DropMove deletes what the migration holds in placement.
+	DropMove(ctx context.Context, rc messaging.RequestContext, migration *objects.Object) error
+	// Leave takes this host out of what the instance holds in placement, and
+	// forgets its usage here: an evacuation to this host has failed.
+	Leave(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
+}
+
+// Peers are the compute services of other hosts, and this one: a move goes from
+// host to host by casts.
+type Peers interface {
+	Cast(ctx context.Context, rc messaging.RequestContext, host, method string, args map[string]any) error
 }
 
 // AllocateRequest asks for the ports of a new instance.
@@ -175,7 +199,8 @@ var (
 	_ Notifier  = (*messaging.Notifier)(nil)
 )
 
-// Deps is everything that New needs. Scheduler, Notifier and Images may be nil.
+// Deps is everything that New needs. Scheduler, Notifier and Images may be nil,
+// and Peers where no instance is resized or moved.
 type Deps struct {
 	Driver    driver.ComputeDriver
 	Conductor Conductor
@@ -184,4 +209,5 @@ type Deps struct {
 	Images    ImageStore
 	Scheduler Scheduler
 	Notifier  Notifier
+	Peers     Peers
 }

@@ -52,6 +52,8 @@ type op struct {
 	inst *objects.Object
 	// req is the message, nil for work that nobody sent.
 	req *messaging.Request
+	// mig is the migration of work that nobody sent.
+	mig *objects.Object
 	log zerolog.Logger
 }
 
@@ -149,7 +151,7 @@ func (m *Manager) afterwards(ctx context.Context, w wrap, o *op, err error, even
 	if w&wrapF != 0 && !quiet {
 		check("fault", m.fault(ctx, o.rc, o.uuid(), err))
 	}
-	if w&wrapM != 0 && !quiet {
+	if w&wrapM != 0 && !quiet && !messaging.IsRemote(err, "UnexpectedTaskStateError") {
 		check("migration", m.failMigration(ctx, o))
 	}
 	if event {

@@ -13,6 +13,8 @@ import (
 type Options struct {
 	// Host is the name of this compute service ([DEFAULT] host).
 	Host string
+	// MyIP is the address by which other hosts know this one (my_ip).
+	MyIP string
 	// MaxConcurrentBuilds bounds builds and MaxConcurrentSnapshots uploads at
 	// the same time; 0 means no bound.
 	MaxConcurrentBuilds    int

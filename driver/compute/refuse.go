@@ -2,7 +2,6 @@ package compute
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/gantry-project/gantry/driver/messaging"
@@ -50,20 +49,9 @@ func refuseLive() handler {
 // nothing is done for methods that undo what is never done here.
 func (m *Manager) nothing(context.Context, *op) (any, error) { return nil, nil }
 
-// refuseMove gives the allocations back that the conductor has moved for a
-// resize.
-func (m *Manager) refuseMove(ctx context.Context, o *op) (any, error) {
-	err := notSupported("Resizing an instance")
-	migration, e := o.migration()
-	if r, ok := m.dep.Tracker.(MoveReverter); ok && e == nil && migration != nil {
-		e = r.RevertMove(ctx, o.rc, o.inst, migration)
-	}
-	return nil, errors.Join(err, e)
-}
-
 // migration is the argument of that name, nil if there is none.
 func (o *op) migration() (*objects.Object, error) {
-	var mig *objects.Object
+	mig := o.mig
 	if err := o.arg("migration", &mig); err != nil {
 		return nil, err
 	}

@@ -53,6 +53,11 @@ const (
 	taskOffloading       = "shelving_offloading"
 	taskUnshelving       = "unshelving"
 	taskImageBackup      = "image_backup"
+	taskResizePrep       = "resize_prep"
+	taskResizeMigrating  = "resize_migrating"
+	taskResizeMigrated   = "resize_migrated"
+	taskResizeFinish     = "resize_finish"
+	taskResizeReverting  = "resize_reverting"
 )
 
 // verb is an operation that takes an instance from a task to a vm state.

@@ -101,3 +101,19 @@ func (c *Client) BuildInstances(ctx context.Context, rc messaging.RequestContext
 	}
 	return nil
 }
+
+// MigrateServer casts compute_task.migrate_server: the reschedule of a resize
+// that a host has refused. args are its keyword arguments, complete.
+func (c *Client) MigrateServer(ctx context.Context, rc messaging.RequestContext, args map[string]any) error {
+	t := messaging.Target{Topic: topic, Namespace: "compute_task", Version: "1.20"}
+	if err := c.caller.Cast(ctx, rc, t, "migrate_server", args); err != nil {
+		return fmt.Errorf("reschedule resize: %w", err)
+	}
+	return nil
+}
+
+// UnconfirmedMigrations is MigrationList.get_unconfirmed_by_dest_compute: moves
+// to the host that have been finished for longer than the window.
+func (c *Client) UnconfirmedMigrations(ctx context.Context, rc messaging.RequestContext, window time.Duration, host string) ([]*objects.Object, error) {
+	return c.migrations(ctx, rc, "get_unconfirmed_by_dest_compute", int(window.Seconds()), host)
+}

@@ -14,7 +14,11 @@ import (
 
 // Claim implements compute.Tracker.
 func (t *Tracker) Claim(ctx context.Context, _ messaging.RequestContext, inst *objects.Object, req compute.ClaimRequest) (func(context.Context), error) {
-	uuid := inst.String("uuid")
+	return t.claim(ctx, inst.String("uuid"), inst.String("uuid"), usageOf(inst), req)
+}
+
+// claim reserves what is wanted for an instance under a key of the account.
+func (t *Tracker) claim(ctx context.Context, uuid, key string, want usage, req compute.ClaimRequest) (func(context.Context), error) {
 	if node := t.Node(); req.Node != "" && req.Node != node {
 		return nil, fmt.Errorf("claim for instance %s: node %q is not of this host: %w", uuid, req.Node, errdefs.ErrInvalid)
 	}
@@ -25,11 +29,10 @@ func (t *Tracker) Claim(ctx context.Context, _ messaging.RequestContext, inst *o
 	if err := t.allocated(ctx, uuid); err != nil {
 		return nil, fmt.Errorf("claim for instance %s: %w", uuid, err)
 	}
-	want := usageOf(inst)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	others := sum(t.opts, t.used)
-	if mine, again := t.used[uuid]; again {
+	if mine, again := t.used[key]; again {
 		others.vcpus -= mine.vcpus
 		others.memoryMB -= mine.memoryMB
 		others.diskMB -= mine.diskMB
@@ -37,11 +40,11 @@ func (t *Tracker) Claim(ctx context.Context, _ messaging.RequestContext, inst *o
 	if err := fit(want, t.resources, others, lim); err != nil {
 		return nil, fmt.Errorf("instance %s: %w", uuid, err)
 	}
-	t.used[uuid] = want
-	t.claims[uuid] = struct{}{}
-	delete(t.dropped, uuid)
+	t.used[key] = want
+	t.claims[key] = struct{}{}
+	delete(t.dropped, key)
 	t.touch()
-	release := sync.OnceFunc(func() { t.forget(uuid) })
+	release := sync.OnceFunc(func() { t.forget(key) })
 	return func(context.Context) { release() }, nil
 }
 
@@ -66,12 +69,17 @@ func (t *Tracker) allocated(ctx context.Context, uuid string) error {
 	return nil
 }
 
-// Update implements compute.Tracker.
+// Update counts an instance as its row is now.
 func (t *Tracker) Update(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
+	t.count(inst)
+	return nil
+}
+
+func (t *Tracker) count(inst *objects.Object) {
 	uuid := inst.String("uuid")
 	if released(inst.String("vm_state")) {
 		t.forget(uuid)
-		return nil
+		return
 	}
 	now := usageOf(inst)
 	t.mu.Lock()
@@ -82,14 +90,13 @@ func (t *Tracker) Update(_ context.Context, _ messaging.RequestContext, inst *ob
 		if known {
 			t.forget(uuid)
 		}
-		return nil
+		return
 	}
 	t.used[uuid] = now
 	t.mu.Unlock()
 	if !known || before != now {
 		t.touch()
 	}
-	return nil
 }
 
 // Drop implements compute.Tracker. The usage goes first: the host must never

@@ -27,6 +27,8 @@ type Conductor interface {
 	InstancesByNode(ctx context.Context, rc messaging.RequestContext, host, node string, attrs ...string) ([]*objects.Object, error)
 	// GetInstance is Instance.get_by_uuid.
 	GetInstance(ctx context.Context, rc messaging.RequestContext, uuid string, attrs ...string) (*objects.Object, error)
+	// MigrationsInProgress is MigrationList.get_in_progress_and_error.
+	MigrationsInProgress(ctx context.Context, rc messaging.RequestContext, host, node string) ([]*objects.Object, error)
 }
 
 // Reporter is the slice of placement.Reporter that the tracker uses. Errors
@@ -43,6 +45,10 @@ type Reporter interface {
 	// HealAllocation does the same unless somebody changes it meanwhile,
 	// which is errdefs.ErrConflict.
 	HealAllocation(ctx context.Context, consumer string) error
+	// MoveAllocations gives what one consumer holds to another.
+	MoveAllocations(ctx context.Context, from, to string) error
+	// RemoveProvider takes one provider out of what a consumer holds.
+	RemoveProvider(ctx context.Context, consumer, provider string) error
 }
 
 // Driver is the slice of the driver that the tracker asks.

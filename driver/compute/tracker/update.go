@@ -53,10 +53,16 @@ func (t *Tracker) survey(ctx context.Context) error {
 		t.endList(nil, false)
 		return fmt.Errorf("list instances: %w", err)
 	}
+	moves, err := t.moves(ctx, r.Node, list)
+	if err != nil {
+		t.endList(nil, false)
+		return err
+	}
 	t.mu.Lock()
 	t.resources = r
 	t.mu.Unlock()
 	t.endList(list, true)
+	t.countMoves(moves)
 	return nil
 }
 

@@ -10,6 +10,8 @@ import (
 type usage struct {
 	vcpus, memoryMB, diskMB         int64
 	vmState, taskState, os, project string
+	// move says that it is none of an instance but of its move.
+	move bool
 }
 
 // usageOf reads an instance. A root disk on a volume takes nothing here.
@@ -51,7 +53,9 @@ func sum(o Options, used map[string]usage) totals {
 		t.vcpus += u.vcpus
 		t.memoryMB += u.memoryMB
 		t.diskMB += u.diskMB
-		t.instances++
+		if !u.move {
+			t.instances++
+		}
 	}
 	return t
 }
@@ -66,6 +70,9 @@ func ioTasks() []string {
 func statistics(used map[string]usage, failedBuilds int) (stats map[string]string, workload int64) {
 	counts := map[string]int64{}
 	for _, u := range used {
+		if u.move {
+			continue
+		}
 		counts["num_instances"]++
 		counts["num_vm_"+u.vmState]++
 		counts["num_task_"+orNone(u.taskState)]++

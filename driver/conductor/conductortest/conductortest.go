@@ -127,6 +127,7 @@ func (c *Conductor) Endpoints() []messaging.Endpoint {
 		}},
 		{Namespace: "compute_task", Version: "1.24", Methods: map[string]messaging.Handler{
 			"build_instances": c.note("build_instances"),
+			"migrate_server":  c.note("migrate_server"),
 		}},
 	}
 }

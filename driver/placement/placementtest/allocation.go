@@ -1,6 +1,7 @@
 package placementtest
 
 import (
+	"maps"
 	"net/http"
 )
 
@@ -49,49 +50,71 @@ func (s *Server) getAllocations(r *http.Request) (any, error) {
 	}, nil
 }
 
+// claim is what a consumer is to hold.
+type claim struct {
+	Allocations map[string]struct {
+		Resources map[string]int64 `json:"resources"`
+	} `json:"allocations"`
+	Project    string `json:"project_id"`
+	User       string `json:"user_id"`
+	Generation *int64 `json:"consumer_generation"`
+}
+
 func (s *Server) putAllocations(r *http.Request) (any, error) {
-	id := r.PathValue("id")
-	var in struct {
-		Allocations map[string]struct {
-			Resources map[string]int64 `json:"resources"`
-		} `json:"allocations"`
-		Project    string `json:"project_id"`
-		User       string `json:"user_id"`
-		Generation *int64 `json:"consumer_generation"`
-	}
+	var in claim
 	if err := decode(r, &in); err != nil {
 		return nil, err
 	}
-	if in.Project == "" || in.User == "" {
-		return nil, fail(http.StatusBadRequest, undefined, "JSON does not validate: '' is too short")
+	return nil, s.replace(map[string]claim{r.PathValue("id"): in})
+}
+
+// postAllocations replaces what several consumers hold, all or none.
+func (s *Server) postAllocations(r *http.Request) (any, error) {
+	var in map[string]claim
+	if err := decode(r, &in); err != nil {
+		return nil, err
 	}
-	c := s.consumers[id]
-	if (c == nil) != (in.Generation == nil) || (c != nil && c.generation != *in.Generation) {
-		return nil, fail(http.StatusConflict, concurrent, "consumer generation conflict")
-	}
-	next := &consumer{project: in.Project, user: in.User, generation: 1, held: map[string]map[string]int64{}}
-	if c != nil {
-		next.generation = c.generation + 1
-	}
-	delete(s.consumers, id)
-	for provider, want := range in.Allocations {
-		for class, n := range want.Resources {
-			if err := s.fits(provider, class, n); err != nil {
-				if c != nil {
-					s.consumers[id] = c
-				}
-				return nil, err
-			}
+	return nil, s.replace(in)
+}
+
+func (s *Server) replace(claims map[string]claim) error {
+	before := maps.Clone(s.consumers)
+	for id, in := range claims {
+		c := before[id]
+		if in.Project == "" || in.User == "" {
+			return fail(http.StatusBadRequest, undefined, "JSON does not validate: '' is too short")
 		}
-		next.held[provider] = want.Resources
+		if (c == nil) != (in.Generation == nil) || (c != nil && c.generation != *in.Generation) {
+			return fail(http.StatusConflict, concurrent, "consumer generation conflict")
+		}
 	}
-	for provider := range in.Allocations {
-		s.providers[provider].generation++
+	for id := range claims {
+		delete(s.consumers, id)
 	}
-	if len(next.held) > 0 {
-		s.consumers[id] = next
+	for id, in := range claims {
+		next := &consumer{project: in.Project, user: in.User, generation: 1, held: map[string]map[string]int64{}}
+		if c := before[id]; c != nil {
+			next.generation = c.generation + 1
+		}
+		for provider, want := range in.Allocations {
+			for class, n := range want.Resources {
+				if err := s.fits(provider, class, n); err != nil {
+					s.consumers = before
+					return err
+				}
+			}
+			next.held[provider] = want.Resources
+		}
+		if len(next.held) > 0 {
+			s.consumers[id] = next
+		}
 	}
-	return nil, nil
+	for _, in := range claims {
+		for provider := range in.Allocations {
+			s.providers[provider].generation++
+		}
+	}
+	return nil
 }
 
 // fits checks an amount against what is left of an inventory.

@@ -76,6 +76,7 @@ func New(traits ...string) *Server {
 		"PUT /traits/{name}":       s.createTrait,
 		"GET /allocations/{id}":    s.getAllocations,
 		"PUT /allocations/{id}":    s.putAllocations,
+		"POST /allocations":        s.postAllocations,
 		"DELETE /allocations/{id}": s.deleteAllocations,
 	} {
 		s.mux.HandleFunc(pattern, s.serve(h))
