@@ -21,6 +21,8 @@ type LimitsChange struct {
 	CPUSet                         *string
 	// DiskBytes and DiskInodes bound what is written over the image.
 	DiskBytes, DiskInodes *int64
+	// Labels replace those of the container; nil leaves them.
+	Labels map[string]string
 }
 
 // Disk returns the limit of the disk after the change.
@@ -94,6 +96,9 @@ func (e *Engine) Update(ctx context.Context, id ContainerID, change LimitsChange
 	}
 	rec := c.rec
 	rec.Limits = after
+	if change.Labels != nil {
+		rec.Labels = change.Labels
+	}
 	if change.DiskBytes != nil || change.DiskInodes != nil {
 		undone.Push("disk limit", func(ctx context.Context) error {
 			return e.opts.Snapshots.SetLimit(ctx, c.rec.ID, snapshot.Limit(c.rec.DiskEnforced))

@@ -165,6 +165,6 @@ func resizeError(err error) error {
 	if !errors.Is(err, errdefs.ErrInvalid) {
 		return err
 	}
-	text := messaging.NovaError("ResizeError", 500, "Resize error: %s", errdefs.PublicText(err, "the flavor is not possible for this server."))
-	return fmt.Errorf("%w: %w", text, err)
+	text := "Resize error: " + errdefs.PublicText(err, "the flavor is not possible for this server.")
+	return errdefs.WithPublic(fmt.Errorf("%w: %w", messaging.NovaError("ResizeError", 500, "%s", text), err), text)
 }

@@ -31,7 +31,8 @@ func TestRefusals(t *testing.T) {
 		{"get_serial_console", "", map[string]any{"console_type": "serial"}, "ConsoleTypeUnavailable"},
 		{"reserve_block_device_name", "", map[string]any{"volume_id": "x"}, "InvalidVolume"},
 		{"attach_volume", "", map[string]any{"bdm": nil}, "InvalidVolume"},
-		{"prep_resize", "resize_prep", map[string]any{"migration": migration()}, notImplemented},
+		{"prep_snapshot_based_resize_at_dest", "", nil, "MigrationPreCheckError"},
+		{"prep_snapshot_based_resize_at_source", "resize_prep", nil, "MigrationPreCheckError"},
 		{"check_can_live_migrate_destination", "migrating", nil, "MigrationPreCheckError"},
 		{"pre_live_migration", "migrating", nil, "MigrationPreCheckError"},
 	}
@@ -64,14 +65,6 @@ func TestRefusals(t *testing.T) {
 			}
 		})
 	}
-}
-
-func migration() *objects.Object {
-	m := objects.New("Migration")
-	m.SetClean("id", 1)
-	m.SetClean("uuid", "1f3c1ad0-5a29-41ab-8bb2-7b2f11b0a001")
-	m.SetClean("status", "accepted")
-	return m
 }
 
 // Every method of the reference is in the table, on both versions.

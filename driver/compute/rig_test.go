@@ -90,7 +90,7 @@ func newRig(t *testing.T, set ...func(*compute.Options)) *rig {
 func (r *rig) managerWith(c compute.Conductor) *compute.Manager {
 	m := compute.New(compute.Deps{
 		Driver: r.drv, Conductor: c, Tracker: r.tracker, Ports: r.ports, Images: r.images,
-		Scheduler: conductor.NewScheduler(r.caller, host, zerolog.Nop()), Notifier: r.notes,
+		Scheduler: conductor.NewScheduler(r.caller, host, zerolog.Nop()), Notifier: r.notes, Peers: compute.NewPeers(r.caller),
 	}, r.opt, zerolog.Nop())
 	r.t.Cleanup(func() {
 		if err := m.Close(context.Background()); err != nil {
@@ -294,6 +294,37 @@ func (x *tracker) Drop(_ context.Context, _ messaging.RequestContext, inst *obje
 	delete(x.claims, inst.String("uuid"))
 	delete(x.allocations, inst.String("uuid"))
 	return nil
+}
+
+func (x *tracker) ClaimMove(ctx context.Context, rc messaging.RequestContext, _, mig *objects.Object, req compute.ClaimRequest) (func(context.Context), error) {
+	return x.Claim(ctx, rc, mig, req)
+}
+
+func (x *tracker) CountMove(inst, mig *objects.Object) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if inst.String("vm_state") != "resized" && inst.String("task_state") == "" || mig.String("status") == "reverted" {
+		delete(x.claims, mig.String("uuid"))
+	}
+}
+
+// RevertMove moves the allocation of the migration to the instance.
+func (x *tracker) RevertMove(_ context.Context, _ messaging.RequestContext, inst, mig *objects.Object) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.allocations[mig.String("uuid")] {
+		delete(x.allocations, mig.String("uuid"))
+		x.allocations[inst.String("uuid")] = true
+	}
+	return nil
+}
+
+func (x *tracker) DropMove(ctx context.Context, rc messaging.RequestContext, mig *objects.Object) error {
+	return x.Drop(ctx, rc, mig)
+}
+
+func (x *tracker) Leave(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error {
+	return x.Drop(ctx, rc, inst)
 }
 
 func (x *tracker) BuildEnded(_ context.Context, _ string, failed bool) {

@@ -48,6 +48,8 @@ type Harness struct {
 	// Restart returns the driver of the service's next life on the same host,
 	// without stopping anything (optional).
 	Restart func(t *testing.T, d driver.ComputeDriver) driver.ComputeDriver
+	// Process names the guest's first process, another for each start (optional).
+	Process func(t *testing.T, d driver.ComputeDriver, uuid driver.InstanceUUID) string
 }
 
 // Run runs the whole suite.
@@ -83,6 +85,10 @@ func Run(t *testing.T, h Harness) {
 		{"interfaces come and go", testChangeNetwork},
 		{"interfaces of a stopped instance", testChangeNetworkStopped},
 		{"interfaces that cannot be", testChangeNetworkRefused},
+		{"resize", testResize},
+		{"resize that needs a start", testResizeStopped},
+		{"resize to a smaller disk", testResizeDown},
+		{"move to another host", testMove},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

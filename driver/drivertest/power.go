@@ -140,6 +140,7 @@ func testCapabilities(t *testing.T, e *env) {
 	_, cacher := e.d.(driver.ImageCacher)
 	_, preparer := e.d.(driver.Preparer)
 	_, attacher := e.d.(driver.InterfaceAttacher)
+	_, migrator := e.d.(driver.Migrator)
 	for _, x := range []struct {
 		name      string
 		says, has bool
@@ -154,6 +155,8 @@ func testCapabilities(t *testing.T, e *env) {
 		{"CacheImages", c.CacheImages, cacher},
 		{"Prepare", c.Prepare, preparer},
 		{"AttachInterface", c.AttachInterface, attacher},
+		{"Resize", c.Resize, migrator},
+		{"Migrate", c.Migrate, c.Migrate && c.Resize},
 	} {
 		if x.says != x.has {
 			t.Errorf("capability %s is %t, but the interface is there: %t", x.name, x.says, x.has)

@@ -40,6 +40,9 @@ func TestConformance(t *testing.T) {
 		Reboot: func(_ *testing.T, d driver.ComputeDriver, uuid driver.InstanceUUID) {
 			d.(*fake.Driver).Restart(uuid)
 		},
+		Process: func(_ *testing.T, d driver.ComputeDriver, uuid driver.InstanceUUID) string {
+			return fmt.Sprint(d.(*fake.Driver).Boots(uuid))
+		},
 		Restart: func(_ *testing.T, d driver.ComputeDriver) driver.ComputeDriver {
 			return fake.On(d.(*fake.Driver).Host())
 		},

@@ -128,7 +128,7 @@ func (d *Driver) Destroy(ctx context.Context, uuid driver.InstanceUUID) error {
 	}
 	d.host.mu.Lock()
 	defer d.host.mu.Unlock()
-	if i := d.host.instances[uuid]; i == nil || i.making {
+	if i := d.host.instances[uuid]; i != nil && i.making {
 		return nil
 	}
 	d.host.drop(uuid)

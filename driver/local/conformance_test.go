@@ -1,6 +1,7 @@
 package local_test
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/drivertest"
+	"github.com/gantry-project/gantry/engine"
 )
 
 // TestConformance runs the contract's suite on the real engine and the real
@@ -41,6 +43,11 @@ func TestConformance(t *testing.T) {
 			check(t, of(t, d).host.Runner.Signal(t.Context(), string(uuid), int(unix.SIGKILL)))
 		},
 		Reboot: func(t *testing.T, d driver.ComputeDriver, uuid driver.InstanceUUID) { of(t, d).reboot(t, uuid) },
+		Process: func(t *testing.T, d driver.ComputeDriver, uuid driver.InstanceUUID) string {
+			s, err := of(t, d).engine.State(t.Context(), engine.ContainerID(uuid))
+			check(t, err)
+			return fmt.Sprint(s.Process.Pid, s.Started)
+		},
 		Restart: func(t *testing.T, d driver.ComputeDriver) driver.ComputeDriver {
 			r := of(t, d)
 			r.end()

@@ -98,6 +98,7 @@ var (
 	_ driver.EventSource       = (*Driver)(nil)
 	_ driver.ImageCacher       = (*Driver)(nil)
 	_ driver.InterfaceAttacher = (*Driver)(nil)
+	_ driver.Migrator          = (*Driver)(nil)
 )
 
 // New returns a driver over an open engine. Events are forwarded until ctx ends.
@@ -109,7 +110,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept

@@ -230,6 +230,7 @@ func (s *computeService) assemble() *parts {
 		OnState: func(st service.State) { p.tracker.SetDisabled(st.Disabled) },
 	}, s.log)
 	opts := compute.DefaultOptions(d.Host)
+	opts.MyIP = d.MyIP
 	opts.MaxConcurrentBuilds, opts.MaxConcurrentSnapshots = d.MaxConcurrentBuilds, d.MaxConcurrentSnapshots
 	opts.ShelvedOffloadTime = d.ShelvedOffloadTime
 	opts.VIFPluggingTimeout, opts.VIFPluggingFatal = d.VIFPluggingTimeout, d.VIFPluggingIsFatal
@@ -237,6 +238,7 @@ func (s *computeService) assemble() *parts {
 	p.manager = compute.New(compute.Deps{
 		Driver: s.host.driver, Conductor: conduct, Tracker: p.tracker, Ports: s.ports(),
 		Images: imageStore{s.cloud.glance}, Scheduler: s.wire.scheduler, Notifier: s.wire.notifier,
+		Peers: compute.NewPeers(s.wire.client),
 	}, opts, s.log)
 	return p
 }

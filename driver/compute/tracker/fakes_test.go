@@ -38,6 +38,7 @@ type cloud struct {
 	syncs       int
 	saves       [][]string // fields of each ComputeNode.save
 	released    []string
+	migrations  []*objects.Object
 	fail        map[string]error
 	listing     func() // runs while a list is being read
 }
@@ -304,4 +305,27 @@ func (c *cloud) saved() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.saves)
+}
+
+func (c *cloud) MigrationsInProgress(context.Context, messaging.RequestContext, string, string) ([]*objects.Object, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.migrations, nil
+}
+
+func (c *cloud) MoveAllocations(_ context.Context, from, to string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if held, ok := c.allocations[from]; ok {
+		c.allocations[to] = held
+		delete(c.allocations, from)
+	}
+	return nil
+}
+
+func (c *cloud) RemoveProvider(_ context.Context, consumer, provider string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.allocations[consumer] = slices.DeleteFunc(c.allocations[consumer], func(p string) bool { return p == provider })
+	return nil
 }

@@ -24,6 +24,13 @@ func (c *Conductor) AddMigration(m *objects.Object) *objects.Object {
 	return c.store(&c.migrations, m)
 }
 
+// Migrations returns copies of all moves, in order.
+func (c *Conductor) Migrations() []*objects.Object {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return clones(c.migrations)
+}
+
 // AddGroup stores a server group and returns a copy of the row.
 func (c *Conductor) AddGroup(g *objects.Object) *objects.Object {
 	c.mu.Lock()
