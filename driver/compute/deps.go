@@ -154,6 +154,30 @@ type Ports interface {
 	Deallocate(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, known objects.NetworkInfo) error
 	// Refresh reads the network from Neutron, saves the info cache and returns it.
 	Refresh(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) (objects.NetworkInfo, error)
+	// Cached is the network as the info cache has it now, whatever came with a
+	// message.
+	Cached(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) (objects.NetworkInfo, error)
+
+	// Attach creates or adopts, binds and records one more port and returns the
+	// whole network, the new port last. On error nothing of it is left. An error
+	// that Nova has a name for is, or holds, that exception.
+	Attach(ctx context.Context, rc messaging.RequestContext, req AttachRequest) (objects.NetworkInfo, error)
+	// Detach takes a port of known from the instance: it is deleted, or unbound if
+	// it is the user's, and out of rows and info cache. One that is gone is success.
+	Detach(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, known objects.NetworkInfo, port string) error
+	// AddAddress gives the instance's port on the network one more fixed address,
+	// RemoveAddress takes one away; both return the whole network.
+	AddAddress(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, network string) (objects.NetworkInfo, error)
+	RemoveAddress(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, address string) (objects.NetworkInfo, error)
+}
+
+// AttachRequest asks for one more port. All strings may be empty: then it is
+// the one network that the project has.
+type AttachRequest struct {
+	Instance *objects.Object
+	// NetworkID or PortID say what, Address wants a certain fixed address, Tag is
+	// the device tag.
+	NetworkID, PortID, Address, Tag string
 }
 
 // ImageStore is where snapshots go, and where images are asked for.

@@ -238,7 +238,7 @@ func (r *refreshes) more(uuid string) bool {
 	return again
 }
 
-// networkChanged refreshes the info cache, in the background. During a build
+// networkChanged refreshes the info cache and the guest, in the background. During a build
 // it waits for the end of the build; during a delete it is pointless.
 func (m *Manager) networkChanged(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) {
 	uuid := inst.String("uuid")
@@ -247,16 +247,10 @@ func (m *Manager) networkChanged(ctx context.Context, rc messaging.RequestContex
 	}
 	m.goBackground(ctx, func(ctx context.Context) {
 		for again := true; again; again = m.refresh.more(uuid) {
-			if _, err := m.dep.Ports.Refresh(ctx, rc, inst); err != nil && !gone(err) {
+			if err := m.followNetwork(ctx, rc, inst); err != nil && !gone(err) {
 				log := m.instanceLog(rc, inst)
 				log.Warn().Err(err).Msg("network of the instance could not be refreshed, the periodic task will")
 			}
 		}
 	})
-}
-
-// injectNetworkInfo brings the info cache up to date.
-func (m *Manager) injectNetworkInfo(ctx context.Context, o *op) (any, error) {
-	_, err := m.dep.Ports.Refresh(ctx, o.rc, o.inst)
-	return nil, err
 }

@@ -56,12 +56,12 @@ func methods() []method {
 		{"unquiesce_instance", wrapX, refuseAs("InstanceQuiesceNotSupported", 400, "Quiescing is not supported by this host.")},
 
 		// network
-		{"inject_network_info", wrapF, (*Manager).injectNetworkInfo},
+		{"inject_network_info", wrapF | wrapLock, (*Manager).injectNetworkInfo},
 		{"external_instance_event", wrapX | wrapHost, (*Manager).externalInstanceEvent},
-		{"attach_interface", xef, refuseAs("AttachInterfaceNotSupported", 400, "Attaching interfaces is not supported by this host.")},
-		{"detach_interface", xef, refuseAs("InterfaceDetachFailed", 500, "Detaching interfaces is not supported by this host.")},
-		{"add_fixed_ip_to_instance", xf, refuse("Adding a fixed address")},
-		{"remove_fixed_ip_from_instance", xf, refuse("Removing a fixed address")},
+		{"attach_interface", xef | wrapLock, (*Manager).attachInterface},
+		{"detach_interface", xef | wrapLock, (*Manager).detachInterface},
+		{"add_fixed_ip_to_instance", xf | wrapLock, (*Manager).addFixedIP},
+		{"remove_fixed_ip_from_instance", xf | wrapLock, (*Manager).removeFixedIP},
 
 		// console, diagnostics, host
 		{"get_console_output", 0, (*Manager).getConsoleOutput},

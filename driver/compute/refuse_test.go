@@ -25,8 +25,6 @@ func TestRefusals(t *testing.T) {
 		{"set_admin_password", "updating_password", map[string]any{"new_pass": "x"}, "SetAdminPasswdNotSupported"},
 		{"trigger_crash_dump", "", nil, notImplemented},
 		{"quiesce_instance", "", nil, "InstanceQuiesceNotSupported"},
-		{"attach_interface", "", map[string]any{"port_id": "x"}, "AttachInterfaceNotSupported"},
-		{"detach_interface", "", map[string]any{"port_id": "x"}, "InterfaceDetachFailed"},
 		{"get_vnc_console", "", map[string]any{"console_type": "novnc"}, "ConsoleTypeUnavailable"},
 		{"get_serial_console", "", map[string]any{"console_type": "serial"}, "ConsoleTypeUnavailable"},
 		{"reserve_block_device_name", "", map[string]any{"volume_id": "x"}, "InvalidVolume"},

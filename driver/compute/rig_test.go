@@ -1,6 +1,7 @@
 package compute_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,7 +53,7 @@ func newRig(t *testing.T, set ...func(*compute.Options)) *rig {
 	t.Helper()
 	r := &rig{
 		t: t, db: conductortest.New(), drv: fake.New(), tracker: &tracker{claims: map[string]bool{}, allocations: map[string]bool{}},
-		ports: &ports{made: map[string]string{}}, images: &images{m: map[string]*image{}}, notes: &notes{}, opt: compute.DefaultOptions(host),
+		ports: &ports{made: map[string]string{}, more: map[string]objects.NetworkInfo{}}, images: &images{m: map[string]*image{}}, notes: &notes{}, opt: compute.DefaultOptions(host),
 	}
 	for _, f := range set {
 		f(&r.opt)
@@ -349,10 +350,12 @@ func (x *tracker) SetHostEnabled(_ context.Context, _ messaging.RequestContext, 
 // ports is a network service with one port for each instance.
 type ports struct {
 	mu        sync.Mutex
-	made      map[string]string // port by instance
+	made      map[string]string              // port by instance
+	more      map[string]objects.NetworkInfo // further ports by instance
 	err       error
 	refreshed int
 	stall     chan struct{}
+	kind, tag string // VIF type of further ports; the last tag
 }
 
 func (p *ports) count() int {
@@ -382,10 +385,11 @@ func (p *ports) take() error {
 func portOf(uuidOf string) string { return "port-" + uuidOf[:8] }
 
 func (p *ports) vifs(uuidOf string) objects.NetworkInfo {
-	if p.made[uuidOf] == "" {
-		return nil
+	var out objects.NetworkInfo
+	if p.made[uuidOf] != "" {
+		out = append(out, objects.VIF{ID: p.made[uuidOf], Address: "fa:16:3e:00:00:01", Type: "bridge"})
 	}
-	return objects.NetworkInfo{{ID: p.made[uuidOf], Address: "fa:16:3e:00:00:01", Type: "bridge"}}
+	return append(out, p.more[uuidOf]...)
 }
 
 func (p *ports) Allocate(ctx context.Context, _ messaging.RequestContext, req compute.AllocateRequest) (objects.NetworkInfo, error) {
@@ -424,6 +428,70 @@ func (p *ports) Refresh(_ context.Context, _ messaging.RequestContext, inst *obj
 		return nil, err
 	}
 	return p.vifs(inst.String("uuid")), nil
+}
+
+func (p *ports) Cached(_ context.Context, _ messaging.RequestContext, inst *objects.Object) (objects.NetworkInfo, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.vifs(inst.String("uuid")), nil
+}
+
+func (p *ports) Attach(_ context.Context, _ messaging.RequestContext, req compute.AttachRequest) (objects.NetworkInfo, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.take(); err != nil {
+		return nil, err
+	}
+	id := req.Instance.String("uuid")
+	vif := objects.VIF{
+		ID: cmp.Or(req.PortID, "new-"+req.NetworkID+req.Address), Address: fmt.Sprintf("fa:16:3e:00:01:%02x", len(p.more[id])), Type: p.kind,
+		PreserveOnDelete: req.PortID != "",
+	}
+	p.more[id] = append(p.more[id], vif)
+	p.tag = req.Tag
+	return p.vifs(id), nil
+}
+
+func (p *ports) Detach(_ context.Context, _ messaging.RequestContext, inst *objects.Object, _ objects.NetworkInfo, port string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.take(); err != nil {
+		return err
+	}
+	id := inst.String("uuid")
+	if p.made[id] == port {
+		delete(p.made, id)
+	}
+	p.more[id] = slices.DeleteFunc(p.more[id], func(v objects.VIF) bool { return v.ID == port })
+	return nil
+}
+
+func (p *ports) AddAddress(_ context.Context, _ messaging.RequestContext, inst *objects.Object, network string) (objects.NetworkInfo, error) {
+	return p.readdress(inst, network)
+}
+
+func (p *ports) RemoveAddress(_ context.Context, _ messaging.RequestContext, inst *objects.Object, address string) (objects.NetworkInfo, error) {
+	return p.readdress(inst, address)
+}
+
+// readdress tells by the bridge's name what was asked for.
+func (p *ports) readdress(inst *objects.Object, what string) (objects.NetworkInfo, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.take(); err != nil {
+		return nil, err
+	}
+	out := p.vifs(inst.String("uuid"))
+	out[0].Network.Label = what
+	return out, nil
+}
+
+// lose makes all further ports of the instance go, as when Neutron's user
+// deletes them.
+func (p *ports) lose(uuidOf string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.more, uuidOf)
 }
 
 // image is a record in Glance.

@@ -312,6 +312,15 @@ func TestNetworkRecords(t *testing.T) {
 	if err := c.SaveInfoCache(ctx, rc, uuid, nil); err != nil || fake.NetworkInfo(uuid) != "[]" {
 		t.Error(fake.NetworkInfo(uuid), err)
 	}
+	second := objects.NewVirtualInterface(uuid, "port-2", "fa:16:3e:00:00:02", "uplink")
+	if err := c.CreateVIF(ctx, rc, second.Object); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a row that is gone is what was wanted
+		if err := c.DeleteVIF(ctx, rc, "port-2"); err != nil || len(fake.Ports(uuid)) != 1 {
+			t.Errorf("DeleteVIF: %v, %v left", err, fake.Ports(uuid))
+		}
+	}
 	if err := c.DeleteVIFs(ctx, rc, uuid); err != nil || len(fake.Ports(uuid)) != 0 {
 		t.Error(err)
 	}

@@ -56,3 +56,17 @@ func (c *Client) DeleteVIFs(ctx context.Context, rc messaging.RequestContext, uu
 	}
 	return nil
 }
+
+// DeleteVIF is VirtualInterface.get_by_uuid and destroy: the row of one port. None
+// there is success.
+func (c *Client) DeleteVIF(ctx context.Context, rc messaging.RequestContext, port string) error {
+	var vif *objects.Object
+	err := c.ClassAction(ctx, rc, "VirtualInterface", "get_by_uuid", []any{port}, nil, &vif)
+	if err == nil && vif != nil {
+		err = c.do(ctx, rc, vif, "destroy")
+	}
+	if err != nil && !messaging.IsRemote(err, "VirtualInterfaceNotFound") {
+		return fmt.Errorf("delete record of port %s: %w", port, err)
+	}
+	return nil
+}

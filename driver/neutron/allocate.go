@@ -202,7 +202,8 @@ func (c *Client) undo(ctx context.Context, p *plan, ports []port, cause error) e
 		lost, err := c.listPorts(ctx, auth, url.Values{"device_id": {p.req.InstanceUUID}, "tenant_id": {p.req.ProjectID}})
 		errs = append(errs, err)
 		for _, l := range lost {
-			if _, users := p.given[l.ID]; !users && !slices.Contains(portIDs(made), l.ID) {
+			_, users := p.given[l.ID]
+			if !users && !slices.Contains(p.req.existing, l.ID) && !slices.Contains(portIDs(made), l.ID) {
 				made = append(made, l)
 			}
 		}

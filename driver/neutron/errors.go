@@ -30,6 +30,9 @@ const (
 	ExternalNetworkAttachForbidden Name = "ExternalNetworkAttachForbidden"
 	UnableToAutoAllocateNetwork    Name = "UnableToAutoAllocateNetwork"
 	InvalidInput                   Name = "InvalidInput"
+	AttachNoNetwork                Name = "InterfaceAttachFailedNoNetwork"
+	NetworkNotFoundForInstance     Name = "NetworkNotFoundForInstance"
+	FixedIPNotFoundForInstance     Name = "FixedIpNotFoundForInstance"
 )
 
 // Error is a failure that Nova has a name for. Its chain holds an
@@ -45,6 +48,9 @@ type Error struct {
 
 // Error returns the name and the whole story.
 func (e *Error) Error() string { return string(e.Name) + ": " + e.err.Error() }
+
+// Text is Nova's text of the exception.
+func (e *Error) Text() string { return errdefs.PublicText(e.err, string(e.Name)) }
 
 // Unwrap returns the public text and what is behind it.
 func (e *Error) Unwrap() error { return e.err }
@@ -76,7 +82,7 @@ func meaning(name Name) (code int, class error) {
 		return 409, errdefs.ErrConflict
 	case NetworkAmbiguous, NoUniqueMatch:
 		return 409, errdefs.ErrInvalid
-	case PortNotFound, NetworkNotFound, SecurityGroupNotFound:
+	case PortNotFound, NetworkNotFound, SecurityGroupNotFound, NetworkNotFoundForInstance, FixedIPNotFoundForInstance:
 		return 404, errdefs.ErrNotFound
 	case PortLimitExceeded:
 		return 403, errdefs.ErrExhausted
@@ -86,7 +92,7 @@ func meaning(name Name) (code int, class error) {
 		return 403, errdefs.ErrForbidden
 	case PortBindingFailed, PortUpdateFailed, UnableToAutoAllocateNetwork:
 		return 500, errdefs.ErrUnavailable
-	case PortNotUsable, PortNotUsableDNS, SecurityGroupCannotBeApplied, InvalidInput:
+	case PortNotUsable, PortNotUsableDNS, SecurityGroupCannotBeApplied, InvalidInput, AttachNoNetwork:
 		return 400, errdefs.ErrInvalid
 	}
 	return 500, errdefs.ErrUnavailable

@@ -42,6 +42,10 @@ type AllocateRequest struct {
 	// Admin says that the user may use external networks.
 	Admin bool
 	Auth  openstack.UserAuth
+
+	// existing are ports that the instance had before: an undo that looks for
+	// lost ones keeps them.
+	existing []string
 }
 
 // AllocateResult is what Allocate did.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/compute"
 	"github.com/gantry-project/gantry/driver/messaging"
 	"github.com/gantry-project/gantry/driver/objects"
+	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/logging"
 )
 
@@ -128,7 +130,7 @@ func (t *tasks) healInfoCache(ctx context.Context) error {
 	return nil
 }
 
-// healOne refreshes one instance; false says that it is not the time for it.
+// healOne refreshes one instance and its links; false says that it is not the time for it.
 func (t *tasks) healOne(ctx context.Context, uuid string) (bool, error) {
 	if t.Manager.Busy(uuid) {
 		return false, nil
@@ -149,10 +151,31 @@ func (t *tasks) healOne(ctx context.Context, uuid string) (bool, error) {
 	if inst.String("host") != t.set.Host || inst.String("vm_state") == vmBuilding || inst.String("task_state") == taskDeleting {
 		return false, nil
 	}
-	if _, err := t.Ports.Refresh(ctx, rc, inst); err != nil {
+	vifs, err := t.Ports.Refresh(ctx, rc, inst)
+	if err != nil {
 		return false, fmt.Errorf("refresh network of instance %s: %w", uuid, err)
 	}
-	return true, nil
+	return true, t.replug(ctx, inst, vifs)
+}
+
+// replug makes the links of an instance what Neutron says, where something has
+// taken them away or a port has gone without a word. Work under way does that
+// by itself.
+func (t *tasks) replug(ctx context.Context, inst *objects.Object, vifs objects.NetworkInfo) error {
+	a, ok := t.Driver.(driver.InterfaceAttacher)
+	if !ok || !inst.IsNull("task_state") {
+		return nil
+	}
+	// what was before is what a failed change leads back to; a damaged cache is none
+	before, err := objects.ParseNetworkInfo(inst.Object("info_cache").String("network_info"))
+	if err != nil {
+		before = vifs
+	}
+	err = a.ChangeNetwork(ctx, driver.NetworkChange{UUID: driver.InstanceUUID(inst.String("uuid")), Before: before, After: vifs})
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return fmt.Errorf("links of instance %s: %w", inst.String("uuid"), err)
+	}
+	return nil
 }
 
 // syncScheduler names the instances of this host to the schedulers.

@@ -59,6 +59,7 @@ func classMethods() map[string]method {
 		"ComputeNodeList.get_all_by_host":                   (*Conductor).getNodes,
 		"BlockDeviceMappingList.get_by_instance_uuid":       (*Conductor).getBlockDevices,
 		"VirtualInterface.delete_by_instance_uuid":          (*Conductor).deleteVIFs,
+		"VirtualInterface.get_by_uuid":                      (*Conductor).getVIF,
 		"VirtualInterfaceList.get_by_instance_uuid":         (*Conductor).getVIFs,
 		"MigrationList.get_by_filters":                      (*Conductor).migrationsByFilters,
 		"MigrationList.get_in_progress_and_error":           (*Conductor).migrationsInProgress,
@@ -84,6 +85,7 @@ func objectMethods() map[string]method {
 		"ComputeNode.destroy":        (*Conductor).destroyNode,
 		"BlockDeviceMapping.save":    (*Conductor).saveBlockDevice,
 		"VirtualInterface.create":    (*Conductor).createVIF,
+		"VirtualInterface.destroy":   (*Conductor).destroyVIF,
 		"Migration.save":             (*Conductor).saveMigration,
 		"ConsoleAuthToken.authorize": (*Conductor).authorize,
 	}

@@ -88,6 +88,18 @@ func (c *Conductor) deleteVIFs(in invocation) (any, error) {
 	return nil, nil
 }
 
+func (c *Conductor) getVIF(in invocation) (any, error) {
+	if rows := where(c.vifs, "uuid", in.text(0, "uuid")); len(rows) > 0 {
+		return rows[0].Clone(), nil
+	}
+	return nil, nil //nolint:nilnil // Nova answers so
+}
+
+func (c *Conductor) destroyVIF(in invocation) (any, error) {
+	c.vifs = slices.DeleteFunc(c.vifs, func(v *objects.Object) bool { return v.Int("id") == in.obj.Int("id") })
+	return nil, nil
+}
+
 func (c *Conductor) migrationsByFilters(in invocation) (any, error) {
 	filters := map[string]any{}
 	if len(in.args) > 0 {

@@ -120,6 +120,16 @@ func (s *Server) updatePort(c Call, p Resource) reply {
 			return failure(http.StatusForbidden, "PolicyNotAuthorized", "(rule:update_port) is disallowed by policy")
 		}
 	}
+	if asked, ok := c.Body["fixed_ips"]; ok {
+		before := p["fixed_ips"]
+		p["fixed_ips"] = []any{}
+		ips, bad := s.allocate(s.find("networks", fmt.Sprint(p["network_id"])), asked)
+		if bad != nil {
+			p["fixed_ips"] = before
+			return *bad
+		}
+		p["fixed_ips"] = ips
+	}
 	s.change(p, c.Body)
 	return reply{http.StatusOK, Resource{"port": view(c, p)}}
 }
@@ -168,6 +178,14 @@ func (s *Server) allocate(net Resource, asked any) ([]any, *reply) {
 	if list, ok := asked.([]any); ok {
 		for _, e := range list {
 			want, _ := e.(map[string]any)["ip_address"].(string)
+			if id, _ := e.(map[string]any)["subnet_id"].(string); want == "" && id != "" {
+				ip, bad := s.pick(id, taken)
+				if bad != nil {
+					return nil, bad
+				}
+				out = append(out, ip)
+				continue
+			}
 			id, bad := s.subnetOf(subnets, want)
 			if bad != nil {
 				return nil, bad
@@ -181,19 +199,29 @@ func (s *Server) allocate(net Resource, asked any) ([]any, *reply) {
 		return out, nil
 	}
 	for _, id := range subnets {
-		sub := s.find("subnets", id)
-		prefix := netip.MustParsePrefix(sub["cidr"].(string))
-		a := prefix.Addr().Next().Next().Next()
-		for taken[a.String()] {
-			a = a.Next()
+		ip, bad := s.pick(id, taken)
+		if bad != nil {
+			return nil, bad
 		}
-		if last := a.Next(); !prefix.Contains(a) || (a.Is4() && !prefix.Contains(last)) {
-			r := failure(http.StatusConflict, "IpAddressGenerationFailure", "No more IP addresses available on network.")
-			return nil, &r
-		}
-		out = append(out, Resource{"subnet_id": id, "ip_address": a.String()})
+		out = append(out, ip)
 	}
 	return out, nil
+}
+
+// pick takes a free address of a subnet.
+func (s *Server) pick(id string, taken map[string]bool) (Resource, *reply) {
+	sub := s.find("subnets", id)
+	prefix := netip.MustParsePrefix(sub["cidr"].(string))
+	a := prefix.Addr().Next().Next().Next()
+	for taken[a.String()] {
+		a = a.Next()
+	}
+	if last := a.Next(); !prefix.Contains(a) || (a.Is4() && !prefix.Contains(last)) {
+		r := failure(http.StatusConflict, "IpAddressGenerationFailure", "No more IP addresses available on network.")
+		return nil, &r
+	}
+	taken[a.String()] = true
+	return Resource{"subnet_id": id, "ip_address": a.String()}, nil
 }
 
 func (s *Server) subnetOf(subnets []string, address string) (string, *reply) {

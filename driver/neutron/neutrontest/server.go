@@ -149,6 +149,9 @@ func (s *Server) AddSubnet(network, cidr string, more Resource) string {
 	for k, v := range more {
 		r[k] = v
 	}
+	s.mu.Lock()
+	r["tenant_id"] = s.find("networks", network)["tenant_id"]
+	s.mu.Unlock()
 	id := s.Add("subnets", r)
 	s.mu.Lock()
 	n := s.find("networks", network)
