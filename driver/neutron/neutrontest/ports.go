@@ -194,6 +194,7 @@ func (s *Server) allocate(net Resource, asked any) ([]any, *reply) {
 				r := failure(http.StatusConflict, "IpAddressInUse", "Unable to complete operation for network. The IP address "+want+" is in use.")
 				return nil, &r
 			}
+			taken[want] = true
 			out = append(out, Resource{"subnet_id": id, "ip_address": want})
 		}
 		return out, nil
