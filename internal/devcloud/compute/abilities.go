@@ -13,6 +13,8 @@ func able(method string) bool {
 		"snapshot_instance", "backup_instance", "rebuild_instance", "shelve_instance", "shelve_offload_instance", "unshelve_instance",
 		"inject_network_info", "attach_interface":
 		return true
+	case "detach_interface", "add_fixed_ip_to_instance", "remove_fixed_ip_from_instance":
+		return true
 	}
 	return false
 }
@@ -31,8 +33,6 @@ func unable(verb string, i objects.Instance) error {
 		return badRequest("No valid host was found. No host of this cloud takes in instances of another.")
 	case "evacuate":
 		return badRequest("Compute service of %s is still in use.", i.Host())
-	case "addFixedIp", "removeFixedIp":
-		return badRequest("Changing the addresses of a port is not supported for instance %s: ask the network service.", i.UUID())
 	}
 	return conflict("Operation '%s' not supported for instance %s: its compute host does not do it.", verb, i.UUID())
 }

@@ -290,6 +290,18 @@ func (h *computeHost) serve(method string) messaging.Handler {
 			}
 			return nil, messaging.NovaError("SetAdminPasswdNotSupported", 400, "Set admin password is not supported")
 		case "attach_interface":
+			port, ip := "", ""
+			if err := errors.Join(req.Arg("port_id", &port), req.Arg("requested_ip", &ip)); err != nil {
+				return nil, err
+			}
+			switch {
+			case port == freePort:
+				return map[string]any{"id": port}, nil
+			case port != "":
+				return nil, messaging.NovaError("PortInUse", 409, "Port %s is still in use.", port)
+			case ip != "":
+				return nil, messaging.NovaError("InterfaceAttachFailed", 500, "Failed to attach network adapter device to x")
+			}
 			return nil, messaging.NovaError("AttachInterfaceNotSupported", 400, "Attaching interfaces is not supported by this host.")
 		case "terminate_instance":
 			var i objects.Instance
@@ -372,7 +384,7 @@ func (h *computeHost) run(t testing.TB, transport messaging.Transport) {
 	table := map[string]messaging.Handler{}
 	for _, m := range []string{
 		"get_console_output", "get_host_uptime", "set_host_enabled", "get_serial_console", "get_vnc_console", "set_admin_password",
-		"attach_interface", "rebuild_instance", "shelve_instance", "shelve_offload_instance", "backup_instance", "terminate_instance", "start_instance", "stop_instance", "pause_instance", "unpause_instance",
+		"attach_interface", "detach_interface", "add_fixed_ip_to_instance", "remove_fixed_ip_from_instance", "rebuild_instance", "shelve_instance", "shelve_offload_instance", "backup_instance", "terminate_instance", "start_instance", "stop_instance", "pause_instance", "unpause_instance",
 		"reboot_instance", "snapshot_instance", "suspend_instance", "rescue_instance", "external_instance_event", "restore_instance",
 	} {
 		table[m] = h.serve(m)

@@ -86,7 +86,7 @@ func only(name string, keywords ...schema.Keyword) func(rest.Version) schema.Sch
 
 // verbs is the table of all actions.
 func (s *Service) verbs() map[string]verb {
-	all := slices.Concat(s.powerVerbs(), s.stateVerbs(), s.imageVerbs(), s.shelfVerbs(), s.consoleVerbs(), s.groupVerbs(), s.floatingVerbs(), s.refusedVerbs())
+	all := slices.Concat(s.powerVerbs(), s.stateVerbs(), s.imageVerbs(), s.shelfVerbs(), s.consoleVerbs(), s.groupVerbs(), s.floatingVerbs(), s.addressVerbs(), s.refusedVerbs())
 	out := make(map[string]verb, len(all))
 	for _, a := range all {
 		out[a.name] = a
@@ -380,8 +380,6 @@ func (s *Service) refusedVerbs() []verb {
 		{name: "migrate", needs: "prep_resize", policy: "os-migrate-server:migrate", admin: true, vm: running},
 		{name: "os-migrateLive", needs: "live_migration", policy: "os-migrate-server:migrate_live", admin: true, vm: []string{vmActive, vmPaused}},
 		{name: "evacuate", needs: "rebuild_instance", policy: "os-evacuate", admin: true, vm: []string{vmActive, vmStopped, vmError}},
-		{name: "addFixedIp", needs: "add_fixed_ip_to_instance", policy: "os-multinic:add", until: 43, anyTask: true, unlaunched: true},
-		{name: "removeFixedIp", needs: "remove_fixed_ip_from_instance", policy: "os-multinic:remove", until: 43, anyTask: true, unlaunched: true},
 	}
 }
 

@@ -168,11 +168,6 @@ func (s *Service) interfaceAttach(ctx context.Context, r *rest.Request) (*rest.R
 	if i.Host() == "" {
 		return nil, conflict("Instance %s is not ready", i.UUID())
 	}
-	if network != "" || port != "" {
-		if err := s.checkWanted(ctx, r, []wanted{{network: network, port: port, address: ip}}, 1); err != nil {
-			return nil, err
-		}
-	}
 	if err := s.record(ctx, r, i, "attach_interface"); err != nil {
 		return nil, err
 	}
@@ -181,9 +176,7 @@ func (s *Service) interfaceAttach(ctx context.Context, r *rest.Request) (*rest.R
 		"instance": i, "network_id": orNil(network), "port_id": orNil(port), "requested_ip": orNil(ip), "tag": anyOf(d.Optional("tag")),
 	}, &vif)
 	if err != nil {
-		return nil, hostAnswer(err, "", refused{400, []string{
-			"AttachInterfaceNotSupported", "InterfaceAttachFailed", "PortInUse", "PortNotUsable", "NetworkInterfaceTaggedAttachNotSupported",
-		}})
+		return nil, hostAnswer(err, "", attachRefusals()...)
 	}
 	all, err := s.o.Networks.Ports(ctx, r.Caller, PortQuery{IDs: []string{vif.ID}})
 	if err != nil || len(all) == 0 {
@@ -195,12 +188,25 @@ func (s *Service) interfaceAttach(ctx context.Context, r *rest.Request) (*rest.R
 // interfaceStates are those in which ports come and go.
 func interfaceStates() []string { return []string{vmActive, vmPaused, vmStopped} }
 
+// attachRefusals are the exceptions of a compute host that the tenant reads
+// (nova/api/openstack/compute/attach_interfaces.py, create).
+func attachRefusals() []refused {
+	return []refused{
+		{http.StatusBadRequest, []string{
+			"InterfaceAttachFailedNoNetwork", "NetworkAmbiguous", "NoMoreFixedIps", "PortNotUsable", "AttachInterfaceNotSupported",
+			"SecurityGroupCannotBeApplied", "NetworkInterfaceTaggedAttachNotSupported", "InvalidInput",
+		}},
+		{http.StatusConflict, []string{"FixedIpAlreadyInUse", "PortInUse"}},
+		{http.StatusNotFound, []string{"PortNotFound", "NetworkNotFound"}},
+		{http.StatusForbidden, []string{"PortLimitExceeded", "ExternalNetworkAttachForbidden"}},
+		{http.StatusInternalServerError, []string{"InterfaceAttachFailed"}},
+	}
+}
+
+// interfaceDetach has the host take a port away. Whether the server has it is
+// for the host to say, in a fault, as with Nova.
 func (s *Service) interfaceDetach(ctx context.Context, r *rest.Request) (*rest.Response, error) {
 	i, err := s.ownServer(ctx, r, "os-attach-interfaces:delete")
-	if err != nil {
-		return nil, err
-	}
-	p, err := s.portOf(ctx, r, i)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +216,7 @@ func (s *Service) interfaceDetach(ctx context.Context, r *rest.Request) (*rest.R
 	if !able("detach_interface") {
 		return nil, unable("detach_interface", i)
 	}
-	if err := s.tell(ctx, r, i, "detach_interface", "detach_interface", map[string]any{"port_id": p.ID}); err != nil {
+	if err := s.tell(ctx, r, i, "detach_interface", "detach_interface", map[string]any{"port_id": r.PathValue("port")}); err != nil {
 		return nil, err
 	}
 	return empty(http.StatusAccepted)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -47,7 +48,11 @@ func (claims) SetHostEnabled(context.Context, messaging.RequestContext, bool) er
 
 // rows is a network service that gives each instance one port and keeps Nova's
 // rows of it, as driver/neutron does.
-type rows struct{ c *client.Client }
+type rows struct {
+	compute.Ports // nil: what is not here is not asked
+
+	c *client.Client
+}
 
 func (p rows) Allocate(ctx context.Context, rc messaging.RequestContext, req compute.AllocateRequest) (objects.NetworkInfo, error) {
 	id := req.Instance.String("uuid")
@@ -64,6 +69,23 @@ func (p rows) Refresh(ctx context.Context, rc messaging.RequestContext, i *objec
 	return p.c.GetInfoCache(ctx, rc, i.String("uuid"))
 }
 
+func (p rows) Cached(ctx context.Context, rc messaging.RequestContext, i *objects.Object) (objects.NetworkInfo, error) {
+	return p.c.GetInfoCache(ctx, rc, i.String("uuid"))
+}
+
+func (p rows) Attach(ctx context.Context, rc messaging.RequestContext, req compute.AttachRequest) (objects.NetworkInfo, error) {
+	id := req.Instance.String("uuid")
+	info, err := p.Cached(ctx, rc, req.Instance)
+	info = append(info, objects.VIF{ID: req.PortID, Address: "fa:16:3e:00:00:02", Type: "bridge"})
+	vif := objects.NewVirtualInterface(id, req.PortID, "fa:16:3e:00:00:02", req.Tag)
+	return info, errors.Join(err, p.c.CreateVIF(ctx, rc, vif.Object), p.c.SaveInfoCache(ctx, rc, id, info))
+}
+
+func (p rows) Detach(ctx context.Context, rc messaging.RequestContext, i *objects.Object, known objects.NetworkInfo, port string) error {
+	rest := slices.DeleteFunc(slices.Clone(known), func(v objects.VIF) bool { return v.ID == port })
+	return errors.Join(p.c.DeleteVIF(ctx, rc, port), p.c.SaveInfoCache(ctx, rc, i.String("uuid"), rest))
+}
+
 // addManager makes a compute host with a true manager.
 func (r *rig) addManager(t *testing.T, name string, memoryMB int64) *fakedriver.Driver {
 	t.Helper()
@@ -72,7 +94,7 @@ func (r *rig) addManager(t *testing.T, name string, memoryMB int64) *fakedriver.
 	c := client.New(caller, name)
 	drv := fakedriver.New()
 	m := compute.New(compute.Deps{
-		Driver: drv, Conductor: c, Tracker: claims{name, r.room}, Ports: rows{c},
+		Driver: drv, Conductor: c, Tracker: claims{name, r.room}, Ports: rows{c: c},
 		Scheduler: client.NewScheduler(caller, name, zerolog.Nop()),
 	}, compute.DefaultOptions(name), zerolog.Nop())
 	s, err := messaging.NewServer(inproc.New(r.broker), messaging.ServerOptions{
@@ -101,7 +123,7 @@ func (r *rig) addManager(t *testing.T, name string, memoryMB int64) *fakedriver.
 func (r *rig) tell(t *testing.T, id, action, method, task string, args map[string]any) {
 	t.Helper()
 	rc := userContext("req-" + action)
-	i, err := r.store.SetInstance(t.Context(), id, cell.Expect{}, map[string]any{"task_state": task})
+	i, err := r.store.SetInstance(t.Context(), id, cell.Expect{}, map[string]any{"task_state": orNull(task)})
 	if err == nil {
 		_, err = r.store.StartAction(t.Context(), id, cell.Actor{Action: action, RequestID: rc.RequestID(), UserID: "u", ProjectID: "p"})
 	}
@@ -144,6 +166,15 @@ func TestLifeWithTheTrueManager(t *testing.T) {
 	r.until(t, id, inState("active"))
 	r.ended(t, id, "req-reboot", "compute_reboot_instance", "Success")
 
+	for _, n := range []string{"attach", "detach"} {
+		want := map[string]int{"attach": 2, "detach": 1}[n]
+		r.tell(t, id, n, n+"_interface", "", map[string]any{"port_id": "port-2", "tag": "uplink"})
+		r.ended(t, id, "req-"+n, "compute_"+n+"_interface", "Success")
+		ports, err := r.store.Interfaces(t.Context(), id)
+		if err != nil || len(ports) != want || want == 2 && ports[1].String("tag") != "uplink" {
+			t.Errorf("%s: rows %v, %v", n, ports, err)
+		}
+	}
 	devices, err := r.store.BlockDevices(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
@@ -258,4 +289,11 @@ func TestHundredAtOnce(t *testing.T) {
 	if raw, _ := json.Marshal(hosts); hosts["a"]+hosts["b"] != 100 || hosts["a"] == 0 || hosts["b"] == 0 {
 		t.Errorf("hosts: %s", raw)
 	}
+}
+
+func orNull(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
 }
