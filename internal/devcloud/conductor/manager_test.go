@@ -27,6 +27,8 @@ import (
 
 // claims is the resource tracker of one host; the amounts are placement's.
 type claims struct {
+	compute.Tracker // nil: what is not here is not asked
+
 	node string
 	room *room
 }
@@ -94,7 +96,7 @@ func (r *rig) addManager(t *testing.T, name string, memoryMB int64) *fakedriver.
 	c := client.New(caller, name)
 	drv := fakedriver.New()
 	m := compute.New(compute.Deps{
-		Driver: drv, Conductor: c, Tracker: claims{name, r.room}, Ports: rows{c: c},
+		Driver: drv, Conductor: c, Tracker: claims{node: name, room: r.room}, Ports: rows{c: c},
 		Scheduler: client.NewScheduler(caller, name, zerolog.Nop()),
 	}, compute.DefaultOptions(name), zerolog.Nop())
 	s, err := messaging.NewServer(inproc.New(r.broker), messaging.ServerOptions{
