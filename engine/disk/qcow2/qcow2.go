@@ -1,5 +1,5 @@
 // Package qcow2 reads disk images in the format of QEMU, version 2 and 3, as
-// the plain disk that they hold.
+// the plain disk that they hold, and writes them (Writer).
 //
 // An image is hostile input. No other file is ever opened: one with a backing
 // file, an external data file or encryption is refused. Memory is bounded by
