@@ -1,4 +1,4 @@
-// Package ext reads ext2, ext3 and ext4 file systems.
+// Package ext reads ext2, ext3 and ext4 file systems, and writes ext4 anew.
 //
 // It knows what mke2fs makes and the kernel mounts: block maps and extents,
 // 64-bit and meta_bg layouts, flexible groups, bigalloc, inline data,
@@ -21,6 +21,14 @@
 // Blocks that several inodes claim are not searched for, as that takes a map
 // of the whole disk; they cost no more than the limits of WriteTar allow.
 // Inode tables that overlap are refused.
+//
+// Write makes an ext4 file system in the shape of another one, which is the
+// superblock: sizes, features, UUID, label, options. The new one keeps the
+// features with these exceptions: fast_commit and orphan_file go, ext_attr comes,
+// resize_inode goes if there are no blocks for it. Directories have no hash tree,
+// and journal, maps and tables are where they fit. Not written: ext2 and ext3,
+// bigalloc, meta_bg, sparse_super2, mmp, quota, blocks of more than 4 KiB, block
+// devices of more than 4 TiB.
 //
 // Format: Linux Documentation/filesystems/ext4 (super.rst, group_descr.rst,
 // inodes.rst, ifork.rst, attributes.rst, directory.rst, inlinedata.rst,

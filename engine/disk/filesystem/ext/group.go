@@ -19,7 +19,7 @@ func (f *fileSystem) readGroups() error {
 			}
 		}
 		d := block[int(g%perBlock)*f.descSize:][:f.descSize]
-		if f.check && f.roCompat&roCompatMetadataCsum != 0 && f.descChecksum(g, d) != le16(d, 0x1e) {
+		if f.check && f.roCompat&roCompatMetadataCsum != 0 && f.descSum(g, d) != le16(d, 0x1e) {
 			return corrupt("group descriptor %d: checksum differs", g)
 		}
 		f.tables[g] = uint64(le32(d, 0x8))
@@ -47,10 +47,11 @@ func (f *fileSystem) descBlock(n uint64) uint64 {
 	return at
 }
 
-func (f *fileSystem) descChecksum(group uint64, d []byte) uint16 {
+// descSum is the checksum of a descriptor, with metadata_csum.
+func (s *super) descSum(group uint64, d []byte) uint16 {
 	var n [4]byte
 	binary.LittleEndian.PutUint32(n[:], uint32(group))
-	c := checksum(checksum(f.seed, n[:]), d[:0x1e])
+	c := checksum(checksum(s.seed, n[:]), d[:0x1e])
 	c = checksum(c, zero4[:2])
 	return uint16(checksum(c, d[0x20:]))
 }
