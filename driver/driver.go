@@ -97,8 +97,9 @@ type Snapshotter interface {
 	// Snapshot opens a consistent image of the disk of a running, stopped or
 	// paused instance. The instance may be stopped for at most a moment; it is
 	// in its earlier state when Snapshot returns. The caller reads Content to
-	// its end or closes it early; either way Close removes what is temporary.
-	Snapshot(ctx context.Context, uuid InstanceUUID) (SnapshotImage, error)
+	// its end or closes it early; either way Close removes what is temporary. cred
+	// may read the instance's image, which a driver may need for it.
+	Snapshot(ctx context.Context, cred Credentials, uuid InstanceUUID) (SnapshotImage, error)
 }
 
 // SnapshotImage is an image under way to the image service.

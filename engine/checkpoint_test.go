@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == jail.Verb {
-		os.Exit(jail.Main(context.Background(), os.Args[2:], layerjail.Work(), diskjail.Work()))
+		os.Exit(jail.Main(context.Background(), os.Args[2:], append(diskjail.RewriteWorks(), layerjail.Work(), diskjail.Work())...))
 	}
 	checkpointtest.Main()
 	os.Exit(m.Run())

@@ -35,7 +35,7 @@ func jailed(t *testing.T) *enginetest.Host {
 	t.Helper()
 	walls := jail.New(jail.Options{MemoryBytes: jailMemory})
 	h := enginetest.NewHost(t)
-	h.Unpack, h.ReadDisk = layerjail.New(walls).Apply, diskjail.New(walls).Convert
+	h.Unpack, h.ReadDisk, h.WriteDisk = layerjail.New(walls).Apply, diskjail.New(walls).Convert, diskjail.New(walls)
 	return h
 }
 

@@ -163,7 +163,9 @@ type Options struct {
 	Unpack Unpacker
 	// ReadDisk reads disk images; nil does it in this process (disk.Convert).
 	ReadDisk disk.Converter
-	Log      zerolog.Logger
+	// WriteDisk writes disk images; nil does it in this process (disk.Direct).
+	WriteDisk disk.Rewriter
+	Log       zerolog.Logger
 }
 
 // Engine runs containers. Its methods may be called from any goroutine.

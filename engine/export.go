@@ -31,13 +31,19 @@ func (e *Engine) Export(ctx context.Context, id ContainerID) (io.ReadCloser, err
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("export container %s: %w", id, err), undone.Unwind(ctx))
 	}
+	return streamed(func(w io.Writer) error { return diffTo(ctx, view, w) }, func() error { return undone.Unwind(ctx) }), nil
+}
+
+// streamed is what write writes. Its Close waits for the end of that, and cleans
+// up behind it.
+func streamed(write func(w io.Writer) error, clean func() error) *exported {
 	r, w := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.CloseWithError(diffTo(ctx, view, w))
+		w.CloseWithError(write(w))
 	}()
-	return &exported{PipeReader: r, done: done, clean: func() error { return undone.Unwind(ctx) }}, nil
+	return &exported{PipeReader: r, done: done, clean: clean}
 }
 
 // exported is a stream with something to clean up behind it.

@@ -95,7 +95,7 @@ func (m *Manager) open(ctx context.Context, o *op) (driver.SnapshotImage, error)
 	if !ok || m.dep.Images == nil {
 		return driver.SnapshotImage{}, fmt.Errorf("snapshot %s: %w", o.uuid(), errdefs.ErrUnsupported)
 	}
-	img, err := s.Snapshot(ctx, driver.InstanceUUID(o.uuid()))
+	img, err := s.Snapshot(ctx, credentials(o.rc), driver.InstanceUUID(o.uuid()))
 	if err != nil {
 		return driver.SnapshotImage{}, fmt.Errorf("snapshot %s: %w", o.uuid(), err)
 	}

@@ -20,7 +20,7 @@ func testSnapshot(t *testing.T, e *env) {
 	take := func(what string, early bool, want driver.PowerState) {
 		t.Helper()
 		held := e.h.Residue(t, e.d)
-		img, err := s.Snapshot(ctx, req.UUID)
+		img, err := s.Snapshot(ctx, req.Credentials, req.UUID)
 		if err != nil {
 			t.Fatalf("Snapshot %s: %v", what, err)
 		}

@@ -22,7 +22,7 @@ func testAbsent(t *testing.T, e *env) {
 		wantClass(t, "Unpause", p.Unpause(ctx, uuid), errdefs.ErrNotFound)
 	}
 	if s, ok := e.d.(driver.Snapshotter); ok {
-		_, err := s.Snapshot(ctx, uuid)
+		_, err := s.Snapshot(ctx, driver.Credentials{}, uuid)
 		wantClass(t, "Snapshot", err, errdefs.ErrNotFound)
 	}
 	if c, ok := e.d.(driver.ConsoleReader); ok {

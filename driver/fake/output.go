@@ -57,7 +57,7 @@ func (d *Driver) Diagnostics(_ context.Context, uuid driver.InstanceUUID) (drive
 }
 
 // Snapshot opens an image that tells the instance and its boots.
-func (d *Driver) Snapshot(ctx context.Context, uuid driver.InstanceUUID) (driver.SnapshotImage, error) {
+func (d *Driver) Snapshot(ctx context.Context, _ driver.Credentials, uuid driver.InstanceUUID) (driver.SnapshotImage, error) {
 	if err := d.pass(ctx, StepCapture); err != nil {
 		return driver.SnapshotImage{}, fmt.Errorf("snapshot %s: %w", uuid, err)
 	}

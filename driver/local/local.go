@@ -49,6 +49,11 @@ const (
 	// SnapshotTar is a tarball of the root file system. It has no configuration:
 	// what boots is its init.
 	SnapshotTar SnapshotFormat = "tar"
+	// SnapshotRaw and SnapshotQCOW2 are the disk image of the instance with its
+	// present files, which boots as a machine, and SnapshotFull for an instance
+	// of an image that is no disk image.
+	SnapshotRaw   SnapshotFormat = "raw"
+	SnapshotQCOW2 SnapshotFormat = "qcow2"
 )
 
 // Options of the driver. All fields must be set but those with a default.

@@ -93,29 +93,6 @@ func (d *Driver) Diagnostics(ctx context.Context, uuid driver.InstanceUUID) (dri
 	return out, nil
 }
 
-// Snapshot opens an image of the instance's disk, in the form of
-// Options.SnapshotFormat.
-func (d *Driver) Snapshot(ctx context.Context, uuid driver.InstanceUUID) (driver.SnapshotImage, error) {
-	out := driver.SnapshotImage{DiskFormat: "raw", ContainerFormat: "docker"}
-	var commit engine.Committed
-	var err error
-	switch d.opts.SnapshotFormat {
-	case SnapshotDelta:
-		commit, err = d.opts.Engine.CommitDelta(ctx, container(uuid))
-		out.Content = commit.Content
-	case SnapshotTar:
-		out.ContainerFormat = "bare"
-		out.Content, err = d.opts.Engine.Export(ctx, container(uuid))
-	case SnapshotFull, "":
-		commit, err = d.opts.Engine.Commit(ctx, container(uuid))
-		out.Content = commit.Content
-	}
-	if err != nil {
-		return driver.SnapshotImage{}, fmt.Errorf("snapshot %s: %w", uuid, err)
-	}
-	return out, nil
-}
-
 // Events returns the channel of unasked changes.
 func (d *Driver) Events() <-chan driver.LifecycleEvent { return d.events }
 

@@ -14,7 +14,7 @@ import (
 // snap takes a snapshot into the image service.
 func (r *rig) snap(t *testing.T, uuid driver.InstanceUUID, id string) driver.SnapshotImage {
 	t.Helper()
-	img, err := r.driver.Snapshot(t.Context(), uuid)
+	img, err := r.driver.Snapshot(t.Context(), driver.Credentials{}, uuid)
 	check(t, err)
 	r.images.data[id] = must(io.ReadAll(img.Content))(t)
 	check(t, img.Content.Close())

@@ -1,4 +1,4 @@
-// Package disk reads the root file system out of a disk image: a raw or qcow2
+// Package disk reads the root file system out of a disk image, and writes one anew: a raw or qcow2
 // file with a GPT, an MBR or no partition table, and an ext, XFS or btrfs file
 // system on it.
 //
@@ -71,6 +71,10 @@ type Disk struct {
 	Where string
 	// Root is the root file system. It reads from the image as long as it is used.
 	Root filesystem.FileSystem
+
+	table *partition.Table
+	// part is where the root is: the whole disk has the number 0.
+	part partition.Partition
 }
 
 // Open finds the root file system of the image in r, which is size bytes long
@@ -112,7 +116,7 @@ func Open(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Disk, 
 	if err != nil {
 		return nil, err
 	}
-	d.Root, d.Where = root.fs, root.where
+	d.Root, d.Where, d.table, d.part = root.fs, root.where, table, root.part
 	return d, nil
 }
 

@@ -35,6 +35,7 @@ func rootArch(kind string) string {
 type region struct {
 	// where it is, in words
 	where string
+	part  partition.Partition
 	// arch is the architecture whose root it is by its type, or empty
 	arch    string
 	content content
@@ -48,6 +49,7 @@ type region struct {
 type view struct {
 	fs    filesystem.FileSystem
 	where string
+	part  partition.Partition
 	has   layout
 	// usual says that a distribution would install to this subvolume
 	usual bool
@@ -61,7 +63,7 @@ func find(ctx context.Context, r io.ReaderAt, size int64, table *partition.Table
 	}
 	var regions []*region
 	for _, p := range parts {
-		reg := &region{where: "the whole disk", arch: rootArch(p.Type)}
+		reg := &region{where: "the whole disk", part: p, arch: rootArch(p.Type)}
 		if p.Number > 0 {
 			reg.where = fmt.Sprintf("partition %d", p.Number)
 		}
@@ -106,7 +108,7 @@ func (g *region) view(ctx context.Context, fs filesystem.FileSystem) error {
 	if err != nil {
 		return err
 	}
-	g.views = []view{{fs: fs, where: g.where, has: has}}
+	g.views = []view{{fs: fs, where: g.where, part: g.part, has: has}}
 	volumes, ok := fs.(*btrfs.FileSystem)
 	if !ok || has.root() {
 		return nil
@@ -126,7 +128,7 @@ func (g *region) view(ctx context.Context, fs filesystem.FileSystem) error {
 		has, err := layoutOf(fs)
 		if err == nil && has.root() {
 			g.views = append(g.views, view{
-				fs: fs, has: has, where: fmt.Sprintf("subvolume %.60q of %s", s.Path, g.where),
+				fs: fs, has: has, part: g.part, where: fmt.Sprintf("subvolume %.60q of %s", s.Path, g.where),
 				usual: slices.Contains([]string{"@", "@rootfs", "root"}, s.Path),
 			})
 		}

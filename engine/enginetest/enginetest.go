@@ -45,7 +45,9 @@ type Host struct {
 	// Unpack, ReadDisk and Log are the engine's options; a nil Log is the test's.
 	Unpack   engine.Unpacker
 	ReadDisk disk.Converter
-	Log      io.Writer
+	// WriteDisk is the engine's option.
+	WriteDisk disk.Rewriter
+	Log       io.Writer
 	// ImageLimits, LayerLimits and ImageTime are the engine's options.
 	ImageLimits image.Limits
 	LayerLimits layer.Limits
@@ -133,7 +135,7 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	}
 	e, err = engine.Open(t.Context(), engine.Options{
 		Root: h.Root, Runner: h.Runner, Cgroups: h.Cgroups, Snapshots: snaps, Store: db, Content: blobs,
-		Runtimes: h.Runtimes, Journal: journal, BootID: boot, Unpack: h.Unpack, ReadDisk: h.ReadDisk,
+		Runtimes: h.Runtimes, Journal: journal, BootID: boot, Unpack: h.Unpack, ReadDisk: h.ReadDisk, WriteDisk: h.WriteDisk,
 		ImageLimits: h.ImageLimits, LayerLimits: h.LayerLimits, ImageTime: h.ImageTime,
 		Log: zerolog.New(log),
 	})

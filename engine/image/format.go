@@ -46,6 +46,16 @@ func sniff(head []byte) sniffed {
 	return sniffed{disk: diskElsewhere(head)}
 }
 
+// SniffLen is how much of a file IsDisk wants to see.
+const SniffLen = sniffLen
+
+// IsDisk says whether the first bytes of a file are those of a disk image of a
+// format that is read.
+func IsDisk(head []byte) bool {
+	kind := sniff(head).disk
+	return kind == diskRaw || kind == diskQCOW2
+}
+
 func sniffCompression(head []byte) compression {
 	has := func(magic string) bool { return bytes.HasPrefix(head, []byte(magic)) }
 	switch {

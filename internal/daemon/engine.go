@@ -176,6 +176,7 @@ func openEngine(ctx context.Context, c engineConfig, log zerolog.Logger) (_ *eng
 		ImageTime:   c.images.time,
 		Unpack:      layerjail.New(walls).Apply,
 		ReadDisk:    diskjail.New(walls).Convert,
+		WriteDisk:   diskjail.New(walls),
 		Log:         log,
 	})
 	if err != nil {

@@ -11,5 +11,5 @@ import (
 // Unpack is the process that a jail starts; args are its own, and the result is
 // what to exit with.
 func Unpack(ctx context.Context, args []string) int {
-	return jail.Main(ctx, args, layerjail.Work(), diskjail.Work())
+	return jail.Main(ctx, args, append(diskjail.RewriteWorks(), layerjail.Work(), diskjail.Work())...)
 }

@@ -1,4 +1,4 @@
-// Package jail reads disk images in a child process that can do nothing else
+// Package jail reads and writes disk images in a child process that can do nothing else
 // (engine/jail): it has no capability, no file but the image, read-only, and the
 // pipe that the tar stream goes into, and no system call but those that Go's
 // runtime needs and reading and writing of what is open.
@@ -73,18 +73,26 @@ func (c *Converter) Convert(ctx context.Context, r io.ReaderAt, size int64, opts
 	return rep, cerr
 }
 
-// start starts the child with the image as its standard input.
-func (c *Converter) start(ctx context.Context, r io.ReaderAt, req request, out *os.File) (*jail.Child, error) {
+// fileOf is another descriptor of what has one.
+func fileOf(r any, what string) (*os.File, error) {
 	src, ok := r.(interface{ Fd() uintptr })
 	if !ok {
-		return nil, fmt.Errorf("the image is no file: %w", jail.ErrImpossible)
+		return nil, fmt.Errorf("the %s is no file: %w", what, jail.ErrImpossible)
 	}
 	fd, err := unix.FcntlInt(src.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	runtime.KeepAlive(r)
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	in := os.NewFile(uintptr(fd), "image")
+	return os.NewFile(uintptr(fd), what), nil
+}
+
+// start starts the child with the image as its standard input.
+func (c *Converter) start(ctx context.Context, r io.ReaderAt, req request, out *os.File) (*jail.Child, error) {
+	in, err := fileOf(r, "image")
+	if err != nil {
+		return nil, err
+	}
 	defer in.Close()
 	return c.jail.Start(ctx, jail.Run{Work: name, Arg: req, Stdin: in, Stdout: out})
 }
