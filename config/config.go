@@ -22,6 +22,9 @@ type Config struct {
 	Glance        Glance        `section:"glance"`
 	Compute       Compute       `section:"compute"`
 	ImageCache    ImageCache    `section:"image_cache"`
+	VNC           VNC           `section:"vnc"`
+	SerialConsole SerialConsole `section:"serial_console"`
+	ConsoleAuth   ConsoleAuth   `section:"consoleauth"`
 	Gantry        Gantry        `section:"gantry"`
 }
 
@@ -159,6 +162,28 @@ type ImageCache struct {
 	MinimumAge      time.Duration `key:"remove_unused_original_minimum_age_seconds" default:"86400" doc:"how long that is"`
 }
 
+// VNC is [vnc] (nova/conf/vnc.py).
+type VNC struct {
+	Enabled     bool     `key:"enabled" default:"true" doc:"serve the consoles of instances as screens by VNC"`
+	Listen      string   `key:"server_listen" default:"127.0.0.1" doc:"address that the consoles listen on; proxies must reach it and nobody else should"`
+	ProxyClient string   `key:"server_proxyclient_address" default:"127.0.0.1" doc:"that address as the proxies see it"`
+	BaseURL     string   `key:"novncproxy_base_url" default:"http://127.0.0.1:6080/vnc_auto.html" doc:"page of the proxy, as users see it"`
+	AuthSchemes []string `key:"auth_schemes" default:"none" doc:"how proxies connect: none, vencrypt (TLS) or both; vencrypt needs [gantry] vnc_cert and vnc_key"`
+}
+
+// SerialConsole is [serial_console] (nova/conf/serial_console.py).
+type SerialConsole struct {
+	Enabled     bool   `key:"enabled" default:"false" doc:"serve the consoles of instances as streams"`
+	BaseURL     string `key:"base_url" default:"ws://127.0.0.1:6083/" doc:"websocket of the proxy, as users see it"`
+	ProxyClient string `key:"proxyclient_address" default:"127.0.0.1" doc:"address that the consoles listen on; proxies must reach it and nobody else should"`
+	PortRange   string `key:"port_range" default:"10000:20000" doc:"ports of the consoles: FIRST:LAST"`
+}
+
+// ConsoleAuth is [consoleauth] (nova/conf/consoleauth.py).
+type ConsoleAuth struct {
+	TokenTTL time.Duration `key:"token_ttl" default:"600" doc:"how long the URL of a console is good"`
+}
+
 // Gantry is [gantry]: what Nova has no option for. An unknown key here is refused.
 type Gantry struct {
 	StorePath       string        `key:"store_path" doc:"images, layers and disks of instances; default: state_path/engine"`
@@ -179,5 +204,10 @@ type Gantry struct {
 	UploadRate      int64         `key:"upload_bytes_per_second" default:"0" doc:"bound of the upload of a snapshot; 0 is none"`
 	MirrorFile      string        `key:"mirror_file" doc:"a mirror.yaml: images that the service keeps in step between registries, the image service and this host"`
 	Runtimes        string        `key:"runtimes" doc:"other OCI runtimes that flavors may ask for by gantry:runtime=NAME: a list of NAME=/PATH, divided by spaces or commas"`
+	VNCCert         string        `key:"vnc_cert" doc:"certificate of this host for [vnc] auth_schemes vencrypt (PEM)"`
+	VNCKey          string        `key:"vnc_key" doc:"its key"`
+	VNCClientCA     string        `key:"vnc_client_ca" doc:"certificates that sign the proxies'; with it only clients with such a certificate are served"`
+	MaxConsoles     int           `key:"max_consoles" default:"128" doc:"consoles that may be open to proxies at a time"`
+	MaxViewers      int           `key:"max_console_viewers" default:"16" doc:"viewers that a console may have at a time"`
 	Failpoints      string        `key:"failpoints" doc:"for tests only: failures to inject"`
 }

@@ -15,6 +15,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,8 @@ type Options struct {
 	// SerialAddress and VNCAddress are the addresses that ports are opened on, ""
 	// for a kind that is not served.
 	SerialAddress, VNCAddress string
+	// VNCHost is what proxies call VNCAddress, if not "".
+	VNCHost string
 	// SerialPorts and VNCPorts bound the ports to a range, both ends in it; the
 	// zero value leaves the choice to the kernel.
 	SerialPorts, VNCPorts [2]int
@@ -142,6 +145,9 @@ func (s *Server) Serve(ctx context.Context, instance string, kind Kind) (host st
 		s.ports[p.key] = p
 	}
 	p.keep(s.o.Keep)
+	if kind == VNC {
+		address = cmp.Or(s.o.VNCHost, address)
+	}
 	return address, p.number, nil
 }
 

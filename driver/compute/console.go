@@ -52,6 +52,3 @@ func ascii(s string) string {
 		return '?'
 	}, s)
 }
-
-// validateConsolePort knows no interactive console.
-func (m *Manager) validateConsolePort(context.Context, *op) (any, error) { return false, nil }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"time"
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/conductor"
@@ -51,6 +52,9 @@ type Conductor interface {
 	SaveMigration(ctx context.Context, rc messaging.RequestContext, migration *objects.Object) error
 	// CleanConsoleAuths is ConsoleAuthToken.clean_console_auths_for_instance.
 	CleanConsoleAuths(ctx context.Context, rc messaging.RequestContext, uuid string) error
+	// AuthorizeConsole is ConsoleAuthToken.authorize: it sets token and id of a
+	// new ConsoleAuthToken, which is good for ttl.
+	AuthorizeConsole(ctx context.Context, rc messaging.RequestContext, token *objects.Object, ttl time.Duration) error
 
 	// BuildInstances casts compute_task.build_instances: the reschedule of a
 	// failed build. args are its keyword arguments, complete.
@@ -223,8 +227,30 @@ var (
 	_ Notifier  = (*messaging.Notifier)(nil)
 )
 
-// Deps is everything that New needs. Scheduler, Notifier and Images may be nil,
-// and Peers where no instance is resized or moved.
+// Consoles are where proxies reach the consoles of this host's instances.
+type Consoles interface {
+	// Serve says where a proxy reaches a console, and keeps it there for as long
+	// as a token is good. errdefs.ErrUnsupported: that kind is not served here;
+	// errdefs.ErrConflict: the instance does not run; errdefs.ErrNotFound: it is
+	// not here; errdefs.ErrExhausted: too many.
+	Serve(ctx context.Context, uuid string, kind ConsoleKind) (host string, port int, err error)
+	// Serves reports whether the console of that instance is at that port.
+	Serves(uuid string, kind ConsoleKind, port int) bool
+	// Drop ends the consoles of an instance.
+	Drop(uuid string)
+}
+
+// ConsoleKind is a protocol of consoles, in the words of Nova's API.
+type ConsoleKind string
+
+// The kinds that a container has.
+const (
+	ConsoleVNC    ConsoleKind = "vnc"
+	ConsoleSerial ConsoleKind = "serial"
+)
+
+// Deps is everything that New needs. Scheduler, Notifier, Images and Consoles
+// may be nil, and Peers where no instance is resized or moved.
 type Deps struct {
 	Driver    driver.ComputeDriver
 	Conductor Conductor
@@ -234,4 +260,5 @@ type Deps struct {
 	Scheduler Scheduler
 	Notifier  Notifier
 	Peers     Peers
+	Consoles  Consoles
 }

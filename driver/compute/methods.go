@@ -65,9 +65,9 @@ func methods() []method {
 
 		// console, diagnostics, host
 		{"get_console_output", 0, (*Manager).getConsoleOutput},
-		{"get_vnc_console", 0, refuseConsole("novnc")},
+		{"get_vnc_console", 0, getConsole(ConsoleVNC, "novnc")},
 		{"get_spice_console", 0, refuseConsole("spice-html5")},
-		{"get_serial_console", 0, refuseConsole("serial")},
+		{"get_serial_console", 0, getConsole(ConsoleSerial, "serial")},
 		{"get_mks_console", 0, refuseConsole("webmks")},
 		{"get_rdp_console", 0, refuseConsole("rdp-html5")},
 		{"validate_console_port", 0, (*Manager).validateConsolePort},

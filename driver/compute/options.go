@@ -31,6 +31,12 @@ type Options struct {
 	ShelvedOffloadTime time.Duration
 	// InstanceNameTemplate makes the internal name from the instance's id.
 	InstanceNameTemplate string
+	// VNCBaseURL and SerialBaseURL are where users find the proxies of consoles
+	// ([vnc] novncproxy_base_url, [serial_console] base_url); "" is a kind that is
+	// not enabled.
+	VNCBaseURL, SerialBaseURL string
+	// ConsoleTokenTTL is how long a user's token of a console is good.
+	ConsoleTokenTTL time.Duration
 	// ConductorPatience is how long a save that got no answer is tried again.
 	ConductorPatience time.Duration
 }
@@ -46,6 +52,7 @@ func DefaultOptions(host string) Options {
 		ShutdownTimeout:        60 * time.Second,
 		ShutdownRetry:          10 * time.Second,
 		InstanceNameTemplate:   "instance-%08x",
+		ConsoleTokenTTL:        10 * time.Minute,
 		ConductorPatience:      10 * time.Minute,
 	}
 }

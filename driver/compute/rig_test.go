@@ -46,6 +46,7 @@ type rig struct {
 	conductor compute.Conductor
 	caller    messaging.Caller
 	opt       compute.Options
+	consoles  *consoles
 }
 
 // newRig starts everything; the test's end stops it and looks for leaks.
@@ -53,11 +54,12 @@ func newRig(t *testing.T, set ...func(*compute.Options)) *rig {
 	t.Helper()
 	r := &rig{
 		t: t, db: conductortest.New(), drv: fake.New(), tracker: &tracker{claims: map[string]bool{}, allocations: map[string]bool{}},
-		ports: &ports{made: map[string]string{}, more: map[string]objects.NetworkInfo{}}, images: &images{m: map[string]*image{}}, notes: &notes{}, opt: compute.DefaultOptions(host),
+		ports: &ports{made: map[string]string{}, more: map[string]objects.NetworkInfo{}}, images: &images{m: map[string]*image{}}, notes: &notes{}, consoles: &consoles{open: map[string]int{}}, opt: compute.DefaultOptions(host),
 	}
 	for _, f := range set {
 		f(&r.opt)
 	}
+	r.consoles.drv = r.drv
 	broker := inproc.NewBroker()
 	client := func() *messaging.Client {
 		c := messaging.NewClient(inproc.New(broker), messaging.ClientOptions{Log: zerolog.Nop()})
@@ -91,7 +93,7 @@ func newRig(t *testing.T, set ...func(*compute.Options)) *rig {
 func (r *rig) managerWith(c compute.Conductor) *compute.Manager {
 	m := compute.New(compute.Deps{
 		Driver: r.drv, Conductor: c, Tracker: r.tracker, Ports: r.ports, Images: r.images,
-		Scheduler: conductor.NewScheduler(r.caller, host, zerolog.Nop()), Notifier: r.notes, Peers: compute.NewPeers(r.caller),
+		Scheduler: conductor.NewScheduler(r.caller, host, zerolog.Nop()), Notifier: r.notes, Peers: compute.NewPeers(r.caller), Consoles: r.consoles,
 	}, r.opt, zerolog.Nop())
 	r.t.Cleanup(func() {
 		if err := m.Close(context.Background()); err != nil {

@@ -144,6 +144,7 @@ func (m *Manager) offload(ctx context.Context, o *op, clean bool) error {
 			return fmt.Errorf("stop %s: %w", o.uuid(), err)
 		}
 	}
+	m.dropConsoles(string(id))
 	if err := m.dep.Driver.Destroy(ctx, id); err != nil {
 		return fmt.Errorf("destroy %s: %w", o.uuid(), err)
 	}

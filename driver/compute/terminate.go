@@ -50,6 +50,7 @@ func (m *Manager) terminate(ctx context.Context, o *op) error {
 	inst, rc := o.inst, o.rc
 	m.notify(ctx, rc, inst, messaging.PriorityInfo, "delete.start", nil)
 	m.notify(ctx, rc, inst, messaging.PriorityInfo, "shutdown.start", nil)
+	m.dropConsoles(o.uuid())
 	if err := m.dep.Driver.Destroy(ctx, driver.InstanceUUID(o.uuid())); err != nil {
 		return fmt.Errorf("destroy %s: %w", o.uuid(), err)
 	}

@@ -80,7 +80,12 @@ func runCompute(ctx context.Context, cfg *config.Config, version string, log zer
 		return err
 	}
 	defer func() { stop(); waitMirrors() }()
-	s := &computeService{cfg: cfg, version: version, log: log, cloud: cloud, host: host, wire: wire, ready: ready}
+	screens, err := openConsoles(ctx, cfg, host.driver, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = screens.server.Close() }() // it has no errors
+	s := &computeService{consoles: screens, cfg: cfg, version: version, log: log, cloud: cloud, host: host, wire: wire, ready: ready}
 	return s.run(ctx)
 }
 
@@ -124,6 +129,8 @@ type computeService struct {
 	host    *host
 	wire    *wire
 	ready   func()
+
+	consoles consoles
 }
 
 // parts are what run together once the service has started.
@@ -234,11 +241,18 @@ func (s *computeService) assemble() *parts {
 	opts.MaxConcurrentBuilds, opts.MaxConcurrentSnapshots = d.MaxConcurrentBuilds, d.MaxConcurrentSnapshots
 	opts.ShelvedOffloadTime = d.ShelvedOffloadTime
 	opts.VIFPluggingTimeout, opts.VIFPluggingFatal = d.VIFPluggingTimeout, d.VIFPluggingIsFatal
+	if s.cfg.VNC.Enabled {
+		opts.VNCBaseURL = s.cfg.VNC.BaseURL
+	}
+	if s.cfg.SerialConsole.Enabled {
+		opts.SerialBaseURL = s.cfg.SerialConsole.BaseURL
+	}
+	opts.ConsoleTokenTTL = s.cfg.ConsoleAuth.TokenTTL
 	opts.ShutdownTimeout, opts.InstanceNameTemplate = d.ShutdownTimeout, d.InstanceNameTemplate
 	p.manager = compute.New(compute.Deps{
 		Driver: s.host.driver, Conductor: conduct, Tracker: p.tracker, Ports: s.ports(),
 		Images: imageStore{s.cloud.glance}, Scheduler: s.wire.scheduler, Notifier: s.wire.notifier,
-		Peers: compute.NewPeers(s.wire.client),
+		Peers: compute.NewPeers(s.wire.client), Consoles: s.consoles,
 	}, opts, s.log)
 	return p
 }
