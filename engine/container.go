@@ -31,6 +31,8 @@ type container struct {
 	// made are namespaces that Create has begun to make for a start that follows
 	// at once; nil for none. Nothing refers to them but a process that holds them.
 	made *process.Namespaces
+	// grouping is the control group that Run has begun to make; nil for none.
+	grouping *grouping
 	// written is closed when the record of the last start is; nil if it was
 	// when anybody asked. late is what it waits for.
 	written chan struct{}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -19,20 +20,48 @@ import (
 // Create makes a container that does not run: its record, ids and disk. On error nothing is left. A present id is
 // errdefs.ErrAlreadyExists, an unknown image errdefs.ErrNotFound, a limit of
 // the disk that is too small to hold anything errdefs.ErrInvalid.
-func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
+func (e *Engine) Create(ctx context.Context, req CreateRequest) error {
 	c, unlock, err := e.acquire(ctx, req.ID)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	c, err = e.create(ctx, c, req, nil)
+	if err != nil {
+		return err
+	}
+	e.dropUnused(c)
+	return nil
+}
+
+// Run is Create and Start in one, and faster: what a start needs is made while
+// the record is written. Its errors are theirs; nothing is left then.
+func (e *Engine) Run(ctx context.Context, req CreateRequest, start StartRequest) error {
+	c, unlock, err := e.acquire(ctx, req.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if c, err = e.create(ctx, c, req, e.groupSoon); err != nil {
+		return err
+	}
+	if err := e.startNow(ctx, c, start); err != nil {
+		return errors.Join(err, e.delete(context.WithoutCancel(ctx), c, req.ID))
+	}
+	return nil
+}
+
+// create is Create of who holds the lock of c, which is nil if there is none.
+// With group the control group is made, too, for a start that follows at once.
+func (e *Engine) create(ctx context.Context, c *container, req CreateRequest, group func(context.Context, string, cgroup.Limits) *grouping) (_ *container, err error) {
 	if c != nil {
-		return fmt.Errorf("create container %s: %w", req.ID, errdefs.ErrAlreadyExists)
+		return nil, fmt.Errorf("create container %s: %w", req.ID, errdefs.ErrAlreadyExists)
 	}
 	if req.Disk.Bytes < 0 || req.Disk.Inodes < 0 {
-		return fmt.Errorf("create container %s: disk of %d bytes and %d inodes: %w", req.ID, req.Disk.Bytes, req.Disk.Inodes, errdefs.ErrInvalid)
+		return nil, fmt.Errorf("create container %s: disk of %d bytes and %d inodes: %w", req.ID, req.Disk.Bytes, req.Disk.Inodes, errdefs.ErrInvalid)
 	}
 	if err := e.CheckRuntime(req.Runtime); err != nil {
-		return fmt.Errorf("create container %s: %w", req.ID, err)
+		return nil, fmt.Errorf("create container %s: %w", req.ID, err)
 	}
 	var undone undo.Stack
 	defer func() {
@@ -44,50 +73,84 @@ func (e *Engine) Create(ctx context.Context, req CreateRequest) (err error) {
 	defer e.images.hold(req.Image)() // until the record names it
 	img, err := e.opts.Store.Image(ctx, req.Image)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	end, err := e.begin(ctx, opCreate, string(req.ID), nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// first pushed, last undone
 	undone.Push("intent", func(context.Context) error { end(); return nil })
 	if err := failpoint.Hit("engine.create.begin"); err != nil {
-		return err
+		return nil, err
 	}
 	disk := e.enforceable(req.Disk)
-	var made *process.Namespaces
+	c = &container{}
 	if req.Runtime == "" {
-		made = e.nursery.NewNamespaces() // while the record is written
-		undone.Push("namespaces", func(context.Context) error { made.Close(); return nil })
+		c.made = e.nursery.NewNamespaces() // while the record is written
+		undone.Push("namespaces", func(context.Context) error { c.made.Close(); return nil })
 	}
-	// the record comes first: whatever is made after it is found by it
+	if group != nil {
+		c.grouping = group(ctx, string(req.ID), req.Limits)
+		undone.Push("control group", c.grouping.drop)
+	}
+	// the record comes first: whatever of the disk is made after it is found by it
 	rec, err := e.opts.Store.CreateContainer(ctx, store.Container{
 		ID: string(req.ID), Image: req.Image, Chain: img.Chain, Labels: req.Labels, Limits: req.Limits, Created: time.Now(),
 		Disk: store.Disk(req.Disk), DiskEnforced: store.Disk(disk),
 		Runtime: req.Runtime,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	undone.Push("record", func(ctx context.Context) error { return e.opts.Store.DeleteContainer(ctx, rec.ID) })
 	if err := failpoint.Hit("engine.create.record"); err != nil {
-		return err
+		return nil, err
 	}
 	if err := e.opts.Snapshots.Prepare(ctx, rec.ID, img.Chain, disk); err != nil {
-		return err
+		return nil, err
 	}
 	undone.Push("disk", func(ctx context.Context) error { return e.opts.Snapshots.Remove(ctx, rec.ID) })
 	if err := failpoint.Hit("engine.create.disk"); err != nil {
-		return err
+		return nil, err
 	}
 	undone.Release()
 	end()
-	c = &container{rec: rec, made: made}
+	c.rec = rec
 	e.remember(req.ID, c)
-	e.dropUnused(c)
 	e.bus.Publish(Event{Kind: EventCreate, ID: req.ID})
-	return nil
+	return c, nil
+}
+
+// grouping is a control group on its way.
+type grouping struct {
+	made  chan struct{} // closed when the others are valid
+	group cgroup.Group
+	err   error
+}
+
+// groupSoon makes a container's control group in the background.
+func (e *Engine) groupSoon(ctx context.Context, id string, limits cgroup.Limits) *grouping {
+	g := &grouping{made: make(chan struct{})}
+	e.watching.Go(func() {
+		defer close(g.made)
+		g.group, g.err = e.opts.Cgroups.Create(ctx, id, e.limits(limits))
+	})
+	return g
+}
+
+func (g *grouping) wait() (cgroup.Group, error) {
+	<-g.made
+	return g.group, g.err
+}
+
+// drop removes the group, and what is in it.
+func (g *grouping) drop(ctx context.Context) error {
+	group, err := g.wait()
+	if err != nil {
+		return nil //nolint:nilerr // there is none
+	}
+	return errors.Join(group.Kill(ctx), group.Delete(ctx))
 }
 
 // namespaces makes and pins the user and network namespaces, unless they are
@@ -157,6 +220,11 @@ func (e *Engine) Delete(ctx context.Context, id ContainerID) error {
 		return err
 	}
 	defer unlock()
+	return e.delete(ctx, c, id)
+}
+
+// delete is Delete of who holds the lock of c, which is nil if there is none.
+func (e *Engine) delete(ctx context.Context, c *container, id ContainerID) error {
 	end, err := e.begin(ctx, opDelete, string(id), nil)
 	switch {
 	case errors.Is(err, errdefs.ErrExhausted):

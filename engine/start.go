@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,19 +26,25 @@ import (
 // Start runs the container's first process and returns when it has been
 // executed. A running container is errdefs.ErrConflict. On error nothing runs
 // and the disk is as the container left it.
-func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) (err error) {
+func (e *Engine) Start(ctx context.Context, id ContainerID, req StartRequest) error {
 	c, unlock, err := e.existing(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	return e.startNow(ctx, c, req)
+}
+
+// startNow is Start of who holds the container's lock.
+func (e *Engine) startNow(ctx context.Context, c *container, req StartRequest) error {
+	id := c.rec.ID
 	if c.running {
 		return fmt.Errorf("start container %s: it runs: %w", id, errdefs.ErrConflict)
 	}
 	if req.Again && c.exit.Cause != CauseGuestReboot {
 		return fmt.Errorf("start container %s again: it did not ask for that: %w", id, errdefs.ErrConflict)
 	}
-	err = e.start(ctx, c, req.User, c.rec.Runtime != "", func(g *ground) (process.Spec, error) { return e.spec(c, g, req) })
+	err := e.start(ctx, c, req.User, c.rec.Runtime != "", func(g *ground) (process.Spec, error) { return e.spec(c, g, req) })
 	if err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
 	}
@@ -66,6 +71,14 @@ func (e *Engine) start(ctx context.Context, c *container, user string, paths boo
 			err = errors.Join(err, undone.Unwind(ctx))
 		}
 	}()
+	grouping := c.grouping
+	c.grouping = nil
+	undone.Push("control group", func(ctx context.Context) error {
+		if grouping == nil {
+			return nil
+		}
+		return grouping.drop(ctx)
+	})
 	end, err := e.begin(ctx, opStart, string(id), nil)
 	if err != nil {
 		return err
@@ -78,19 +91,12 @@ func (e *Engine) start(ctx context.Context, c *container, user string, paths boo
 		return err
 	}
 	undone.Push("mount", func(ctx context.Context) error { return e.unmount(ctx, id) })
-	var group cgroup.Group
-	undone.Push("control group", func(ctx context.Context) error {
-		if group == nil {
-			return nil
-		}
-		return errors.Join(group.Kill(ctx), group.Delete(ctx))
-	})
 	// about 1 ms each, and neither needs the other
-	var both sync.WaitGroup
-	var grouped error
-	both.Go(func() { group, grouped = e.opts.Cgroups.Create(ctx, string(id), e.limits(c.rec.Limits)) })
+	if grouping == nil {
+		grouping = e.groupSoon(ctx, string(id), c.rec.Limits)
+	}
 	on, err := lay(ctx, c)
-	both.Wait()
+	group, grouped := grouping.wait()
 	defer on.close()
 	if err := errors.Join(err, grouped); err != nil {
 		return err

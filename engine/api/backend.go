@@ -29,6 +29,7 @@ type Containers interface {
 	State(ctx context.Context, id engine.ContainerID) (engine.State, error)
 	Create(ctx context.Context, req engine.CreateRequest) error
 	Start(ctx context.Context, id engine.ContainerID, req engine.StartRequest) error
+	Run(ctx context.Context, req engine.CreateRequest, start engine.StartRequest) error
 	Stop(ctx context.Context, id engine.ContainerID, req engine.StopRequest) error
 	Kill(ctx context.Context, id engine.ContainerID, sig int) error
 	Delete(ctx context.Context, id engine.ContainerID) error

@@ -3,7 +3,6 @@ package api
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -14,7 +13,6 @@ import (
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/internal/errdefs"
-	"github.com/gantry-project/gantry/internal/undo"
 )
 
 func (s *Server) owner(labels map[string]string) string {
@@ -110,15 +108,14 @@ func (s *Server) create(r *http.Request) (_ any, err error) {
 	}
 	limits := cgroup.Limits{Pids: defaultPids, SwapBytes: -1}
 	limits = req.Limits.change().Apply(limits)
-	if err := s.opts.Backend.Create(ctx, engine.CreateRequest{ID: cid, Image: req.Image, Labels: req.Labels, Limits: limits, Disk: req.Limits.disk()}); err != nil {
-		return nil, err
-	}
+	create := engine.CreateRequest{ID: cid, Image: req.Image, Labels: req.Labels, Limits: limits, Disk: req.Limits.disk()}
 	if req.Start != nil {
-		var undone undo.Stack
-		undone.Push("container", func(ctx context.Context) error { return s.opts.Backend.Delete(ctx, cid) })
-		if err := s.opts.Backend.Start(ctx, cid, start); err != nil {
-			return nil, errors.Join(err, undone.Unwind(ctx))
-		}
+		err = s.opts.Backend.Run(ctx, create, start)
+	} else {
+		err = s.opts.Backend.Create(ctx, create)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return s.container(ctx, cid)
 }

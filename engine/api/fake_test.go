@@ -123,6 +123,16 @@ func (f *fake) Start(_ context.Context, id engine.ContainerID, req engine.StartR
 	})
 }
 
+func (f *fake) Run(ctx context.Context, req engine.CreateRequest, start engine.StartRequest) error {
+	if err := f.Create(ctx, req); err != nil {
+		return err
+	}
+	if err := f.Start(ctx, req.ID, start); err != nil {
+		return errors.Join(err, f.Delete(context.WithoutCancel(ctx), req.ID))
+	}
+	return nil
+}
+
 func (f *fake) Stop(_ context.Context, id engine.ContainerID, req engine.StopRequest) error {
 	return f.with(id, func(c *fakeContainer) error {
 		exit := process.Exit{Code: 137, Signal: 9, Time: time.Now()}

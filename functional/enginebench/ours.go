@@ -170,10 +170,7 @@ func sleeper() engine.StartRequest {
 
 // begin creates and starts a container inside.
 func (o *ours) begin(ctx context.Context, id string, start engine.StartRequest) error {
-	if err := o.engine.Create(ctx, engine.CreateRequest{ID: engine.ContainerID(id), Image: peerImage, Limits: limits()}); err != nil {
-		return err
-	}
-	return o.engine.Start(ctx, engine.ContainerID(id), start)
+	return o.engine.Run(ctx, engine.CreateRequest{ID: engine.ContainerID(id), Image: peerImage, Limits: limits()}, start)
 }
 
 // ask creates and starts a container by one request to the service.
