@@ -161,16 +161,18 @@ type publicError struct {
 func (e *publicError) Error() string { return e.text }
 func (e *publicError) Unwrap() error { return &e.Public }
 
-// send writes one message.
+// send writes one message, by one call if the socket has room for it.
 func send(c *net.UnixConn, v any, files []*os.File) error {
-	body, err := json.Marshal(v)
-	if err != nil {
+	var message bytes.Buffer
+	message.Write(make([]byte, headerSize))
+	if err := json.NewEncoder(&message).Encode(v); err != nil {
 		return fmt.Errorf("encode message: %w", err)
 	}
-	if len(body) > maxMessage || len(files) > maxFiles {
-		return fmt.Errorf("message of %d bytes and %d files: %w", len(body), len(files), errdefs.ErrInvalid)
+	size := message.Len() - headerSize
+	if size > maxMessage || len(files) > maxFiles {
+		return fmt.Errorf("message of %d bytes and %d files: %w", size, len(files), errdefs.ErrInvalid)
 	}
-	header := binary.LittleEndian.AppendUint32(nil, uint32(len(body)))
+	binary.LittleEndian.PutUint32(message.Bytes(), uint32(size))
 	var rights []byte
 	if len(files) > 0 {
 		fds := make([]int, len(files))
@@ -179,10 +181,11 @@ func send(c *net.UnixConn, v any, files []*os.File) error {
 		}
 		rights = unix.UnixRights(fds...)
 	}
-	if _, _, err := c.WriteMsgUnix(header, rights, nil); err != nil {
-		return err
+	n, _, err := c.WriteMsgUnix(message.Bytes(), rights, nil)
+	if err != nil || n == message.Len() {
+		return err // who has all of it may have answered and closed
 	}
-	_, err = c.Write(body)
+	_, err = c.Write(message.Bytes()[n:])
 	return err
 }
 
