@@ -72,6 +72,7 @@ type Default struct {
 	ShelvedPollInterval         time.Duration `key:"shelved_poll_interval" default:"3600" doc:"time between two looks for shelved instances whose time is over"`
 	SchedulerInstanceSync       time.Duration `key:"scheduler_instance_sync_interval" default:"120" doc:"tell the scheduler which instances are here"`
 	ShutdownTimeout             time.Duration `key:"shutdown_timeout" default:"60" doc:"time that a guest gets to stop by itself; 0 kills at once"`
+	ForceConfigDrive            bool          `key:"force_config_drive" default:"false" doc:"every new instance gets a config drive, asked for or not"`
 	ResumeGuestsStateOnHostBoot bool          `key:"resume_guests_state_on_host_boot" default:"false" doc:"start instances that ran before a reboot of the host"`
 }
 

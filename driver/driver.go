@@ -279,6 +279,10 @@ type SpawnRequest struct {
 	UserData      []byte
 	Metadata      map[string]string
 	Files         []File
+	// Drive makes the files of the instance's config drive, by their paths from
+	// its top; nil for none. It is called once, when the network is known; all
+	// starts of the instance have these files, as a read-only tree.
+	Drive func(objects.NetworkInfo) ([]File, error)
 }
 
 // PowerOnRequest starts a stopped instance.
@@ -409,4 +413,6 @@ type Capabilities struct {
 	GuestReboot bool
 	// Resize and Migrate are of a Migrator.
 	Resize, Migrate bool
+	// ConfigDrive: SpawnRequest.Drive is heeded.
+	ConfigDrive bool
 }

@@ -173,6 +173,9 @@ func (b *build) activate(ctx context.Context) error {
 	fields := map[string]any{
 		"power_state": int(info.State), "vm_state": vmActive, "task_state": nil, "launched_at": time.Now(),
 	}
+	if b.inst.String("config_drive") == "" && b.m.wantsDrive(b.inst, b.args.image) {
+		fields["config_drive"] = "True" // nova/virt/configdrive.py, update_instance
+	}
 	if meta := b.inst.Strings("system_metadata"); meta[networkAllocated] != "" {
 		delete(meta, networkAllocated)
 		fields["system_metadata"] = meta

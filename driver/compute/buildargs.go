@@ -206,6 +206,7 @@ func (a *buildArgs) again(inst *objects.Object, cause error) map[string]any {
 func (b *build) request(net driver.NetworkSource) driver.SpawnRequest {
 	req := b.m.spawnRequest(b.op, b.args.image, net)
 	req.AdminPassword, req.Files = b.args.adminPassword, b.args.files
+	req.Drive = b.m.driveFor(b.op, &req, b.args.securityGroups)
 	return req
 }
 

@@ -39,6 +39,8 @@ type Options struct {
 	ConsoleTokenTTL time.Duration
 	// ConductorPatience is how long a save that got no answer is tried again.
 	ConductorPatience time.Duration
+	// ForceConfigDrive gives every new instance a config drive.
+	ForceConfigDrive bool
 }
 
 // DefaultOptions returns Nova's defaults for the given host.

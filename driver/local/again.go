@@ -128,7 +128,10 @@ func (d *Driver) startAgain(ctx context.Context, uuid driver.InstanceUUID) error
 			return err
 		}
 	}
-	req := d.startRequest(g, networkFiles(vifs))
+	req, err := d.startRequest(uuid, g, networkFiles(vifs))
+	if err != nil {
+		return err
+	}
 	req.Again = true
 	return d.opts.Engine.Start(ctx, container(uuid), req)
 }

@@ -43,9 +43,12 @@ func guestFor(req driver.SpawnRequest, img engine.ImageInfo) (guest, error) {
 		VCPUs:    req.Flavor.VCPUs,
 		MemoryMB: req.Flavor.MemoryMB,
 		Image:    imageRef(req.Image),
+		Drive:    req.Drive != nil,
 	}
-	g.Env = environment(img)
 	var err error
+	if g.Env, err = environment(img, req.Metadata); err != nil {
+		return g, err
+	}
 	if g.Profile, err = profileOf(req.Flavor); err != nil {
 		return g, err
 	}
@@ -89,27 +92,6 @@ func profileOf(f driver.Flavor) (engine.Profile, error) {
 			"The flavor's "+profileProperty+" must be instance or system.")
 	}
 	return p, nil
-}
-
-// environment is the image's, and what every guest has unless its image says
-// otherwise: a PATH, a TERM, and the mark by which container guests know
-// themselves. A name stands once; in an image the last one counts.
-func environment(img engine.ImageInfo) []string {
-	var env []string
-	at := map[string]int{}
-	for _, e := range slices.Concat([]string{"container=gantry", "TERM=linux", "PATH=" + defaultPath}, img.Config.Env) {
-		name, _, ok := strings.Cut(e, "=")
-		if !ok || name == "" || strings.ContainsRune(e, 0) {
-			continue
-		}
-		if i, twice := at[name]; twice {
-			env[i] = e
-			continue
-		}
-		at[name] = len(env)
-		env = append(env, e)
-	}
-	return env
 }
 
 // hostname is the instance's name made safe: letters, digits, '-' and '.', at

@@ -163,7 +163,8 @@ func TestEnvironment(t *testing.T) {
 		"a name stands once":      {[]string{"A=1", "TERM=dumb", "A=2"}, []string{"container=gantry", "TERM=dumb", "PATH=" + defaultPath, "A=2"}},
 		"what is no name is left": {[]string{"A", "=b", "B=\x00"}, []string{"container=gantry", "TERM=linux", "PATH=" + defaultPath}},
 	} {
-		if d := cmp.Diff(tc.want, environment(engine.ImageInfo{Config: image.Config{Env: tc.img}})); d != "" {
+		got, err := environment(engine.ImageInfo{Config: image.Config{Env: tc.img}}, nil)
+		if d := cmp.Diff(tc.want, got); err != nil || d != "" {
 			t.Errorf("%s: %s", name, d)
 		}
 	}

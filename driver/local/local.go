@@ -115,7 +115,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, ConfigDrive: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept
@@ -133,6 +133,8 @@ type guest struct {
 	VCPUs    int64          `json:"vcpus"`
 	MemoryMB int64          `json:"memory_mb"`
 	Image    string         `json:"image"`
+	// Drive: it has a config drive.
+	Drive bool `json:"drive,omitempty"`
 }
 
 const guestLabel = "gantry.guest"

@@ -33,6 +33,9 @@ func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
 		here = append(here, uuid)
 		known[string(uuid)] = true
 	}
+	if err := d.sweepDrives(known); err != nil {
+		return nil, err
+	}
 	owners, err := d.opts.Network.Owners(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)

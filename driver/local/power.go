@@ -25,7 +25,7 @@ func (d *Driver) Destroy(ctx context.Context, uuid driver.InstanceUUID) error {
 	wg.Go(func() { links = d.unplug(ctx, uuid) })
 	err = d.opts.Engine.Delete(ctx, container(uuid))
 	wg.Wait()
-	if err := errors.Join(err, links); err != nil {
+	if err := errors.Join(err, links, d.dropDrive(uuid)); err != nil {
 		return fmt.Errorf("destroy %s: %w", uuid, err)
 	}
 	return nil

@@ -62,6 +62,9 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 	if err != nil {
 		return err
 	}
+	if err := d.makeDrive(req, g, vifs, &undone); err != nil {
+		return err
+	}
 	if err := d.start(ctx, req.UUID, g, append(first, networkFiles(vifs)...)); err != nil {
 		return err
 	}
@@ -124,6 +127,19 @@ func (d *Driver) create(ctx context.Context, req driver.SpawnRequest, g guest, d
 	return d.opts.Engine.NetNS(ctx, id)
 }
 
+// makeDrive makes the config drive, if the instance has one.
+func (d *Driver) makeDrive(req driver.SpawnRequest, g guest, vifs objects.NetworkInfo, undone *undo.Stack) error {
+	if req.Drive == nil {
+		return nil
+	}
+	files, err := req.Drive(vifs)
+	if err != nil {
+		return err
+	}
+	undone.Push("config drive", func(context.Context) error { return d.dropDrive(req.UUID) })
+	return d.keepDrive(req.UUID, g, files)
+}
+
 // connect waits for the ports, plugs them and waits until Neutron says that
 // they carry traffic.
 func (d *Driver) connect(ctx context.Context, req driver.SpawnRequest, netns string, undone *undo.Stack) (objects.NetworkInfo, error) {
@@ -170,14 +186,22 @@ func inactive(vifs objects.NetworkInfo) []string {
 
 // start runs the first process.
 func (d *Driver) start(ctx context.Context, uuid driver.InstanceUUID, g guest, files []process.File) error {
-	return d.opts.Engine.Start(ctx, container(uuid), d.startRequest(g, files))
+	req, err := d.startRequest(uuid, g, files)
+	if err != nil {
+		return err
+	}
+	return d.opts.Engine.Start(ctx, container(uuid), req)
 }
 
-func (d *Driver) startRequest(g guest, files []process.File) engine.StartRequest {
-	return engine.StartRequest{
+func (d *Driver) startRequest(uuid driver.InstanceUUID, g guest, files []process.File) (engine.StartRequest, error) {
+	req := engine.StartRequest{
 		Hostname: g.Hostname, Args: g.Args, Candidates: g.Candidates, Env: g.Env, Cwd: g.Cwd, User: g.User,
 		Files: files, ConsoleBytes: d.opts.ConsoleBytes, Profile: g.Profile,
 	}
+	if !g.Drive {
+		return req, nil
+	}
+	return req, d.mountDrive(&req, uuid)
 }
 
 // settle fails when the first process fails at once, so that a tenant sees the

@@ -248,6 +248,7 @@ func (s *computeService) assemble() *parts {
 		opts.SerialBaseURL = s.cfg.SerialConsole.BaseURL
 	}
 	opts.ConsoleTokenTTL = s.cfg.ConsoleAuth.TokenTTL
+	opts.ForceConfigDrive = d.ForceConfigDrive
 	opts.ShutdownTimeout, opts.InstanceNameTemplate = d.ShutdownTimeout, d.InstanceNameTemplate
 	p.manager = compute.New(compute.Deps{
 		Driver: s.host.driver, Conductor: conduct, Tracker: p.tracker, Ports: s.ports(),
