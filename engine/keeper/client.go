@@ -53,8 +53,9 @@ const (
 	// has cancelled.
 	cancelGrace = 15 * time.Second
 	// retryLimit is how long a client waits for a keeper that is being
-	// restarted, which takes about 0.1 s.
-	retryLimit = 5 * time.Second
+	// restarted, which takes about 0.1 s, and seconds where many more want the
+	// processor.
+	retryLimit = 15 * time.Second
 	// alive is how long a request was under way that a keeper had taken: any
 	// number of keepers may die while a client waits for a process.
 	alive = 100 * time.Millisecond
@@ -190,12 +191,19 @@ func (c *Client) connect() (*net.UnixConn, error) {
 	return conn, nil
 }
 
-// restart starts a keeper in place of one that is gone.
-func (c *Client) restart(ctx context.Context) error {
-	if err := startKeeper(ctx, *c.ensure); err != nil {
-		return fmt.Errorf("start keeper: %w", err)
+// restart starts a keeper in place of one that is gone, and attaches to it. On a
+// busy host it may have been idle for long enough before: then there is another.
+func (c *Client) restart(ctx context.Context) (err error) {
+	const tries = 5
+	for range tries {
+		if err := startKeeper(ctx, *c.ensure); err != nil {
+			return fmt.Errorf("start keeper: %w", err)
+		}
+		if err = c.attach(); !errors.Is(err, errdefs.ErrUnavailable) {
+			break
+		}
 	}
-	return c.attach()
+	return err
 }
 
 // attach opens the connection that keeps an idle keeper alive.

@@ -64,16 +64,21 @@ func Ensure(ctx context.Context, o Options) (*Client, error) {
 	h, err := c.Hello(ctx)
 	switch {
 	case errors.Is(err, errdefs.ErrUnavailable):
-		if err = startKeeper(ctx, o); err != nil {
-			err = fmt.Errorf("start keeper: %w", err)
+		if err := c.restart(ctx); err != nil {
+			return nil, err
 		}
+		return c, nil
 	case errors.Is(err, errdefs.ErrUnsupported), err == nil && o.Build != "" && h.Build != o.Build:
 		err = c.Replace(ctx, o.Command, o.Env)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := c.attach(); err != nil {
+	err = c.attach()
+	if errors.Is(err, errdefs.ErrUnavailable) { // it has just ended, being idle
+		err = c.restart(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return c, nil

@@ -344,7 +344,7 @@ func TestServeIdleExit(t *testing.T) {
 
 // A client from Ensure keeps an idle keeper alive until it is closed.
 func TestAttachedClientKeepsKeeper(t *testing.T) {
-	const idle = 30 * time.Millisecond
+	const idle = 300 * time.Millisecond
 	o := options(t, idle)
 	c := start(t, o)
 	hello, err := c.Hello(t.Context())
@@ -356,7 +356,7 @@ func TestAttachedClientKeepsKeeper(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = pidfd.Close() }()
-	<-time.After(5 * idle)
+	<-time.After(3 * idle)
 	if now, err := c.Hello(t.Context()); err != nil || now.Pid != hello.Pid {
 		t.Errorf("%+v, %v", now, err)
 	}
