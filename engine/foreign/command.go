@@ -136,6 +136,7 @@ func (f *Foreign) bear(ctx context.Context, b birth) (_ process.ForeignProcess, 
 			return made, err
 		}
 		defer console.close()
+		console.receive(ctx, b.spec)
 		b.args = append(b.args, "--console-socket", console.path)
 	}
 	err = f.run(ctx, call{id: b.id, log: filepath.Join(b.dir, logFile), args: append(b.args, b.name), stdio: b.spec.Stdio})
@@ -150,9 +151,7 @@ func (f *Foreign) bear(ctx context.Context, b birth) (_ process.ForeignProcess, 
 		return made, err
 	}
 	if console != nil {
-		if made.Console, err = console.receive(ctx); err == nil {
-			err = resize(made.Console, b.spec)
-		}
+		made.Console, err = console.take()
 	}
 	if err != nil {
 		closeProcess(made)

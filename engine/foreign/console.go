@@ -22,6 +22,10 @@ type consoleSocket struct {
 	path     string
 	listener *net.UnixListener
 	dir      *os.File
+	// received is closed when the others are valid; nil before receive.
+	received chan struct{}
+	master   *os.File
+	err      error
 }
 
 // listenConsole makes the socket in dir. Its path is one through /proc, so that
@@ -44,18 +48,45 @@ func listenConsole(dir string) (*consoleSocket, error) {
 	return &consoleSocket{path: path, listener: l, dir: d}, nil
 }
 
+// close ends what receive waits for; a master that nobody has taken is closed.
 func (c *consoleSocket) close() {
 	_ = c.listener.Close()
+	if c.received != nil {
+		<-c.received
+		linux.CloseAll([]*os.File{c.master})
+	}
 	_ = c.dir.Close()
 }
 
-// receive returns the master that a runtime which has ended well has sent.
-func (c *consoleSocket) receive(ctx context.Context) (*os.File, error) {
-	stop := context.AfterFunc(ctx, func() { _ = c.listener.SetDeadline(time.Now()) })
-	defer stop()
+// receive begins to wait for the master, while the runtime is at work: it is
+// given its size when it comes, as a session's command does not wait for that.
+func (c *consoleSocket) receive(ctx context.Context, spec *process.Spec) {
+	c.received = make(chan struct{})
+	go func() {
+		defer close(c.received)
+		stop := context.AfterFunc(ctx, func() { _ = c.listener.SetDeadline(time.Now()) })
+		defer stop()
+		if c.master, c.err = c.accept(); c.err == nil {
+			c.err = resize(c.master, spec)
+		}
+	}()
+}
+
+// take returns the master that a runtime which has ended well has sent.
+func (c *consoleSocket) take() (*os.File, error) {
 	if err := c.listener.SetDeadline(time.Now().Add(consoleLimit)); err != nil {
 		return nil, err
 	}
+	<-c.received
+	if c.err != nil {
+		return nil, c.err
+	}
+	master := c.master
+	c.master = nil
+	return master, nil
+}
+
+func (c *consoleSocket) accept() (*os.File, error) {
 	conn, err := c.listener.AcceptUnix()
 	if err != nil {
 		return nil, fmt.Errorf("receive console: %w", err)
