@@ -275,7 +275,7 @@ func TestFunctionalPowerStates(t *testing.T) {
 		return err == nil
 	})
 	var events []map[string]any
-	c.openstackJSON(t, &events, c.admin, "server", "event", "list", id)
+	c.openstackJSON(t, &events, c.admin, "server", "event", "list", "--long", id)
 	done := map[string]int{}
 	for _, e := range events {
 		if e["Message"] == nil || e["Message"] == "" {

@@ -224,6 +224,9 @@ l2_population = true
 firewall_driver = iptables
 enable_security_group = true
 enable_ipset = true
+[privsep]
+# not by sudo, which would put the system's ebtables before ours
+helper_command = privsep-helper --config-file $ETC/neutron/neutron.conf --config-file $ETC/neutron/linuxbridge.ini
 X
   cat > "$ETC/neutron/dhcp.ini" <<X
 [DEFAULT]
