@@ -136,9 +136,9 @@ func verbs() []Feature {
 		{"each action has its event, without an error", power, ""},
 		{"notifications as from nova-compute", []string{"driver/compute:TestNotifications", "driver/compute:TestNotificationOfAFailedBuild", "functional:TestFunctionalNotifications"}, "unversioned only"},
 		{"soft delete and restore", []string{"driver/compute:TestVerbs"}, "not with a real Nova"},
-		{"`server rebuild`: another guest, the same name and addresses; a bad image loses nothing", []string{"driver/compute:TestRebuild", "driver/compute:TestRebuildRefused", "driver/compute:TestRebuildFails", "functional/cloud:TestRebuild"}, "not with a real Nova; not to evacuate"},
-		{"`server shelve`, offload, `unshelve`", []string{"driver/compute:TestShelveAndUnshelve", "driver/compute:TestShelveFails", "driver/compute:TestUnshelveFails", "driver/compute/periodic:TestOffloadShelved", "functional/cloud:TestShelveAndUnshelve"}, "not with a real Nova; on one host"},
-		{"`server backup create` with rotation", []string{"driver/compute:TestBackup", "functional/cloud:TestBackups"}, "not with a real Nova"},
+		{"`server rebuild`: another guest, the same name and addresses; a bad image loses nothing", []string{"driver/compute:TestRebuild", "driver/compute:TestRebuildRefused", "driver/compute:TestRebuildFails", "functional/cloud:TestRebuild", "functional:TestFunctionalRebuild"}, ""},
+		{"`server shelve`, offload, `unshelve`", []string{"driver/compute:TestShelveAndUnshelve", "driver/compute:TestShelveFails", "driver/compute:TestUnshelveFails", "driver/compute/periodic:TestOffloadShelved", "functional/cloud:TestShelveAndUnshelve", "functional:TestFunctionalShelve"}, "on one host"},
+		{"`server backup create` with rotation", []string{"driver/compute:TestBackup", "functional/cloud:TestBackups", "functional:TestFunctionalBackup"}, ""},
 		{"what is not done is refused without harm to the instance", []string{"driver/compute:TestRefusals", "driver/compute:TestMethodsAreComplete"}, "resize, migration, evacuation, suspend, rescue, volumes, attaching interfaces, passwords, graphical and serial consoles"},
 	}
 }
