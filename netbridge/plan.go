@@ -65,7 +65,22 @@ const (
 	AttachBridge Attachment = "bridge"
 	// AttachNone leaves the host end alone (VIF type tap).
 	AttachNone Attachment = "none"
+	// AttachOVS is a port of Open vSwitch, as Interface.OVS says. Only the
+	// Plugger of netbridge/ovs knows it; to others it is errdefs.ErrInvalid.
+	AttachOVS Attachment = "ovs"
 )
+
+// OVS is how an interface is a port of Open vSwitch.
+type OVS struct {
+	// Bridge is made when it is missing, with that datapath ("system" when
+	// empty, "netdev" in user space).
+	Bridge, Datapath string
+	// InterfaceID is what agents know the port by (external_ids:iface-id).
+	InterfaceID string
+	// Hybrid puts a Linux bridge of its own before the port, for an agent that
+	// filters with iptables.
+	Hybrid bool
+}
 
 // Interface is one veth pair: a host end and a guest end in the namespace.
 type Interface struct {
@@ -82,8 +97,10 @@ type Interface struct {
 	MTU        int // bytes; 0 leaves the kernel's
 	Attachment Attachment
 	Bridge     string
-	Addresses  []netip.Prefix
-	Routes     []Route
+	// OVS is of AttachOVS only.
+	OVS       *OVS
+	Addresses []netip.Prefix
+	Routes    []Route
 }
 
 // Route is a route inside the namespace through the interface.

@@ -18,6 +18,14 @@ func TapName(portID string) string { return "tap" + cut(portID) }
 // agent: "brq" and the first 11 characters of the network id.
 func BridgeName(networkID string) string { return "brq" + cut(networkID) }
 
+// HybridNames are of a port of Open vSwitch that has a Linux bridge of its own:
+// the bridge, and the pair of devices that leads from it into the switch
+// (vif_plug_ovs/ovs.py; nova/network/os_vif_util.py, _get_hybrid_bridge_name).
+func HybridNames(portID string) (bridge, inBridge, inSwitch string) {
+	id := cut(portID)
+	return "qbr" + id, "qvb" + id, "qvo" + id
+}
+
 // pendingName is what a host end is called from its creation until it is
 // complete; nothing of Neutron's looks at this prefix.
 func pendingName(id string) string { return "gtp" + cut(id) }

@@ -67,6 +67,22 @@ func (c *Conn) AddBridge(name string) error {
 	return classify("add bridge "+name, err)
 }
 
+// KeepNothing makes a bridge forget at once where addresses are
+// (IFLA_BR_AGEING_TIME 0): it floods, which between two ports costs nothing.
+func (c *Conn) KeepNothing(bridge int) error {
+	c.writes("set bridge")
+	req := c.request(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(bridge)
+	req.AddData(msg)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	info.AddRtAttr(nl.IFLA_INFO_DATA, nil).AddRtAttr(nl.IFLA_BR_AGEING_TIME, nl.Uint32Attr(0))
+	req.AddData(info)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return classify(fmt.Sprintf("set ageing of bridge %d", bridge), err)
+}
+
 // Set changes a link in one message.
 func (c *Conn) Set(index int, ch Change) error {
 	c.writes("set link")
