@@ -19,6 +19,7 @@ type Config struct {
 	ServiceUser   ServiceUser   `section:"service_user"`
 	Placement     Auth          `section:"placement"`
 	Neutron       Neutron       `section:"neutron"`
+	OVS           OVS           `section:"os_vif_ovs"`
 	Glance        Glance        `section:"glance"`
 	Compute       Compute       `section:"compute"`
 	ImageCache    ImageCache    `section:"image_cache"`
@@ -142,6 +143,13 @@ type Neutron struct {
 	Auth
 	OVSBridge             string        `key:"ovs_bridge" default:"br-int" doc:"integration bridge"`
 	ExtensionSyncInterval time.Duration `key:"extension_sync_interval" default:"600" doc:"how long the list of extensions is kept"`
+}
+
+// OVS is [os_vif_ovs] (vif_plug_ovs/ovs.py).
+type OVS struct {
+	Connection string        `key:"ovsdb_connection" default:"tcp:127.0.0.1:6640" doc:"database of Open vSwitch: tcp:HOST:PORT or unix:PATH; asked only for ports of VIF type ovs"`
+	Timeout    time.Duration `key:"ovs_vsctl_timeout" default:"120" doc:"how long it may take to answer; 0 is for ever"`
+	Isolate    bool          `key:"isolate_vif" default:"false" doc:"new ports pass nothing until the agent has given them their network; only with Neutron's openvswitch agent"`
 }
 
 // Glance is [glance].

@@ -49,6 +49,9 @@ func (p *plugger) Set(ctx context.Context, plan Plan) error {
 	if err := Validate(plan); err != nil {
 		return err
 	}
+	if slices.ContainsFunc(plan.Interfaces, func(i Interface) bool { return i.Attachment == AttachOVS }) {
+		return fmt.Errorf("plan of %q: open vswitch is netbridge/ovs's: %w", plan.Owner, errdefs.ErrInvalid)
+	}
 	unlock, err := p.locks.Lock(ctx, plan.Owner)
 	if err != nil {
 		return fmt.Errorf("set network of %s: %w", plan.Owner, err)

@@ -88,6 +88,10 @@ func validateInterface(i Interface, bad func(string, ...any)) {
 		if i.Bridge != "" {
 			bad("bridge %q without attachment", i.Bridge)
 		}
+	case AttachOVS:
+		if i.OVS == nil || i.Bridge != "" || !validName(i.OVS.Bridge) || i.OVS.InterfaceID == "" {
+			bad("port of open vswitch %+v", i.OVS)
+		}
 	default:
 		bad("attachment %q is unknown", i.Attachment)
 	}

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -47,6 +48,10 @@ func planInterface(vif objects.VIF) (netbridge.Interface, error) {
 		if vif.Network.Bridge != nil && *vif.Network.Bridge != "" {
 			iface.Bridge = *vif.Network.Bridge
 		}
+	case "ovs":
+		if err := planOVS(&iface, vif); err != nil {
+			return iface, err
+		}
 	case "tap":
 		iface.Attachment = netbridge.AttachNone
 	case "unbound", "binding_failed", "":
@@ -56,12 +61,39 @@ func planInterface(vif objects.VIF) (netbridge.Interface, error) {
 		return iface, errdefs.WithPublic(fmt.Errorf("vif type %q: %w", vif.Type, errdefs.ErrUnsupported),
 			"Port "+vif.ID+" has VIF type "+vif.Type+", which container hosts do not support.")
 	}
+	if vif.VNICType != "" && vif.VNICType != "normal" {
+		return iface, errdefs.WithPublic(fmt.Errorf("vnic type %q: %w", vif.VNICType, errdefs.ErrUnsupported),
+			"Port "+vif.ID+" has VNIC type "+vif.VNICType+", which container hosts do not support.")
+	}
 	for _, subnet := range vif.Network.Subnets {
 		if err := planSubnet(&iface, subnet); err != nil {
 			return iface, fmt.Errorf("subnet %s: %w", subnet.CIDR, err)
 		}
 	}
 	return iface, nil
+}
+
+// planOVS makes a port of Open vSwitch, for Neutron's agent or OVN
+// (nova/network/os_vif_util.py, _nova_to_osvif_vif_ovs).
+func planOVS(iface *netbridge.Interface, vif objects.VIF) error {
+	var details struct {
+		Hybrid   bool   `json:"ovs_hybrid_plug"`
+		Datapath string `json:"datapath_type"`
+	}
+	if len(vif.Details) > 0 {
+		if err := json.Unmarshal(vif.Details, &details); err != nil {
+			return fmt.Errorf("vif details: %w: %w", err, errdefs.ErrInvalid)
+		}
+	}
+	if vif.Network.Bridge == nil || *vif.Network.Bridge == "" {
+		return fmt.Errorf("no bridge of open vswitch: %w", errdefs.ErrInvalid)
+	}
+	iface.Attachment = netbridge.AttachOVS
+	iface.OVS = &netbridge.OVS{Bridge: *vif.Network.Bridge, Datapath: details.Datapath, InterfaceID: vif.ID, Hybrid: details.Hybrid}
+	if vif.OVSInterfaceID != nil && *vif.OVSInterfaceID != "" {
+		iface.OVS.InterfaceID = *vif.OVSInterfaceID
+	}
+	return nil
 }
 
 // planSubnet adds the addresses and routes that the subnet gives the port: the

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -27,6 +28,17 @@ func vif(id, kind, network string, subnets ...objects.VIFSubnet) objects.VIF {
 		ID: id, Address: "fa:16:3e:00:00:" + id[:2], Type: kind,
 		Network: objects.VIFNetwork{ID: network, Meta: objects.NetworkMeta{MTU: &mtu}, Subnets: subnets},
 	}
+}
+
+func ovsPort(bridge, details string) objects.VIF {
+	v := vif(portA, "ovs", net1)
+	v.Network.Bridge, v.Details = &bridge, json.RawMessage(details)
+	return v
+}
+
+func direct(v objects.VIF) objects.VIF {
+	v.VNICType = "direct"
+	return v
 }
 
 func subnet(cidr, gateway string, ips ...string) objects.VIFSubnet {
@@ -65,6 +77,9 @@ func renderPlan(p netbridge.Plan) string {
 		if i.Bridge != "" {
 			b.WriteString(" " + i.Bridge)
 		}
+		if i.OVS != nil {
+			fmt.Fprintf(&b, " %v", *i.OVS)
+		}
 		b.WriteString("\n")
 		for _, a := range i.Addresses {
 			fmt.Fprintf(&b, "  %s\n", a)
@@ -102,6 +117,16 @@ tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 bridge br-x
 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 none
   10.0.0.5/24
   0.0.0.0/0 via 10.0.0.1
+`},
+		"Open vSwitch": {objects.NetworkInfo{ovsPort("br-int", `{"port_filter":true,"ovs_hybrid_plug":false,"datapath_type":"netdev"}`)}, `
+eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 ovs {br-int netdev aaaaaaaa-1111-4222-8333-444444444444 false}
+`},
+		"Open vSwitch, hybrid, as the agent calls it": {objects.NetworkInfo{func() objects.VIF {
+			v := ovsPort("br-int", `{"ovs_hybrid_plug":true}`)
+			v.OVSInterfaceID = new("other")
+			return v
+		}()}, `
+eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 ovs {br-int  other true}
 `},
 		"both families and a second subnet of one": {objects.NetworkInfo{vif(portA, "bridge", net1,
 			subnet("10.0.0.0/24", "10.0.0.1", "10.0.0.5", "10.0.0.6"), subnet("fd00::/64", "fe80::1", "fd00::5"), subnet("10.9.0.0/16", "10.9.0.1", "10.9.0.5"))}, `
@@ -185,7 +210,11 @@ func TestNetworkPlanRefuses(t *testing.T) {
 		"unbound":         {vif(portA, "unbound", net1), errdefs.ErrUnavailable, "Binding failed for port " + portA},
 		"failed binding":  {vif(portA, "binding_failed", net1), errdefs.ErrUnavailable, "Binding failed for port " + portA},
 		"no type":         {vif(portA, "", net1), errdefs.ErrUnavailable, "Binding failed for port " + portA},
-		"ovs":             {vif(portA, "ovs", net1), errdefs.ErrUnsupported, "VIF type ovs"},
+		"ovs, no bridge":  {vif(portA, "ovs", net1), errdefs.ErrInvalid, ""},
+		"ovs, no details": {ovsPort("br-int", `[]`), errdefs.ErrInvalid, ""},
+		"macvtap":         {vif(portA, "macvtap", net1), errdefs.ErrUnsupported, "VIF type macvtap"},
+		"vhostuser":       {vif(portA, "vhostuser", net1), errdefs.ErrUnsupported, "VIF type vhostuser"},
+		"direct":          {direct(ovsPort("br-int", `{}`)), errdefs.ErrUnsupported, "VNIC type direct"},
 		"hw_veb":          {vif(portA, "hw_veb", net1), errdefs.ErrUnsupported, "VIF type hw_veb"},
 		"bad address":     {vif(portA, "bridge", net1, subnet("10.0.0.0/24", "", "10.0.0")), errdefs.ErrInvalid, ""},
 		"bad gateway":     {vif(portA, "bridge", net1, subnet("10.0.0.0/24", "x", "10.0.0.5")), errdefs.ErrInvalid, ""},

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-project/gantry/config"
 	"github.com/gantry-project/gantry/driver/local"
 	"github.com/gantry-project/gantry/netbridge"
+	"github.com/gantry-project/gantry/netbridge/ovs"
 )
 
 // host is this machine: its engine, its links and the driver over both.
@@ -51,10 +53,16 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 	if err != nil {
 		return nil, fmt.Errorf("name of this host: %w", err)
 	}
+	network, err := ovs.New(netbridge.New(netbridge.Options{}), ovs.Options{
+		Connection: cfg.OVS.Connection, Timeout: cfg.OVS.Timeout, Isolate: cfg.OVS.Isolate, Dir: filepath.Join(cfg.Default.StatePath, "ovs"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("[os_vif_ovs] ovsdb_connection: %w", err)
+	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	h.closes = append(h.closes, func() error { stop(); return nil })
 	h.driver = local.New(life, local.Options{
-		Engine: h.engine.engine, Network: netbridge.New(netbridge.Options{}), Images: images, Node: node, StorePath: root,
+		Engine: h.engine.engine, Network: network, Images: images, Node: node, StorePath: root,
 		ConsoleBytes: cfg.Gantry.ConsoleLogBytes, PidsPerVCPU: cfg.Gantry.PidsPerVCPU, StartGrace: cfg.Gantry.StartGrace, Log: log,
 		SnapshotFormat: local.SnapshotFormat(cfg.Gantry.SnapshotFormat),
 	})

@@ -15,6 +15,7 @@ func newLinks(string) links { return noLinks{} }
 func (noLinks) ensure(string, string, int) error {
 	return fmt.Errorf("hybrid port: %w", errdefs.ErrUnsupported)
 }
+
 func (noLinks) software(string, string) error {
 	return fmt.Errorf("switch in user space: %w", errdefs.ErrUnsupported)
 }

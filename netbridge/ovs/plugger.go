@@ -84,13 +84,10 @@ type entry struct {
 
 // Set implements netbridge.Plugger.
 func (p *plugger) Set(ctx context.Context, plan netbridge.Plan) error {
-	inner, wanted, err := translate(plan)
-	if err != nil {
+	if err := netbridge.Validate(plan); err != nil {
 		return err
 	}
-	if err := netbridge.Validate(inner); err != nil {
-		return err
-	}
+	inner, wanted := translate(plan)
 	unlock, err := p.locks.Lock(ctx, plan.Owner)
 	if err != nil {
 		return fmt.Errorf("set network of %s: %w", plan.Owner, err)
@@ -192,16 +189,13 @@ func public(err error) error {
 }
 
 // translate is the plan for who knows nothing of the switch, and the ports.
-func translate(plan netbridge.Plan) (netbridge.Plan, map[string]wish, error) {
+func translate(plan netbridge.Plan) (netbridge.Plan, map[string]wish) {
 	wanted := map[string]wish{}
 	plan.Interfaces = slices.Clone(plan.Interfaces)
 	for n := range plan.Interfaces {
 		i := &plan.Interfaces[n]
 		if i.Attachment != netbridge.AttachOVS {
 			continue
-		}
-		if i.OVS == nil || i.OVS.Bridge == "" || i.OVS.InterfaceID == "" || i.Bridge != "" {
-			return plan, nil, fmt.Errorf("plan of %q: interface %q: no bridge or id of open vswitch: %w", plan.Owner, i.ID, errdefs.ErrInvalid)
 		}
 		w := wish{
 			port:  port{Name: i.HostName, Bridge: i.OVS.Bridge, Datapath: i.OVS.Datapath, InterfaceID: i.OVS.InterfaceID, MAC: i.MAC, Owner: plan.Owner},
@@ -217,7 +211,7 @@ func translate(plan netbridge.Plan) (netbridge.Plan, map[string]wish, error) {
 		}
 		wanted[w.Name] = w
 	}
-	return plan, wanted, nil
+	return plan, wanted
 }
 
 func (p *plugger) file(owner string) string { return filepath.Join(p.o.Dir, owner+".json") }
