@@ -156,6 +156,9 @@ serialproxy_host = $IP
 serialproxy_port = 6083
 base_url = ws://$IP:6083/
 proxyclient_address = $IP
+[vnc]
+novncproxy_host = $IP
+novncproxy_port = 6080
 X
 
   cat > "$ETC/nova/gantry.conf" <<X
@@ -166,6 +169,15 @@ shutdown_timeout = 10
 periodic_fuzzy_delay = 1
 [oslo_messaging_notifications]
 driver = messagingv2
+[vnc]
+enabled = true
+server_listen = $IP
+server_proxyclient_address = $IP
+novncproxy_base_url = http://$IP:6080/vnc_lite.html
+[serial_console]
+enabled = true
+base_url = ws://$IP:6083/
+proxyclient_address = $IP
 [gantry]
 cgroup = gantry-$(echo "$STATE" | cksum | cut -d' ' -f1)
 X

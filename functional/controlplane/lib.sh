@@ -82,7 +82,7 @@ wait_http() { # wait_http NAME URL [seconds]
   die "$1 does not answer at $2, see $LOG/$1.log"
 }
 daemons() { # in start order
-  echo mariadb rabbitmq memcached keystone placement glance-api nova-conductor nova-scheduler nova-api nova-serialproxy
+  echo mariadb rabbitmq memcached keystone placement glance-api nova-conductor nova-scheduler nova-api nova-serialproxy nova-novncproxy
   [ "$WITH_NEUTRON" = 1 ] && echo neutron-server neutron-linuxbridge-agent neutron-dhcp-agent neutron-l3-agent neutron-metadata-agent
   return 0
 }

@@ -196,6 +196,8 @@ func (e *embedded) overrides(password string) []string {
 		"DEFAULT.state_path=" + filepath.Join(e.o.State, "compute"), "DEFAULT.periodic_fuzzy_delay=0",
 		"gantry.cgroup=gantry-cloud-" + cloudName(e.o.State), "service_user.send_service_user_token=true",
 	}
+	vnc, serial := e.cloud.ConsoleURLs()
+	set = append(set, "vnc.novncproxy_base_url="+vnc, "serial_console.enabled=true", "serial_console.base_url="+serial)
 	for section, user := range map[string]string{
 		"keystone_authtoken": "nova", "service_user": "nova", "glance": "glance", "placement": "placement", "neutron": "neutron",
 	} {

@@ -17,6 +17,7 @@ import (
 	"github.com/gantry-project/gantry/internal/devcloud/cell"
 	"github.com/gantry-project/gantry/internal/devcloud/compute"
 	"github.com/gantry-project/gantry/internal/devcloud/conductor"
+	"github.com/gantry-project/gantry/internal/devcloud/consoles"
 	"github.com/gantry-project/gantry/internal/devcloud/identity"
 	"github.com/gantry-project/gantry/internal/devcloud/images"
 	"github.com/gantry-project/gantry/internal/devcloud/metadata"
@@ -115,6 +116,9 @@ func Open(ctx context.Context, o Options) (_ *Cloud, err error) {
 		return nil, err
 	}
 	told.compute = c.compute
+	if err := consoles.Register(c.mux, consoles.Options{Find: c.console, Log: o.Log}); err != nil {
+		return nil, err
+	}
 	return c, errors.Join(c.furnish(ctx), c.writeEnv())
 }
 
