@@ -216,7 +216,7 @@ func (d *Driver) Resources(context.Context) (driver.Resources, error) {
 		Node: "fake-node", VCPUs: 64, MemoryMB: 256 << 10, DiskGB: 1 << 10, DiskFreeGB: 1 << 10,
 		HypervisorType: "fake", HypervisorVersion: 1000000,
 		Supported: []driver.HVSpec{{Arch: "x86_64", HVType: "fake", VMMode: "exe"}},
-		Traits:    []string{"COMPUTE_NET_ATTACH_INTERFACE"},
+		Traits:    []string{"COMPUTE_NET_ATTACH_INTERFACE", "COMPUTE_NET_ATTACH_INTERFACE_WITH_TAG"},
 		Uptime:    26*time.Hour + 3*time.Minute, LoadAverage: [3]float64{0.25, 0.5, 0.75},
 	}, nil
 }

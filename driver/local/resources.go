@@ -41,7 +41,7 @@ func (d *Driver) Resources(ctx context.Context) (driver.Resources, error) {
 		HypervisorType:    hypervisorType,
 		HypervisorVersion: hypervisorVersion,
 		Supported:         supported(),
-		Traits:            []string{"COMPUTE_IMAGE_TYPE_RAW", "COMPUTE_NET_ATTACH_INTERFACE", "CUSTOM_HV_CONTAINER"},
+		Traits:            []string{"COMPUTE_IMAGE_TYPE_RAW", "COMPUTE_NET_ATTACH_INTERFACE", "COMPUTE_NET_ATTACH_INTERFACE_WITH_TAG", "CUSTOM_HV_CONTAINER"},
 	}
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {

@@ -15,6 +15,7 @@ const (
 	Havana    = "2013-10-17"
 	Liberty   = "2015-10-15"
 	NewtonOne = "2016-06-30"
+	Rocky     = "2018-08-27"
 	NewtonTwo = "2016-10-06"
 	Victoria  = "2020-10-14"
 )
@@ -24,7 +25,7 @@ const Latest = "latest"
 
 // Versions are all, oldest first (nova/api/metadata/base.py, OPENSTACK_VERSIONS).
 func Versions() []string {
-	return []string{"2012-08-10", Grizzly, Havana, Liberty, NewtonOne, NewtonTwo, "2017-02-22", "2018-08-27", Victoria}
+	return []string{"2012-08-10", Grizzly, Havana, Liberty, NewtonOne, NewtonTwo, "2017-02-22", Rocky, Victoria}
 }
 
 // Since reports whether a version has what came with another one. Both are
@@ -83,12 +84,33 @@ func MetaData(version string, i objects.Instance) map[string]any {
 		md["project_id"] = i.ProjectID()
 	}
 	if has(NewtonOne) {
-		md["devices"] = []any{} // containers have no tagged ones
+		md["devices"] = devices(i, has(Rocky))
 	}
 	if has(Victoria) {
 		md["dedicated_cpus"] = []int{}
 	}
 	return md
+}
+
+// devices are the tagged interfaces (nova/api/metadata/base.py,
+// _get_device_metadata). Containers have neither buses nor tagged disks.
+func devices(i objects.Instance, trust bool) []any {
+	out := []any{}
+	all := i.Object.Object("device_metadata")
+	if all == nil {
+		return out
+	}
+	for _, d := range all.Objects("devices") {
+		if d.Name != "NetworkInterfaceMetadata" || !d.Has("tags") {
+			continue
+		}
+		one := map[string]any{"type": "nic", "mac": d.String("mac"), "bus": "none", "address": "none", "tags": d.Get("tags")}
+		if trust {
+			one["vf_trusted"] = d.Bool("vf_trusted")
+		}
+		out = append(out, one)
+	}
+	return out
 }
 
 func null(s string) any {

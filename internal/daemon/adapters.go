@@ -56,7 +56,7 @@ func (p ports) Allocate(ctx context.Context, rc messaging.RequestContext, req co
 	if err != nil {
 		return nil, err
 	}
-	if err := p.record(ctx, rc, inst.UUID(), got); err != nil {
+	if err := p.record(ctx, rc, req.Instance, got); err != nil {
 		undo := context.WithoutCancel(ctx)
 		return nil, errors.Join(err, p.Deallocate(undo, rc, req.Instance, got.Info))
 	}
@@ -64,10 +64,17 @@ func (p ports) Allocate(ctx context.Context, rc messaging.RequestContext, req co
 }
 
 // record writes Nova's rows of new ports.
-func (p ports) record(ctx context.Context, rc messaging.RequestContext, uuid string, got *neutron.AllocateResult) error {
+func (p ports) record(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, got *neutron.AllocateResult) error {
+	uuid, tagged := inst.String("uuid"), false
 	for _, port := range got.Ports {
 		vif := objects.NewVirtualInterface(uuid, port.ID, port.MAC, port.Tag)
 		if err := p.conductor.CreateVIF(ctx, rc, vif.Object); err != nil {
+			return err
+		}
+		tagged = tagged || port.Tag != ""
+	}
+	if tagged {
+		if err := p.describeDevices(ctx, rc, inst); err != nil {
 			return err
 		}
 	}

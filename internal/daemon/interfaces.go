@@ -43,6 +43,9 @@ func (p ports) Attach(ctx context.Context, rc messaging.RequestContext, req comp
 	if err == nil {
 		err = p.conductor.CreateVIF(ctx, rc, objects.NewVirtualInterface(inst.UUID(), got.Port.ID, got.Port.MAC, req.Tag).Object)
 	}
+	if err == nil && req.Tag != "" {
+		err = p.describeDevices(ctx, rc, req.Instance)
+	}
 	if err == nil {
 		err = p.conductor.SaveInfoCache(ctx, rc, inst.UUID(), got.Info)
 	}
@@ -62,8 +65,16 @@ func (p ports) Detach(ctx context.Context, rc messaging.RequestContext, inst *ob
 	if err := p.neutron.Detach(ctx, neutron.DetachRequest{InstanceUUID: uuid, PortID: port, Preserve: theirs, RequestID: requestID(rc)}); err != nil {
 		return novaError(err)
 	}
+	rows, err := p.conductor.VIFs(ctx, rc, uuid)
+	if err != nil {
+		return err
+	}
+	err = p.conductor.DeleteVIF(ctx, rc, port)
+	if slices.ContainsFunc(rows, func(r *objects.Object) bool { return r.String("uuid") == port && r.String("tag") != "" }) {
+		err = errors.Join(err, p.describeDevices(ctx, rc, inst))
+	}
 	rest := slices.DeleteFunc(slices.Clone(known), func(v objects.VIF) bool { return v.ID == port })
-	return errors.Join(p.conductor.DeleteVIF(ctx, rc, port), p.conductor.SaveInfoCache(ctx, rc, uuid, rest))
+	return errors.Join(err, p.conductor.SaveInfoCache(ctx, rc, uuid, rest))
 }
 
 // AddAddress implements compute.Ports.
