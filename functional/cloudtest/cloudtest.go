@@ -141,6 +141,17 @@ func (p *Cloud) Env(t *testing.T, user string) []string {
 // OpenStack runs the stock client and returns what it printed.
 func (p *Cloud) OpenStack(t *testing.T, user string, args ...string) string {
 	t.Helper()
+	out, err := p.TryOpenStack(t, user, args...)
+	if err != nil {
+		t.Fatalf("openstack %s: %v", strings.Join(args, " "), err)
+	}
+	return out
+}
+
+// TryOpenStack runs the stock client, which may fail: its error holds what the
+// client says of it.
+func (p *Cloud) TryOpenStack(t *testing.T, user string, args ...string) (string, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "openstack", args...)
@@ -149,9 +160,9 @@ func (p *Cloud) OpenStack(t *testing.T, user string, args ...string) string {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("openstack %s: %v: %s", strings.Join(args, " "), err, stderr.String())
+		err = fmt.Errorf("%w: %s", err, stderr.String())
 	}
-	return strings.TrimSpace(string(out))
+	return strings.TrimSpace(string(out)), err
 }
 
 // Clients are gophercloud's.

@@ -95,18 +95,20 @@ func (p ports) Deallocate(ctx context.Context, rc messaging.RequestContext, inst
 	return err
 }
 
-// Refresh implements compute.Ports.
+// Refresh implements compute.Ports. What the row says now counts, not what came
+// with a message: only it knows which ports that were attached meanwhile are
+// the user's.
 func (p ports) Refresh(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) (objects.NetworkInfo, error) {
-	view := objects.Instance{Object: inst}
-	known, err := view.NetworkInfo()
+	known, err := p.Cached(ctx, rc, inst)
 	if err != nil {
 		return nil, err
 	}
-	info, err := p.neutron.Info(ctx, neutron.InfoRequest{InstanceUUID: view.UUID(), Known: known, RequestID: requestID(rc)})
+	uuid := inst.String("uuid")
+	info, err := p.neutron.Info(ctx, neutron.InfoRequest{InstanceUUID: uuid, Known: known, RequestID: requestID(rc)})
 	if err != nil {
 		return nil, err
 	}
-	return info, p.conductor.SaveInfoCache(ctx, rc, view.UUID(), info)
+	return info, p.conductor.SaveInfoCache(ctx, rc, uuid, info)
 }
 
 func requestID(rc messaging.RequestContext) string {
