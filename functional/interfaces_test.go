@@ -14,6 +14,7 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/attachinterfaces"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/portsecurity"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/ports"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/subnets"
@@ -91,7 +92,12 @@ func (c *cloud) portsOf(t *testing.T, id string) []ports.Port {
 // hotNetwork makes a network of the tenant's with a DHCP server.
 func (c *cloud) hotNetwork(t *testing.T, name, cidr string) (network, subnet string) {
 	t.Helper()
-	n, err := networks.Create(t.Context(), c.demo.network, networks.CreateOpts{Name: name}).Extract()
+	// Without filters: the agent fails to change one of a port that it has, and
+	// tries that for a minute in which it does nothing else.
+	off := false
+	n, err := networks.Create(t.Context(), c.demo.network, portsecurity.NetworkCreateOptsExt{
+		CreateOptsBuilder: networks.CreateOpts{Name: name}, PortSecurityEnabled: &off,
+	}).Extract()
 	if err != nil {
 		t.Fatal(err)
 	}
