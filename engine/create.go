@@ -9,6 +9,7 @@ import (
 
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/process"
+	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
@@ -94,7 +95,9 @@ func (e *Engine) create(ctx context.Context, c *container, req CreateRequest, gr
 		c.grouping = group(ctx, string(req.ID), req.Limits)
 		undone.Push("control group", c.grouping.drop)
 	}
-	// the record comes first: whatever of the disk is made after it is found by it
+	makeDisk := e.diskSoon(ctx, img.Chain, disk)
+	undone.Push("disk without a name", func(context.Context) error { _ = makeDisk(""); return nil })
+	// the record comes first: a disk that has a name is found by it
 	rec, err := e.opts.Store.CreateContainer(ctx, store.Container{
 		ID: string(req.ID), Image: req.Image, Chain: img.Chain, Labels: req.Labels, Limits: req.Limits, Created: time.Now(),
 		Disk: store.Disk(req.Disk), DiskEnforced: store.Disk(disk),
@@ -107,7 +110,7 @@ func (e *Engine) create(ctx context.Context, c *container, req CreateRequest, gr
 	if err := failpoint.Hit("engine.create.record"); err != nil {
 		return nil, err
 	}
-	if err := e.opts.Snapshots.Prepare(ctx, rec.ID, img.Chain, disk); err != nil {
+	if err := makeDisk(rec.ID); err != nil {
 		return nil, err
 	}
 	undone.Push("disk", func(ctx context.Context) error { return e.opts.Snapshots.Remove(ctx, rec.ID) })
@@ -120,6 +123,42 @@ func (e *Engine) create(ctx context.Context, c *container, req CreateRequest, gr
 	e.remember(req.ID, c)
 	e.bus.Publish(Event{Kind: EventCreate, ID: req.ID})
 	return c, nil
+}
+
+// diskSoon begins to make a disk. The returned function gives it to a container
+// or, without an id, drops it; it does so once.
+func (e *Engine) diskSoon(ctx context.Context, chain []string, limit snapshot.Limit) func(id string) error {
+	stager, ok := e.opts.Snapshots.(snapshot.Stager)
+	if !ok {
+		return func(id string) error {
+			if id == "" {
+				return nil
+			}
+			return e.opts.Snapshots.Prepare(ctx, id, chain, limit)
+		}
+	}
+	var staged snapshot.Staged
+	var err error
+	made := make(chan struct{})
+	e.watching.Go(func() {
+		defer close(made)
+		staged, err = stager.Stage(ctx, chain, limit)
+	})
+	return func(id string) error {
+		<-made
+		taken := staged
+		staged = nil
+		switch {
+		case err != nil:
+			return err
+		case taken == nil:
+			return nil
+		case id == "":
+			taken.Drop()
+			return nil
+		}
+		return taken.Name(id)
+	}
 }
 
 // grouping is a control group on its way.

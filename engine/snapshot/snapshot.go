@@ -79,6 +79,22 @@ type LayerStore interface {
 	View(ctx context.Context, chain []string, target string) error
 }
 
+// Stager is a DiskStore that can make an active snapshot before anybody may know
+// of its key.
+type Stager interface {
+	// Stage is Prepare but for the key. What is staged is on no list, and the
+	// next Open removes it; no layer is removed meanwhile. Name or Drop it.
+	Stage(ctx context.Context, chain []string, limit Limit) (Staged, error)
+}
+
+// Staged is an active snapshot without a key. One of its methods is called, once.
+type Staged interface {
+	// Name gives it its key, with Prepare's errors; nothing is left then.
+	Name(key string) error
+	// Drop removes it.
+	Drop()
+}
+
 // DiskStore keeps active snapshots.
 type DiskStore interface {
 	// Prepare makes an active snapshot over the chain, lowest layer first, that

@@ -46,7 +46,10 @@ type Snapshotter struct {
 	pathsOnly atomic.Bool
 }
 
-var _ snapshot.Snapshotter = (*Snapshotter)(nil)
+var (
+	_ snapshot.Snapshotter = (*Snapshotter)(nil)
+	_ snapshot.Stager      = (*Snapshotter)(nil)
+)
 
 // New is Open without limits.
 func New(root string) (*Snapshotter, error) {
@@ -108,7 +111,21 @@ func (s *Snapshotter) Describe() snapshot.Description {
 
 // Prepare implements snapshot.DiskStore.
 func (s *Snapshotter) Prepare(ctx context.Context, key string, chain []string, limit snapshot.Limit) error {
-	return s.store.Prepare(ctx, key, chain, func(dir string) error {
+	return s.store.Prepare(ctx, key, chain, s.fill(ctx, chain, limit))
+}
+
+// Stage implements snapshot.Stager.
+func (s *Snapshotter) Stage(ctx context.Context, chain []string, limit snapshot.Limit) (snapshot.Staged, error) {
+	staged, err := s.store.Stage(chain, s.fill(ctx, chain, limit))
+	if err != nil {
+		return nil, fmt.Errorf("prepare snapshot: %w", err)
+	}
+	return staged, nil
+}
+
+// fill makes what is in the directory of a disk.
+func (s *Snapshotter) fill(ctx context.Context, chain []string, limit snapshot.Limit) func(dir string) error {
+	return func(dir string) error {
 		branches := dir
 		if limit != (snapshot.Limit{}) || s.limit == snapshot.LimitProject {
 			branches = bounded(dir)
@@ -123,7 +140,7 @@ func (s *Snapshotter) Prepare(ctx context.Context, key string, chain []string, l
 			}
 		}
 		return s.store.LikeTop(ctx, upper, chain)
-	})
+	}
 }
 
 // branchesOf returns the directory of upper and work, ready for use.

@@ -44,46 +44,87 @@ func (s *Shelf) Prepare(_ context.Context, key string, chain []string, fill func
 	if err != nil {
 		return err
 	}
+	if there, err := Exists(s.Path("active", name)); err != nil || there {
+		return errors.Join(err, fmt.Errorf("prepare snapshot %s: %w", key, errdefs.ErrAlreadyExists))
+	}
+	staged, err := s.Stage(chain, fill)
+	if err != nil {
+		return fmt.Errorf("prepare snapshot %s: %w", key, err)
+	}
+	return staged.Name(key)
+}
+
+// Staged is a disk without a name. It keeps layers from being removed.
+type Staged struct {
+	shelf *Shelf
+	tmp   string
+	drop  func()
+}
+
+// Stage makes a disk as Prepare does, without a name.
+func (s *Shelf) Stage(chain []string, fill func(dir string) error) (_ *Staged, err error) {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
+	defer func() {
+		if err != nil {
+			s.mu.RUnlock()
+			err = Classify(err)
+		}
+	}()
 	for _, id := range chain {
 		layer, err := LayerName(id)
 		if err != nil {
-			return fmt.Errorf("prepare snapshot %s: %w", key, err)
+			return nil, err
 		}
 		if there, err := Exists(s.Path("layers", layer)); err != nil {
-			return fmt.Errorf("prepare snapshot %s: %w", key, err)
+			return nil, err
 		} else if !there {
-			return fmt.Errorf("prepare snapshot %s: layer %s: %w", key, id, errdefs.ErrNotFound)
+			return nil, fmt.Errorf("layer %s: %w", id, errdefs.ErrNotFound)
 		}
 	}
-	final := s.Path("active", name)
-	if there, err := Exists(final); err != nil || there {
-		return errors.Join(err, fmt.Errorf("prepare snapshot %s: %w", key, errdefs.ErrAlreadyExists))
-	}
-	if err := s.prepare(final, chain, fill); err != nil {
-		return fmt.Errorf("prepare snapshot %s: %w", key, Classify(err))
-	}
-	return nil
-}
-
-func (s *Shelf) prepare(final string, chain []string, fill func(dir string) error) error {
 	tmp, drop, err := s.Temp("active", s.opts.RemoveDisk)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer drop()
-	if err := fill(tmp); err != nil {
-		return err
+	err = fill(tmp)
+	var record string
+	if err == nil {
+		record, err = s.recordChain(chain)
 	}
-	record, err := s.recordChain(chain)
+	if err == nil {
+		err = s.nameChain(tmp, record)
+	}
+	if err != nil {
+		drop()
+		return nil, err
+	}
+	return &Staged{s, tmp, drop}, nil
+}
+
+// Drop implements snapshot.Staged.
+func (d *Staged) Drop() {
+	d.drop()
+	d.shelf.mu.RUnlock()
+}
+
+// Name implements snapshot.Staged.
+func (d *Staged) Name(key string) error {
+	defer d.Drop()
+	name, err := KeyName(key)
 	if err != nil {
 		return err
 	}
-	if err := s.nameChain(tmp, record); err != nil {
-		return err
+	final := d.shelf.Path("active", name)
+	there, err := Exists(final)
+	if err == nil && there {
+		err = errdefs.ErrAlreadyExists
 	}
-	return os.Rename(tmp, final)
+	if err == nil {
+		err = Classify(os.Rename(d.tmp, final))
+	}
+	if err != nil {
+		return fmt.Errorf("prepare snapshot %s: %w", key, err)
+	}
+	return nil
 }
 
 // nameChain gives a disk its chain: one more name of the record, which costs no

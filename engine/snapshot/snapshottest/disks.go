@@ -54,6 +54,38 @@ func views(t *testing.T, e *env) {
 	sound(t, e, snapshot.CheckRequest{References: &snapshot.References{}})
 }
 
+// stages is about back ends that can make a disk before it has a key.
+func stages(t *testing.T, e *env) {
+	stager, ok := e.Snapshotter.(snapshot.Stager)
+	if !ok {
+		return
+	}
+	ctx := t.Context()
+	low := e.layer(t, "low", "a=low")
+	chain := []string{low}
+	stage := func() snapshot.Staged {
+		staged, err := stager.Stage(ctx, chain, snapshot.Limit{})
+		must(t, err)
+		return staged
+	}
+	_, err := stager.Stage(ctx, []string{chainID("absent")}, snapshot.Limit{})
+	wantClass(t, err, errdefs.ErrNotFound)
+	first, second, third := stage(), stage(), stage()
+	if list, err := e.List(ctx); err != nil || len(list) != 0 {
+		t.Fatal(list, err)
+	}
+	sound(t, e, snapshot.CheckRequest{References: &snapshot.References{Layers: chain}})
+	must(t, first.Name("c"))
+	wantClass(t, second.Name("c"), errdefs.ErrAlreadyExists)
+	wantClass(t, stage().Name("a/b"), errdefs.ErrInvalid)
+	third.Drop()
+	target := e.target(t, "rootfs")
+	e.mount(t, "c", target, baseA)
+	wantFile(t, filepath.Join(target, "a"), "low")
+	must(t, e.Unmount(ctx, target), e.Remove(ctx, "c"), e.RemoveLayer(ctx, low))
+	sound(t, e, snapshot.CheckRequest{References: &snapshot.References{}})
+}
+
 func commits(t *testing.T, e *env) {
 	ctx := t.Context()
 	low := e.layer(t, "low", "a=low", "b=low")

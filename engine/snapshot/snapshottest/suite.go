@@ -50,6 +50,7 @@ func RunIn(t *testing.T, dir string, f Factory) {
 		"removal is idempotent":            removal,
 		"views":                            views,
 		"commit":                           commits,
+		"stage":                            stages,
 		"changes make the same disk again": roundTrip,
 		"limits":                           limits,
 		"limits that cannot be had":        noLimits,
