@@ -51,7 +51,7 @@ func TestKilledAtEachPoint(t *testing.T) {
 		point string
 		want  engine.Status // of the container; "" is none
 	}{
-		{"engine.import.blob", ""},
+		{"engine.import.spool", ""},
 		{"engine.import.layer", ""},
 		{"engine.import.layer:2", ""},
 		{"engine.import.record", ""},

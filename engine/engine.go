@@ -185,8 +185,8 @@ type Engine struct {
 	strays *strays
 	// nursery bears the processes that make namespaces.
 	nursery *process.Nursery
-	// commits keeps archives from being deleted (write) between their commit
-	// and their opening (read): two imports may have the same one.
+	// commits keeps content from being removed (write) while a lease is taken
+	// (read).
 	commits sync.RWMutex
 	events  chan Event
 	// bus is for everybody who wants to know, events for who must.

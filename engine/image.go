@@ -105,16 +105,18 @@ func (e *Engine) bring(ctx context.Context, req ImportRequest) (store.Image, err
 	if l, ok := image.OpenStream(head, req.Content, e.openOptions(req)); ok {
 		return e.unpackStream(ctx, req, l)
 	}
-	d, blob, err := e.download(ctx, req.Content)
+	archive, err := content.NewSpool(e.tmpDir())
 	if err != nil {
 		return store.Image{}, err
 	}
-	if err := failpoint.Hit("engine.import.blob"); err != nil {
-		return store.Image{}, errors.Join(err, blob.Close(), e.dropArchive(context.WithoutCancel(ctx), d))
+	defer func() { _ = archive.Close() }()
+	if _, err := io.Copy(archive, req.Content); err != nil {
+		return store.Image{}, err
 	}
-	rec, err := e.unpackInTime(ctx, req, d, blob)
-	// the layers are on disk, or never will be: the archive has served
-	return rec, errors.Join(err, blob.Close(), e.dropArchive(context.WithoutCancel(ctx), d))
+	if err := failpoint.Hit("engine.import.spool"); err != nil {
+		return store.Image{}, err
+	}
+	return e.unpackInTime(ctx, req, archive)
 }
 
 func (e *Engine) openOptions(req ImportRequest) image.OpenOptions {
@@ -173,40 +175,14 @@ func (e *Engine) adoptLayer(ctx context.Context, rec *store.Image) (letGo func()
 	return letGo, nil
 }
 
-// download puts the stream into a blob.
-func (e *Engine) download(ctx context.Context, r io.Reader) (digest.Digest, content.Blob, error) {
-	w, err := e.opts.Content.Writer(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	defer w.Close()
-	if _, err := io.Copy(w, r); err != nil {
-		return "", nil, err
-	}
-	e.commits.RLock()
-	defer e.commits.RUnlock()
-	info, err := w.Commit(ctx, "")
-	if err != nil {
-		return "", nil, err
-	}
-	blob, err := e.opts.Content.Open(ctx, info.Digest)
-	return info.Digest, blob, err
-}
-
-func (e *Engine) dropArchive(ctx context.Context, d digest.Digest) error {
-	e.commits.Lock()
-	defer e.commits.Unlock()
-	return e.opts.Content.Delete(ctx, d)
-}
-
 // unpackInTime is unpack within Options.ImageTime.
-func (e *Engine) unpackInTime(ctx context.Context, req ImportRequest, archive digest.Digest, blob content.Blob) (store.Image, error) {
+func (e *Engine) unpackInTime(ctx context.Context, req ImportRequest, archive *content.Spool) (store.Image, error) {
 	if e.opts.ImageTime == 0 {
-		return e.unpack(ctx, req, archive, blob)
+		return e.unpack(ctx, req, archive)
 	}
 	limited, cancel := context.WithTimeout(ctx, e.opts.ImageTime)
 	defer cancel()
-	rec, err := e.unpack(limited, req, archive, blob)
+	rec, err := e.unpack(limited, req, archive)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
 		return rec, errdefs.WithPublic(fmt.Errorf("%w: %w", errdefs.ErrInvalid, limited.Err()),
 			fmt.Sprintf("the image takes longer than %s to unpack", e.opts.ImageTime))
@@ -215,8 +191,8 @@ func (e *Engine) unpackInTime(ctx context.Context, req ImportRequest, archive di
 }
 
 // unpack reads the archive's layers and records the image.
-func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.Digest, blob content.Blob) (store.Image, error) {
-	a, err := image.Open(ctx, blob, blob.Size(), e.openOptions(req))
+func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive *content.Spool) (store.Image, error) {
+	a, err := image.Open(ctx, archive, archive.Size(), e.openOptions(req))
 	if err != nil {
 		return store.Image{}, err
 	}
@@ -233,16 +209,21 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 	if steps := a.History(); steps != nil {
 		rec.History = append(stepsOf(rec), steps...)
 	}
+	name := archive.Digest()
 	if a.Kind() == image.DiskImage {
 		// the same bytes may be a layer's tar, which holds something else
-		archive = digest.FromString("root of the disk image " + archive.String())
+		name = digest.FromString("root of the disk image " + name.String())
 	}
-	if err := e.chainOf(ctx, &rec, a.Layers(), archive); err != nil {
+	layers := a.Layers()
+	if err := e.chainOf(ctx, &rec, layers, name); err != nil {
 		return rec, err
+	}
+	if top := len(layers) - 1; top >= 0 {
+		layers = append(slices.Clone(layers[:top]), lastLayer{layers[top], func() error { return errors.Join(a.Close(), archive.Close()) }})
 	}
 	chains := rec.Chain
 	release := e.layers.hold(chains...)
-	if err = e.unpackLayers(ctx, a.Layers(), &rec); err == nil {
+	if err = e.unpackLayers(ctx, layers, &rec); err == nil {
 		rec.SizeBytes = sum(rec.LayerBytes)
 		if err = failpoint.Hit("engine.import.record"); err == nil {
 			err = e.opts.Store.PutImage(ctx, rec)
@@ -254,6 +235,28 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive digest.D
 	}
 	return rec, nil
 }
+
+// lastLayer is the layer with which an archive has served: closing its reader
+// gives the archive's room back, so that what is synced for the layer is the
+// layer.
+type lastLayer struct {
+	image.Layer
+	served func() error
+}
+
+// Open implements image.Layer.
+func (l lastLayer) Open(ctx context.Context) (io.ReadCloser, error) {
+	r, err := l.Layer.Open(ctx)
+	return lastReader{r, l.served}, err
+}
+
+type lastReader struct {
+	io.ReadCloser
+	served func() error
+}
+
+// Close implements io.Closer.
+func (l lastReader) Close() error { return errors.Join(l.ReadCloser.Close(), l.served()) }
 
 // MissingBase says that an archive is a delta over an image that is not here. Its
 // class is errdefs.ErrNotFound.

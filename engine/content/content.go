@@ -8,10 +8,10 @@
 //
 // # A life
 //
-// The image service's download is written to a Writer while it streams and
-// committed under the digest that was found; engine/image opens the blob, reads
-// its index, and unpacks its layers; the blob is deleted when the layers are on
-// disk and nobody wants the archive any more.
+// What somebody wants to keep is written to a Writer while it streams and
+// committed under the digest that was found; it is deleted when no lease names it
+// any more. An archive that is needed only until its layers are on disk is no
+// blob but a Spool.
 //
 // The package stores bytes and decides nothing: who may read a blob, and when
 // it is garbage, is its callers' business. It imports internal/errdefs and

@@ -176,24 +176,12 @@ func spool(ctx context.Context, c compression, b blob, opts OpenOptions) (*os.Fi
 		return nil, err
 	}
 	defer r.Close()
-	f, err := tempFile(opts.SpoolDir)
+	f, err := content.TempFile(opts.SpoolDir)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := io.Copy(f, ctxReader(ctx, r)); err != nil {
 		return nil, errors.Join(diskError("spool image", err), f.Close())
-	}
-	return f, nil
-}
-
-// tempFile makes a file in dir that goes away with its descriptor.
-func tempFile(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, "spool-")
-	if err != nil {
-		return nil, diskError("make spool file", err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return nil, errors.Join(fmt.Errorf("make spool file: %w", err), f.Close())
 	}
 	return f, nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
@@ -88,7 +89,7 @@ func (b *Built) Close() error { return b.file.Close() }
 // Build reads and compresses all layers and returns the archive. On error
 // nothing is left. A full disk is errdefs.ErrExhausted.
 func Build(ctx context.Context, spec BuildSpec) (*Built, error) {
-	f, err := tempFile(spec.TempDir)
+	f, err := content.TempFile(spec.TempDir)
 	if err != nil {
 		return nil, err
 	}
