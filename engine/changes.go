@@ -47,6 +47,20 @@ func (c *changes) open(ctx context.Context) (io.ReadCloser, error) {
 	return diffReader(ctx, c.dir), nil
 }
 
+// writeBack begins to write the copy to the disk; written waits for it. What
+// makes it a layer's syncs it, and then finds little to do.
+func (c *changes) writeBack() (written func() error) {
+	end := make(chan error, 1)
+	go func() {
+		d, err := os.Open(c.dir)
+		if err == nil {
+			err = errors.Join(os.NewSyscallError("syncfs", unix.Syncfs(int(d.Fd()))), d.Close())
+		}
+		end <- err
+	}()
+	return func() error { return <-end }
+}
+
 // spec describes the image of the container, without its changes.
 func (c *changes) spec(tmp string) image.BuildSpec {
 	spec := image.BuildSpec{Config: c.img.Config, Created: time.Now(), TempDir: tmp}

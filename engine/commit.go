@@ -10,8 +10,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/engine/store"
@@ -133,25 +131,23 @@ func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (rec 
 	}
 	top := ""
 	defer func() { e.endRecord(recipe, top, err == nil) }()
-	diffID, err := digestDir(ctx, c.dir, recipe)
-	if err != nil {
+	written := c.writeBack()
+	diff, err := digestDir(ctx, c.dir, recipe)
+	if err = errors.Join(err, written()); err != nil {
 		return rec, err
 	}
 	config := c.spec("").Config
 	rec = c.img
 	rec.Ref, rec.ID, rec.Config, rec.RootFS, rec.Imported, rec.LastUsed = ref, "", config, false, time.Now(), time.Now()
 	rec.History = append(stepsOf(rec), committed())
-	top = chainID(rec.Chain, diffID)
-	rec.Chain, rec.DiffIDs = append(slices.Clone(rec.Chain), top), append(slices.Clone(rec.DiffIDs), diffID.String())
+	top = chainID(rec.Chain, diff.DiffID)
+	rec.Chain, rec.DiffIDs = append(slices.Clone(rec.Chain), top), append(slices.Clone(rec.DiffIDs), diff.DiffID.String())
 	defer e.layers.hold(top)()
 	if err := e.asLayer(ctx, c, top); err != nil {
 		return rec, err
 	}
-	size, err := e.layerSize(ctx, top)
-	if err == nil {
-		rec.LayerBytes, rec.SizeBytes = append(slices.Clone(rec.LayerBytes), size), rec.SizeBytes+size
-		err = failpoint.Hit("engine.commit.record")
-	}
+	rec.LayerBytes, rec.SizeBytes = append(slices.Clone(rec.LayerBytes), diff.Bytes), rec.SizeBytes+diff.Bytes
+	err = failpoint.Hit("engine.commit.record")
 	old, oerr := e.opts.Store.Image(ctx, ref)
 	if err == nil {
 		err = e.opts.Store.PutImage(ctx, rec)
@@ -165,12 +161,12 @@ func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (rec 
 	return rec, nil
 }
 
-// digestDir writes a directory in overlay form as a layer, and returns its digest.
-func digestDir(ctx context.Context, dir string, w io.Writer) (digest.Digest, error) {
+// digestDir writes a directory in overlay form as a layer, and says what it is.
+func digestDir(ctx context.Context, dir string, w io.Writer) (layer.DiffResult, error) {
 	d, err := os.Open(dir)
 	if err != nil {
-		return "", err
+		return layer.DiffResult{}, err
 	}
 	res, err := layer.Diff(ctx, d, w)
-	return res.DiffID, errors.Join(err, d.Close())
+	return res, errors.Join(err, d.Close())
 }

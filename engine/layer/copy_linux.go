@@ -176,7 +176,7 @@ func makeDir(parent int, name string) (int, error) {
 
 // file copies a regular file, or makes a link to its copy.
 func (c *copier) file(ctx context.Context, from int, name string, to int, path string) error {
-	src, err := unix.Openat(from, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	src, err := openFile(from, name)
 	if err != nil {
 		return wrap("open", path, err)
 	}
@@ -195,7 +195,7 @@ func (c *copier) file(ctx context.Context, from int, name string, to int, path s
 		}
 		c.links[id] = path
 	}
-	dst, err := unix.Openat(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	dst, err := unix.Openat(to, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, st.Mode&0o777)
 	if err != nil {
 		return wrap("create", path, err)
 	}
@@ -297,15 +297,31 @@ func (c *copier) owner(st *unix.Stat_t) (uid, gid int) {
 	return int(unshifted(st.Uid, c.unshift)), int(unshifted(st.Gid, c.unshift))
 }
 
+// permissions gives the open copy the owner and mode of the original, if it has
+// others.
+func (c *copier) permissions(to int, st *unix.Stat_t) error {
+	var is unix.Stat_t
+	if err := unix.Fstat(to, &is); err != nil {
+		return wrap("stat", "", err)
+	}
+	uid, gid := c.owner(st)
+	owned := int(is.Uid) == uid && int(is.Gid) == gid
+	if !owned {
+		if err := unix.Fchown(to, uid, gid); err != nil {
+			return wrap("change owner", "", err)
+		}
+	}
+	if owned && is.Mode&0o7777 == st.Mode&0o7777 {
+		return nil
+	}
+	return wrap("change mode", "", unix.Fchmod(to, st.Mode&0o7777))
+}
+
 // attributes gives the open copy the owner, mode, attributes and times of the
 // open original.
 func (c *copier) attributes(from, to int, st *unix.Stat_t) error {
-	uid, gid := c.owner(st)
-	if err := unix.Fchown(to, uid, gid); err != nil {
-		return wrap("change owner", "", err)
-	}
-	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
-		return wrap("change mode", "", err)
+	if err := c.permissions(to, st); err != nil {
+		return err
 	}
 	names, err := listXattrs(from)
 	if err != nil {

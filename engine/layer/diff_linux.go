@@ -3,6 +3,7 @@ package layer
 import (
 	"archive/tar"
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/readahead"
 )
 
 // Diff writes what dir, a directory in the form of overlayfs, holds as the tar
@@ -31,7 +33,14 @@ import (
 // Errors of w are passed on.
 func Diff(ctx context.Context, dir *os.File, w io.Writer) (DiffResult, error) {
 	d := &differ{hash: sha256.New(), links: map[inode]string{}, buf: make([]byte, 256<<10)}
-	out := bufio.NewWriterSize(io.MultiWriter(&d.count, d.hash, w), 1<<20)
+	r, pw := io.Pipe()
+	end := make(chan error, 1)
+	go func() { // beside the reading of files
+		ahead := readahead.New(r)
+		_, err := io.Copy(io.MultiWriter(&d.count, d.hash, w), struct{ io.Reader }{ahead})
+		end <- errors.Join(err, r.CloseWithError(err), ahead.Close())
+	}()
+	out := bufio.NewWriterSize(pw, 1<<20)
 	d.tw = tar.NewWriter(out)
 	err := d.root(ctx, int(dir.Fd()))
 	runtime.KeepAlive(dir) // its descriptor was in use until here
@@ -41,7 +50,7 @@ func Diff(ctx context.Context, dir *os.File, w io.Writer) (DiffResult, error) {
 	if err == nil {
 		err = out.Flush()
 	}
-	if err != nil {
+	if err = cmp.Or(err, pw.CloseWithError(err), <-end); err != nil {
 		return DiffResult{}, fmt.Errorf("write layer: %w", err)
 	}
 	d.res.DiffID = digest.NewDigest(digest.SHA256, d.hash)
@@ -202,7 +211,7 @@ func (d *differ) symlink(dir int, name, base string, st *unix.Stat_t) error {
 
 // file writes a regular file, or a hard link to the first name of its inode.
 func (d *differ) file(ctx context.Context, dir int, name, base string) error {
-	fd, err := unix.Openat(dir, base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := openFile(dir, base)
 	if err != nil {
 		return wrap("open", base, err)
 	}
@@ -216,6 +225,7 @@ func (d *differ) file(ctx context.Context, dir int, name, base string) error {
 		return nil
 	}
 	hdr := header(tar.TypeReg, name, &st)
+	d.res.Bytes += st.Size
 	if st.Nlink > 1 {
 		id := inodeOf(&st)
 		if first, ok := d.links[id]; ok {
@@ -232,6 +242,17 @@ func (d *differ) file(ctx context.Context, dir int, name, base string) error {
 		return err
 	}
 	return d.content(ctx, fd, st.Size)
+}
+
+// openFile opens a file to read it, if it is none that would block. Its time of
+// access stays, where this is allowed: it is the container's, and a write less.
+func openFile(dir int, base string) (int, error) {
+	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	fd, err := unix.Openat(dir, base, flags|unix.O_NOATIME, 0)
+	if err == unix.EPERM {
+		return unix.Openat(dir, base, flags, 0)
+	}
+	return fd, err
 }
 
 // content writes exactly size bytes: what a file has gained since is left

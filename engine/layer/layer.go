@@ -96,6 +96,9 @@ type DiffResult struct {
 	Size   int64
 	// Entries written, whiteouts included.
 	Entries int64
+	// Bytes of files as they are unpacked, those with several names counted for
+	// each.
+	Bytes int64
 	// Skipped counts what cannot be part of a layer and was left out: sockets,
 	// devices, names that look like whiteouts, files that vanished while being
 	// read.

@@ -28,6 +28,7 @@ type Stage struct {
 	files map[string]staged
 	begun time.Time // of the pass
 	res   Pass
+	crew  *crew // of the pass
 }
 
 // staged is what a file was when it was copied.
@@ -74,7 +75,9 @@ func (s *Stage) Run(ctx context.Context, from *os.File, mapped func() (bool, err
 			return Pass{}, fmt.Errorf("copy changes: mapped files: %w", err)
 		}
 	}
+	s.crew = newCrew(s.to)
 	err := s.directory(ctx, int(from.Fd()), int(s.to.Fd()), ".")
+	s.crew.close()
 	runtime.KeepAlive(from)
 	runtime.KeepAlive(s.to)
 	return s.res, copyError("copy changes", err)
@@ -94,12 +97,22 @@ func (s *Stage) directory(ctx context.Context, from, to int, path string) error 
 	if err != nil {
 		return err
 	}
+	there := map[string]bool{}
+	for _, name := range had {
+		there[name] = true
+	}
+	work := s.crew.batch()
 	for _, name := range names {
-		did, err := s.node(ctx, from, name, to, join(path, name))
-		if err != nil && !vanished(err) {
-			return err
-		}
+		var did bool
+		did, err = s.node(ctx, node{from, to, name, join(path, name), there[name]}, work)
 		touched = touched || did || err != nil
+		if err != nil && !vanished(err) {
+			break
+		}
+		err = nil
+	}
+	if err = errors.Join(err, work.wait()); err != nil {
+		return err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(from, &st); err != nil {
@@ -145,33 +158,54 @@ func (s *Stage) note(path string, st *unix.Stat_t) {
 	s.files[path] = staged{id: inodeOf(st), ctime: st.Ctim, size: st.Size, racy: racy}
 }
 
-// node makes the entry name of to, whose path is path, like that of from.
-func (s *Stage) node(ctx context.Context, from int, name string, to int, path string) (touched bool, err error) {
+// node is an entry of two open directories.
+type node struct {
+	from, to   int
+	name, path string
+	// there: the copy has something of the name.
+	there bool
+}
+
+// node makes the copy of an entry like the original. Most files are copied by
+// the crew.
+func (s *Stage) node(ctx context.Context, n node, work *batch) (touched bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, fmt.Errorf("%w: %w", errdefs.ErrAborted, err)
 	}
-	st, err := lstat(from, name)
+	st, err := lstat(n.from, n.name)
 	if err != nil {
-		return true, errors.Join(err, s.remove(to, name, path))
+		return true, errors.Join(err, s.remove(n.to, n.name, n.path))
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return s.subdirectory(ctx, from, name, to, path)
+		return s.subdirectory(ctx, n.from, n.name, n.to, n.path)
 	}
-	if s.same(path, st) {
+	if s.same(n.path, st) {
 		if st.Nlink > 1 {
-			s.copy.links[inodeOf(st)] = path
+			s.copy.links[inodeOf(st)] = n.path
 		}
 		return false, nil
 	}
-	if err := s.remove(to, name, path); err != nil {
-		return true, err
+	if n.there {
+		if err := s.remove(n.to, n.name, n.path); err != nil {
+			return true, err
+		}
 	}
-	s.note(path, st)
-	if st.Mode&unix.S_IFMT == unix.S_IFREG {
-		s.res.Files++
-		s.res.Bytes += min(st.Size, st.Blocks*512)
+	s.note(n.path, st)
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return true, s.copy.node(ctx, n.from, n.name, n.to, n.path)
 	}
-	return true, s.copy.node(ctx, from, name, to, path)
+	s.res.Files++
+	s.res.Bytes += min(st.Size, st.Blocks*512)
+	if st.Nlink > 1 { // the other names have to know
+		return true, s.copy.file(ctx, n.from, n.name, n.to, n.path)
+	}
+	work.do(func(c *copier) error {
+		if err := c.file(ctx, n.from, n.name, n.to, n.path); !vanished(err) {
+			return err
+		}
+		return nil
+	})
+	return true, nil
 }
 
 // remove takes what is there under a name out of the copy.
