@@ -77,6 +77,9 @@ func (e *Engine) commitDisk(ctx context.Context, id ContainerID, req CommitDiskR
 	if err != nil {
 		return Committed{}, err
 	}
+	if frame.Size < 0 || frame.Size > disk.MaxFrame+disk.MaxFrame/2 {
+		return Committed{}, fmt.Errorf("a disk of %d bytes: %w", frame.Size, errdefs.ErrCorrupt) // a child has made it up
+	}
 	if err := errors.Join(target.Truncate(frame.Size), failpoint.Hit("engine.commit.disk")); err != nil {
 		return Committed{}, err
 	}

@@ -33,6 +33,11 @@ const (
 // MaxWritten bounds the file systems that Write makes: its map of blocks is in memory.
 const MaxWritten = 4 << 40
 
+const (
+	mostBlocks   = 1 << 30
+	leastJournal = 1024 // the kernel takes no shorter one
+)
+
 // KeptBytes at the beginning of a file system belong to a boot loader; Write does
 // not write them.
 const KeptBytes = superStart
@@ -97,7 +102,7 @@ func (s Shape) plan() (*plan, error) {
 	if le32(p.raw, 0x60)&incompat64Bit == 0 {
 		blocks &= 1<<32 - 1
 	}
-	if le32(p.raw, 0x18) > 2 || blocks > MaxWritten/1024 {
+	if le32(p.raw, 0x18) > 2 || blocks > mostBlocks {
 		return nil, cannotWrite("blocks of more than 4096 bytes, or too many")
 	}
 	var err error
@@ -126,7 +131,9 @@ func (p *plan) check() error {
 		{p.inodesPerGroup%8 != 0 || int(p.inodesPerGroup)*p.inodeSize%p.blockSize != 0, "odd tables of inodes"},
 		{uint64(p.inodes) != p.groups*uint64(p.inodesPerGroup), "odd groups of inodes"},
 		{(p.firstBlock != 0) != (p.blockSize == 1024), "odd first block"},
-		{int64(p.blocks)*int64(p.blockSize) > MaxWritten, "more than 4 TiB"},
+		{p.blocks > mostBlocks, "more than 4 TiB, or 2^30 blocks"},
+		{p.compat&compatResizeInode != 0 && p.roCompat&roCompatSparseSuper == 0, "resize_inode without sparse_super"},
+		{p.compat&compatJournal != 0 && p.journal < leastJournal, "odd journal"},
 	}
 	for _, b := range bad {
 		if b.is {
@@ -163,7 +170,7 @@ func (s Shape) For(need Need, most int64) (Shape, error) {
 		more = max(more, uint64(inodes)/uint64(p.inodesPerGroup)+1)
 	}
 	blocks := p.firstBlock + (p.groups+more)*p.blocksPerGroup
-	if int64(blocks)*int64(p.blockSize) > min(most, MaxWritten) || (p.groups+more)*uint64(p.inodesPerGroup) > 1<<32-1 || blocks>>32 != 0 && p.incompat&incompat64Bit == 0 {
+	if int64(blocks)*int64(p.blockSize) > min(most, MaxWritten) || blocks > mostBlocks || (p.groups+more)*uint64(p.inodesPerGroup) > 1<<32-1 || blocks>>32 != 0 && p.incompat&incompat64Bit == 0 {
 		return s, fmt.Errorf("%d bytes in %d files do not fit: %w", need.Bytes, need.Entries, errdefs.ErrInvalid)
 	}
 	return p.grown(blocks, p.groups+more), nil
@@ -202,6 +209,9 @@ func (p *plan) fresh(now time.Time) {
 	}
 	p.incompat &^= incompatRecover
 	p.roCompat &^= roCompatOrphanPresent
+	if p.journal == 0 {
+		le.PutUint32(p.raw[0xe0:], 0)
+	}
 	le.PutUint32(p.raw[0x5c:], p.compat)
 	le.PutUint32(p.raw[0x60:], p.incompat)
 	le.PutUint16(p.raw[0xce:], uint16(p.reserved))
