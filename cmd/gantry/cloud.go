@@ -35,6 +35,7 @@ func cloudCommand() *cobra.Command {
 	f.StringVar(&o.KeyFile, "tls-key", "", "file of its key")
 	f.StringVar(&o.LogFile, "log-file", "", "log file; default: standard error")
 	f.DurationVar(&o.KeepDeleted, "keep-deleted", 30*24*time.Hour, "how long deleted servers stay in lists that ask for them; 0: for ever")
+	f.StringVar(&o.SnapshotFormat, "snapshot-format", "", "what a snapshot becomes: full, delta, tar, raw or qcow2 (docs/images.md); default: full")
 	f.BoolVar(&o.Debug, "debug", false, "log at debug level")
 	f.StringVar(&o.Failpoints, "failpoints", "", "for tests only: failures to inject")
 	_ = f.MarkHidden("failpoints") // it is defined one line above

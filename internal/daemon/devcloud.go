@@ -44,6 +44,9 @@ type CloudOptions struct {
 	LogFile           string
 	// KeepDeleted is how long rows of deleted instances are kept; 0 is for ever.
 	KeepDeleted time.Duration
+	// SnapshotFormat is [gantry] snapshot_format of the compute host; empty is its
+	// default.
+	SnapshotFormat string
 	Debug       bool
 	Failpoints  string
 	Version     string
@@ -198,6 +201,9 @@ func (e *embedded) overrides(password string) []string {
 	}
 	vnc, serial := e.cloud.ConsoleURLs()
 	set = append(set, "vnc.novncproxy_base_url="+vnc, "serial_console.enabled=true", "serial_console.base_url="+serial)
+	if e.o.SnapshotFormat != "" {
+		set = append(set, "gantry.snapshot_format="+e.o.SnapshotFormat)
+	}
 	for section, user := range map[string]string{
 		"keystone_authtoken": "nova", "service_user": "nova", "glance": "glance", "placement": "placement", "neutron": "neutron",
 	} {

@@ -45,6 +45,7 @@ func images() []Feature {
 		{"a snapshot under write load is what a power cut would have left", []string{"engine:TestCommitUnderWriteLoad", "engine/layer:TestStage.*"}, ""},
 		{"delta snapshots, one over the other", []string{"engine:TestCommitDelta", "driver/local:TestDeltaSnapshots"}, ""},
 		{"snapshots as tarballs", []string{"driver/local:TestTarSnapshot"}, ""},
+		{"snapshots as disk images, qcow2 and raw: the disk of the image with the instance's files on its ext4 root", []string{"engine:TestCommitDisk.*", "engine/disk/filesystem/ext:TestWrite.*", "engine/disk/qcow2:TestWriter.*", "driver/local:TestDiskSnapshots", "functional/cloud:TestDiskSnapshotsBoot"}, "`make debian` boots one of Debian by its own GRUB under QEMU, outside CI"},
 		{"image cache: `cache_images`, removal by age and size", []string{"driver/local:TestConformance", "engine:TestCollectByAgeAndSize"}, "not with a real Nova"},
 		{"images are verified after the host went down", []string{"engine:TestImagesAreVerifiedAfterACrashOfTheHost"}, ""},
 		{"mirrors between registries, archives, directories, Glance and the host", []string{"mirror:Test.*", "cmd/gantry:TestMirrorOfImages", "internal/daemon:TestMirrorImages"}, "Glance is a stand-in in these"},
