@@ -11,7 +11,7 @@ CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional acceptance terraform validate crash criu bench-boot bench-engine bench-cloud bench-images bench-net install clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-images bench-net install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ validate: ## the OCI validation suite against gantry runtime (root)
 crash: build ## kill service, keeper and guard for 10 minutes among 100 containers (root)
 	GANTRY_BINARY=$(abspath $(BIN)) GANTRY_CRASH_TIME=10m GANTRY_CRASH_CONTAINERS=100 \
 	  $(GO) test -tags functional -count 1 -v -timeout 30m ./functional/crash/
+
+debian: build ## real Debian images: trees, instances, and snapshots that boot under QEMU; SUITES="bookworm trixie" (root, network)
+	./functional/debian/run $(abspath $(BIN)) $(SUITES)
 
 criu: build ## checkpoint and restore by a real criu, from PATH or a newer Debian suite (root, network)
 	./tools/criu $(abspath $(BIN))
