@@ -144,8 +144,6 @@ var meant = []refusal{
 	{401, "POST", "/v3/auth/tokens", "has no role there"},
 	// the walk: a wrong password
 	{401, "POST", "/v3/auth/tokens", "password"},
-	// Horizon tries all kinds of consoles in turn
-	{400, "POST", "/action", "Unavailable console type"},
 	// the walk: a rule that is there, a network in use
 	{409, "POST", "/v2.0/security-group-rules", "Security group rule already exists"},
 	{409, "DELETE", "/v2.0/networks/", "There are one or more ports still in use on the network"},
