@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"sync"
 
@@ -67,8 +68,16 @@ func (l *Local) Attach(ctx context.Context, id string, history int) (io.ReadWrit
 	return a, nil
 }
 
-// terminalLines is the opposite of unixLines: lines as a terminal wants them.
+// questions are what a program asks its terminal for: kind, state, position,
+// size, modes, colours (ECMA-48, xterm's ctlseqs). A terminal that gets them late
+// would type its answers into whatever reads then.
+var questions = regexp.MustCompile(`\x1b\[[0-9;?>=]*[cn]|\x1bZ|\x05|\x1b\[(1[1-9]|2[01])t|\x1b\[\??[0-9;]*\$p|` +
+	`\x1b\][0-9;]*\?(\x07|\x1b\\)|\x1bP[+$]q[^\x1b]*\x1b\\`)
+
+// terminalLines is the opposite of unixLines: lines as a terminal wants them. What
+// asks a terminal for an answer is left out.
 func terminalLines(log []byte) []byte {
+	log = questions.ReplaceAll(log, nil)
 	out := make([]byte, 0, len(log)+bytes.Count(log, []byte{'\n'}))
 	for i, c := range log {
 		if c == '\n' && (i == 0 || log[i-1] != '\r') {

@@ -56,7 +56,7 @@ type Runner interface {
 	// errdefs.ErrUnsupported when the runner holds no terminal of it. With
 	// history what is read first is the end of the process's log, at most so many
 	// bytes (and at most MaxHistory) and from the beginning of a line, again as
-	// terminals want it; then comes what is said from now on, with no gap and
+	// terminals want it and without what asks them for an answer; then comes what is said from now on, with no gap and
 	// nothing twice.
 	Attach(ctx context.Context, id string, history int) (io.ReadWriteCloser, error)
 	// Resize sets the size of that terminal, neither of which is 0

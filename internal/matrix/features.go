@@ -128,6 +128,10 @@ func verbs() []Feature {
 	return []Feature{
 		{"`server create` as a non-admin with the stock client", hour, ""},
 		{"`console log show`", hour, ""},
+		{"`console url show --serial`: through nova-serialproxy, several viewers, history, size", []string{"functional:TestFunctionalSerialConsole", "console:TestSerial"}, ""},
+		{"`console url show --novnc`: a terminal by VNC through nova-novncproxy", []string{"functional:TestFunctionalVNCConsole", "console:TestVNC"}, ""},
+		{"VNC encodings, sizes, VeNCrypt with X.509, hostile clients and hostile output", []string{"console/rfb:Test.*", "console/terminal:Test.*"}, "TLS not with a real nova-novncproxy"},
+		{"consoles of the embedded cloud: tokens, origins, pages", []string{"internal/devcloud/consoles:TestProxy"}, ""},
 		{"`server stop`, `start`", power, ""},
 		{"`server reboot --soft`", power, ""},
 		{"`server reboot --hard`", power, ""},
@@ -144,7 +148,7 @@ func verbs() []Feature {
 		{"`server backup create` with rotation", []string{"driver/compute:TestBackup", "functional/cloud:TestBackups", "functional:TestFunctionalBackup"}, ""},
 		{"`server add network`, `add port`, `remove port`: interfaces of a running guest come and go, with traffic; addresses change", []string{"functional:TestFunctionalInterfacesComeAndGo", "functional/cloud:TestInterfaces", "driver/local:TestHotPlugCarriesTraffic", "driver/local:TestConformance/interfaces_come_and_go", "driver/compute:TestAttachAndDetachInterface"}, ""},
 		{"an attach that fails leaves neither port nor interface; a service that dies in it leaves what Neutron says", []string{"driver/compute:TestAttachInterfaceFails", "driver/compute:TestAttachInterfaceFailsAtEachStep", "driver/neutron:TestAttachFails", "driver/local:TestChangeCanFail", "driver/local:TestBadPortsHurtNobodyElse", "functional:TestFunctionalCrashInTheMiddleOfAnAttach"}, ""},
-		{"what is not done is refused without harm to the instance", []string{"driver/compute:TestRefusals", "driver/compute:TestMethodsAreComplete"}, "resize, migration, evacuation, suspend, rescue, volumes, passwords, graphical and serial consoles"},
+		{"what is not done is refused without harm to the instance", []string{"driver/compute:TestRefusals", "driver/compute:TestMethodsAreComplete"}, "resize, migration, evacuation, suspend, rescue, volumes, passwords, SPICE consoles"},
 	}
 }
 
