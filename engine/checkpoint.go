@@ -118,8 +118,13 @@ func (e *Engine) Restore(ctx context.Context, id ContainerID, req RestoreRequest
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
 	err = e.start(ctx, c, said.Session.User, true, func(*ground) (process.Spec, error) {
+		var capabilities []string
+		if said.Session.System { // it keeps its part of cgroup v2, and sessions their rights
+			capabilities = systemCapabilities
+		}
 		return process.Spec{
-			Rootfs: e.rootfs(id), Restore: &process.Restore{Program: tool.Path, Images: req.Dir},
+			Capabilities: capabilities,
+			Rootfs:       e.rootfs(id), Restore: &process.Restore{Program: tool.Path, Images: req.Dir},
 			ConsoleLog: e.conFile(id), ConsoleLimit: req.ConsoleBytes,
 			// what the record says from now on
 			Args: said.Args, Env: said.Session.Env, Cwd: said.Session.Cwd, NoNewPrivs: said.Session.NoNewPrivs,

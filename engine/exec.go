@@ -17,7 +17,6 @@ import (
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
-	"github.com/gantry-project/gantry/internal/linux"
 	"github.com/gantry-project/gantry/internal/logging"
 )
 
@@ -155,24 +154,17 @@ func (e *Engine) Exec(ctx context.Context, id ContainerID, req ExecRequest) (Exe
 	}
 	s := &session{id: strings.ToLower(rand.Text()[:12]), container: id, args: slices.Clone(req.Args), done: make(chan struct{})}
 	s.runner = runnerID(id, s.id)
-	spec, files, done, err := e.execSpec(ctx, id, req)
-	if err != nil {
-		return ExecState{}, fmt.Errorf("exec in container %s: %w", id, err)
-	}
-	defer linux.CloseAll(files)
 	if err := failpoint.Hit("engine.exec.begin"); err != nil {
 		return ExecState{}, fmt.Errorf("exec in container %s: %w", id, err)
 	}
-	// not under the container's lock: a stop or delete may overtake, and the
-	// kernel ends a session whose container has ended
-	s.process, err = e.opts.Runner.Start(ctx, s.runner, spec)
-	if err != nil {
-		select {
-		case <-done:
-			err = fmt.Errorf("it has ended: %w: %w", err, errdefs.ErrConflict)
-		default:
+	for try := 1; ; try++ {
+		system, err := e.startSession(ctx, s, req)
+		if err == nil {
+			break
 		}
-		return ExecState{}, fmt.Errorf("exec in container %s: %w", id, err)
+		if !system || try == startTries || !wait(ctx, startPause) {
+			return ExecState{}, fmt.Errorf("exec in container %s: %w", id, err)
+		}
 	}
 	s.started = time.Now()
 	if err := failpoint.Hit("engine.exec.started"); err != nil {

@@ -98,6 +98,9 @@ func (m *Manager) sync(ctx context.Context, uuid, reason string) error {
 			if err := m.fault(ctx, rc, uuid, errdefs.WithPublic(err, "The instance ended by itself: "+reason)); err != nil {
 				log.Warn().Err(err).Msg("reason not stored")
 			}
+			if err := m.tellEnd(ctx, rc, row, reason); err != nil {
+				log.Warn().Err(err).Msg("end of the guest not recorded")
+			}
 		}
 		return m.Stop(ctx, rc, row)
 	case syncDelete:
@@ -108,6 +111,26 @@ func (m *Manager) sync(ctx context.Context, uuid, reason string) error {
 	case syncNothing:
 	}
 	return nil
+}
+
+// The events of a guest's own end. They stand before compute_stop_instance in the
+// action that follows it.
+const (
+	eventGuestOff     = "guest_powered_off"
+	eventGuestCrashed = "guest_crashed"
+)
+
+// tellEnd records how the guest has ended where its user reads it: the API shows a
+// fault only of a server in error. A crash is a failed event with the reason.
+func (m *Manager) tellEnd(ctx context.Context, rc messaging.RequestContext, row *objects.Object, reason string) error {
+	uuid, event, failure := row.String("uuid"), eventGuestOff, ""
+	if driver.PowerState(row.Int("power_state")) == driver.PowerCrashed {
+		event, failure = eventGuestCrashed, "The instance ended by itself: "+reason
+	}
+	if err := m.dep.Conductor.EventStart(ctx, rc, uuid, event); err != nil {
+		return err
+	}
+	return m.dep.Conductor.EventFinish(ctx, rc, uuid, event, failure, failure)
 }
 
 // compare reads the row and writes the power state and, where something must

@@ -29,6 +29,10 @@ func TestGuestEndsByItself(t *testing.T) {
 	r.drv.Exit(uuidOf(inst), driver.PowerCrashed, "exited with status 3")
 	r.waitState(inst, "stopped")
 	r.wantPower(inst, driver.PowerCrashed)
+	events := r.db.Events(inst.String("uuid"))
+	if e := events[len(events)-2]; e.Name != "guest_crashed" || e.Result != "Error" || !strings.HasSuffix(e.Details, "exited with status 3") {
+		t.Errorf("events %+v", events)
+	}
 	r.wantEvent(inst, "compute_stop_instance", "Success")
 	if actions := r.db.Actions(inst.String("uuid")); !slices.Equal(actions, []string{"create", "stop"}) {
 		t.Errorf("actions = %v", actions)
