@@ -51,7 +51,6 @@ func (s *screen) blank() {
 
 // touch tells of a change. It needs mu.
 func (s *screen) touch() {
-
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -231,7 +230,6 @@ func (v *view) Size() image.Point {
 
 // look brings the picture up to date. It needs mu.
 func (s *screen) look() uint64 {
-
 	return s.pic.Update()
 }
 
