@@ -199,8 +199,10 @@ func (e *embedded) overrides(password string) []string {
 		"DEFAULT.state_path=" + filepath.Join(e.o.State, "compute"), "DEFAULT.periodic_fuzzy_delay=0",
 		"gantry.cgroup=gantry-cloud-" + cloudName(e.o.State), "service_user.send_service_user_token=true",
 	}
-	vnc, serial := e.cloud.ConsoleURLs()
-	set = append(set, "vnc.novncproxy_base_url="+vnc, "serial_console.enabled=true", "serial_console.base_url="+serial)
+	if e.cloud != nil { // nil for who purges
+		vnc, serial := e.cloud.ConsoleURLs()
+		set = append(set, "vnc.novncproxy_base_url="+vnc, "serial_console.enabled=true", "serial_console.base_url="+serial)
+	}
 	if e.o.SnapshotFormat != "" {
 		set = append(set, "gantry.snapshot_format="+e.o.SnapshotFormat)
 	}
