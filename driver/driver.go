@@ -3,7 +3,7 @@
 // realises instances on this host.
 //
 // The required core is ComputeDriver. Abilities beyond it are small optional
-// interfaces (Recoverer, Preparer, Snapshotter, InterfaceAttacher, Pauser, Migrator,
+// interfaces (Recoverer, Preparer, Snapshotter, InterfaceAttacher, Pauser, PasswordSetter, Migrator,
 // ConsoleReader, ConsoleStreamer, EventSource and others);
 // Capabilities must agree with them, and the suite in drivertest checks it.
 //
@@ -170,6 +170,16 @@ type Pauser interface {
 	// Pause and Unpause are idempotent. errdefs.ErrConflict if not running.
 	Pause(ctx context.Context, uuid InstanceUUID) error
 	Unpause(ctx context.Context, uuid InstanceUUID) error
+}
+
+// PasswordSetter can change a password of a guest that runs.
+type PasswordSetter interface {
+	// SetPassword makes password the one of an account of the guest, "root" if
+	// user is empty. Other accounts and the session of whoever is logged in stay
+	// as they are. errdefs.ErrInvalid: such a password or user name cannot be;
+	// errdefs.ErrConflict: the instance does not run; errdefs.ErrUnsupported: the
+	// guest has no such account, or keeps no passwords where they can be changed.
+	SetPassword(ctx context.Context, uuid InstanceUUID, user, password string) error
 }
 
 // ConsoleReader keeps what instances write to their console.
@@ -404,6 +414,8 @@ type Capabilities struct {
 	Recover, Snapshot, Pause, Console, Diagnostics, Events bool
 	CacheImages, Prepare                                   bool
 	AttachInterface                                        bool
+	// SetPassword is PasswordSetter.
+	SetPassword bool
 	// ConsoleStream is ConsoleStreamer.
 	ConsoleStream bool
 	// GuestReboot: a guest that reboots itself is started again in place, with

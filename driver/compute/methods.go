@@ -46,7 +46,7 @@ func methods() []method {
 		{"resume_instance", wrapXREF, refuse("Resuming an instance")},
 		{"rescue_instance", wrapXREF, refuseAs("InstanceNotRescuable", 400, "Instance cannot be rescued: this host does not support it.")},
 		{"unrescue_instance", wrapXREF, refuse("Unrescuing an instance")},
-		{"set_admin_password", wrapXREF, refuseAs("SetAdminPasswdNotSupported", 400, "Set admin password is not supported")},
+		{"set_admin_password", wrapXREF, (*Manager).setAdminPassword},
 		{"backup_instance", wrapXREF, (*Manager).backupInstance},
 		{"shelve_instance", wrapXREF | wrapLock, (*Manager).shelveInstance},
 		{"shelve_offload_instance", wrapXREF | wrapLock, (*Manager).offloadInstance},

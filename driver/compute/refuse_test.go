@@ -22,7 +22,6 @@ func TestRefusals(t *testing.T) {
 		{"resume_instance", "resuming", nil, notImplemented},
 		{"rescue_instance", "rescuing", map[string]any{"rescue_password": "x"}, "InstanceNotRescuable"},
 		{"unrescue_instance", "unrescuing", nil, notImplemented},
-		{"set_admin_password", "updating_password", map[string]any{"new_pass": "x"}, "SetAdminPasswdNotSupported"},
 		{"trigger_crash_dump", "", nil, notImplemented},
 		{"quiesce_instance", "", nil, "InstanceQuiesceNotSupported"},
 		{"get_vnc_console", "", map[string]any{"console_type": "novnc"}, "ConsoleTypeUnavailable"},

@@ -79,6 +79,7 @@ func Run(t *testing.T, h Harness) {
 		{"console", testConsole},
 		{"console to type on", testConsoleStream},
 		{"diagnostics", testDiagnostics},
+		{"password", testPassword},
 		{"guest ends by itself", testExit},
 		{"guest reboots itself", testGuestReboot},
 		{"restart of the service", testRestart},

@@ -139,6 +139,7 @@ func testCapabilities(t *testing.T, e *env) {
 	_, events := e.d.(driver.EventSource)
 	_, cacher := e.d.(driver.ImageCacher)
 	_, preparer := e.d.(driver.Preparer)
+	_, setter := e.d.(driver.PasswordSetter)
 	_, attacher := e.d.(driver.InterfaceAttacher)
 	_, migrator := e.d.(driver.Migrator)
 	for _, x := range []struct {
@@ -155,6 +156,7 @@ func testCapabilities(t *testing.T, e *env) {
 		{"CacheImages", c.CacheImages, cacher},
 		{"Prepare", c.Prepare, preparer},
 		{"AttachInterface", c.AttachInterface, attacher},
+		{"SetPassword", c.SetPassword, setter},
 		{"Resize", c.Resize, migrator},
 		{"Migrate", c.Migrate, c.Migrate && c.Resize},
 	} {

@@ -26,19 +26,20 @@ type Step string
 
 // The steps, in the order in which a Spawn passes the first five.
 const (
-	StepImage   Step = "image"   // reading the image
-	StepDisk    Step = "disk"    // making the disk
-	StepNetwork Step = "network" // after the network source has answered
-	StepPlug    Step = "plug"    // making the links
-	StepStart   Step = "start"   // starting the first process
-	StepPrepare Step = "prepare" // looking at what is to be spawned
-	StepDestroy Step = "destroy"
-	StepOn      Step = "power on"
-	StepOff     Step = "power off"
-	StepReboot  Step = "reboot"
-	StepChange  Step = "change network"
-	StepCapture Step = "snapshot"
-	StepRead    Step = "snapshot read" // in the middle of a snapshot's content
+	StepImage    Step = "image"   // reading the image
+	StepDisk     Step = "disk"    // making the disk
+	StepNetwork  Step = "network" // after the network source has answered
+	StepPlug     Step = "plug"    // making the links
+	StepStart    Step = "start"   // starting the first process
+	StepPrepare  Step = "prepare" // looking at what is to be spawned
+	StepDestroy  Step = "destroy"
+	StepOn       Step = "power on"
+	StepOff      Step = "power off"
+	StepReboot   Step = "reboot"
+	StepPassword Step = "password"
+	StepChange   Step = "change network"
+	StepCapture  Step = "snapshot"
+	StepRead     Step = "snapshot read" // in the middle of a snapshot's content
 )
 
 // Host is what a crash of the service does not take with it. Two drivers on
@@ -63,7 +64,9 @@ type instance struct {
 	vifs    objects.NetworkInfo
 	request driver.SpawnRequest
 	making  bool
-	boots   int
+	// password of root; "" is what the image has.
+	password string
+	boots    int
 }
 
 // NewHost returns an empty host.
@@ -101,6 +104,7 @@ var (
 	_ driver.Snapshotter       = (*Driver)(nil)
 	_ driver.Pauser            = (*Driver)(nil)
 	_ driver.ConsoleReader     = (*Driver)(nil)
+	_ driver.PasswordSetter    = (*Driver)(nil)
 	_ driver.ConsoleStreamer   = (*Driver)(nil)
 	_ driver.DiagnosticsReader = (*Driver)(nil)
 	_ driver.EventSource       = (*Driver)(nil)
@@ -207,7 +211,7 @@ func (d *Driver) Boots(uuid driver.InstanceUUID) int {
 
 // Capabilities names everything.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: true, ConfigDrive: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: true, ConfigDrive: true}
 }
 
 // Resources describes a middling host.

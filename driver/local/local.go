@@ -78,8 +78,8 @@ type Options struct {
 }
 
 // Driver implements driver.ComputeDriver, Recoverer, Snapshotter, Pauser,
-// ConsoleReader, ConsoleStreamer, DiagnosticsReader, EventSource, ImageCacher and
-// InterfaceAttacher.
+// PasswordSetter, ConsoleReader, ConsoleStreamer, DiagnosticsReader, EventSource,
+// ImageCacher, InterfaceAttacher and Migrator.
 type Driver struct {
 	opts   Options
 	images cache.Group[engine.ImageInfo]
@@ -98,6 +98,7 @@ var (
 	_ driver.Snapshotter       = (*Driver)(nil)
 	_ driver.Pauser            = (*Driver)(nil)
 	_ driver.ConsoleReader     = (*Driver)(nil)
+	_ driver.PasswordSetter    = (*Driver)(nil)
 	_ driver.ConsoleStreamer   = (*Driver)(nil)
 	_ driver.DiagnosticsReader = (*Driver)(nil)
 	_ driver.EventSource       = (*Driver)(nil)
@@ -115,7 +116,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, ConfigDrive: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, ConfigDrive: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept

@@ -213,6 +213,7 @@ func Busybox(t testing.TB) []byte {
 	}
 	add(&tar.Header{Name: "sbin/init", Mode: 0o755}, initScript)
 	add(&tar.Header{Name: "etc/passwd", Mode: 0o644}, "root:x:0:0::/root:/bin/sh\n")
+	add(&tar.Header{Name: "etc/shadow", Mode: 0o640, Gid: 42}, "root:*:19000:0:99999:7:::\n")
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
