@@ -71,6 +71,9 @@ func (m *Manager) terminate(ctx context.Context, o *op) error {
 	if err := m.dep.Tracker.Drop(ctx, rc, inst); err != nil {
 		return fmt.Errorf("drop usage of %s: %w", o.uuid(), err)
 	}
+	if err := m.endMoves(ctx, o); err != nil {
+		return fmt.Errorf("end moves of %s: %w", o.uuid(), err)
+	}
 	if err := m.dep.Conductor.CleanConsoleAuths(ctx, rc, o.uuid()); err != nil {
 		o.log.Warn().Err(err).Msg("console tokens stay until they expire")
 	}
@@ -85,6 +88,24 @@ func (m *Manager) terminate(ctx context.Context, o *op) error {
 	}
 	m.notify(ctx, rc, inst, messaging.PriorityInfo, "delete.end", nil)
 	return nil
+}
+
+// endMoves gives up what the moves of an instance hold that is being deleted in
+// the middle of one. In error, the other host finds it (its periodic task
+// _cleanup_incomplete_migrations).
+func (m *Manager) endMoves(ctx context.Context, o *op) error {
+	if _, moving := o.inst.Strings("system_metadata")[oldVMState]; !moving {
+		return nil
+	}
+	list, err := m.dep.Conductor.MigrationsByFilters(ctx, o.rc.Elevated(), map[string]any{
+		"instance_uuid": o.uuid(), "status": []string{"pre-migrating", "migrating", "post-migrating", "finished", "confirming", "reverting", "error"},
+	})
+	for _, mig := range list {
+		mig.ResetChanges()
+		mig.Set("status", "error")
+		err = errors.Join(err, m.dep.Tracker.DropMove(ctx, o.rc, mig), m.dep.Conductor.SaveMigration(ctx, o.rc, mig))
+	}
+	return err
 }
 
 // setError sets vm_state error and keeps the task for revertTask.

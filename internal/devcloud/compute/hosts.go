@@ -19,6 +19,9 @@ type Tasks interface {
 	// Unshelve finds a host for an offloaded instance in task unshelving, which
 	// boots it from an image (Glance's dictionary).
 	Unshelve(ctx context.Context, rc messaging.RequestContext, instance string, image map[string]any) error
+	// Resize finds a host for an instance in task resize_prep that is to have
+	// another flavor (Nova's Flavor object).
+	Resize(ctx context.Context, rc messaging.RequestContext, instance string, flavor *objects.Object) error
 	// DeleteUnhosted ends an instance that no compute host can end.
 	// errdefs.ErrConflict when it has got a host meanwhile.
 	DeleteUnhosted(ctx context.Context, rc messaging.RequestContext, instance string) error

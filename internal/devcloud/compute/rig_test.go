@@ -244,6 +244,27 @@ func (t *tasks) Unshelve(ctx context.Context, _ messaging.RequestContext, id str
 	return err
 }
 
+func (t *tasks) Resize(ctx context.Context, _ messaging.RequestContext, id string, flavor *objects.Object) error {
+	i, err := t.store.Instance(ctx, id)
+	if err != nil {
+		return err
+	}
+	m := objects.New("Migration")
+	for k, v := range map[string]any{
+		"instance_uuid": id, "status": "finished", "migration_type": "resize", "source_compute": host, "dest_compute": host,
+		"source_node": host, "dest_node": host,
+	} {
+		m.SetClean(k, v)
+	}
+	if _, err := t.store.CreateMigration(ctx, m); err != nil {
+		return err
+	}
+	_, err = t.store.SetInstance(ctx, id, cell.Expect{TaskState: []string{"resize_prep"}}, map[string]any{
+		"vm_state": vmResized, "task_state": nil, "flavor": flavor, "old_flavor": i.Flavor().Object, "vcpus": flavor.Int("vcpus"), "memory_mb": flavor.Int("memory_mb"),
+	})
+	return err
+}
+
 func (t *tasks) DeleteUnhosted(ctx context.Context, _ messaging.RequestContext, id string) error {
 	_, err := t.store.DestroyInstance(ctx, id, cell.NoHost)
 	return err
@@ -386,6 +407,7 @@ func (h *computeHost) run(t testing.TB, transport messaging.Transport) {
 		"get_console_output", "get_host_uptime", "set_host_enabled", "get_serial_console", "get_vnc_console", "set_admin_password",
 		"attach_interface", "detach_interface", "add_fixed_ip_to_instance", "remove_fixed_ip_from_instance", "rebuild_instance", "shelve_instance", "shelve_offload_instance", "backup_instance", "terminate_instance", "start_instance", "stop_instance", "pause_instance", "unpause_instance",
 		"reboot_instance", "snapshot_instance", "suspend_instance", "rescue_instance", "external_instance_event", "restore_instance",
+		"confirm_resize", "revert_resize",
 	} {
 		table[m] = h.serve(m)
 	}

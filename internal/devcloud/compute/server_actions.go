@@ -86,7 +86,7 @@ func only(name string, keywords ...schema.Keyword) func(rest.Version) schema.Sch
 
 // verbs is the table of all actions.
 func (s *Service) verbs() map[string]verb {
-	all := slices.Concat(s.powerVerbs(), s.stateVerbs(), s.imageVerbs(), s.shelfVerbs(), s.consoleVerbs(), s.groupVerbs(), s.floatingVerbs(), s.addressVerbs(), s.refusedVerbs())
+	all := slices.Concat(s.powerVerbs(), s.stateVerbs(), s.imageVerbs(), s.shelfVerbs(), s.resizeVerbs(), s.consoleVerbs(), s.groupVerbs(), s.floatingVerbs(), s.addressVerbs(), s.refusedVerbs())
 	out := make(map[string]verb, len(all))
 	for _, a := range all {
 		out[a.name] = a
@@ -368,15 +368,8 @@ func (s *Service) changePassword(ctx context.Context, r *rest.Request, i objects
 // that are not done here either. They are held against the states and then
 // refused before anything changes.
 func (s *Service) refusedVerbs() []verb {
-	flavor := []schema.Keyword{schema.Type("string", "integer"), schema.MinLen(1)}
 	running := []string{vmActive, vmStopped}
 	return []verb{
-		{
-			name: "resize", needs: "prep_resize", policy: "servers:resize", vm: running,
-			rules: only("resize", schema.Object(schema.Req("flavorRef", flavor...), diskConfigField())...),
-		},
-		{name: "confirmResize", needs: "confirm_resize", policy: "servers:confirm_resize", vm: []string{vmResized}},
-		{name: "revertResize", needs: "revert_resize", policy: "servers:revert_resize", vm: []string{vmResized}},
 		{name: "migrate", needs: "prep_resize", policy: "os-migrate-server:migrate", admin: true, vm: running},
 		{name: "os-migrateLive", needs: "live_migration", policy: "os-migrate-server:migrate_live", admin: true, vm: []string{vmActive, vmPaused}},
 		{name: "evacuate", needs: "rebuild_instance", policy: "os-evacuate", admin: true, vm: []string{vmActive, vmStopped, vmError}},

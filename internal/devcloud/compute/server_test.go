@@ -256,7 +256,9 @@ func TestWhatAHostCannotDoIsRefusedAndLeavesNoTask(t *testing.T) {
 		body   string
 		status int
 	}{
-		{`{"resize": {"flavorRef": "x"}}`, 409},
+		{`{"resize": {"flavorRef": "x"}}`, 400},
+		{`{"confirmResize": null}`, 409},
+		{`{"revertResize": null}`, 409},
 		{`{"migrate": null}`, 400},
 		{`{"suspend": null}`, 409},
 		{`{"rescue": null}`, 400},

@@ -19,6 +19,8 @@ import (
 type Placement interface {
 	// Free takes everything from a consumer; nothing there is success.
 	Free(ctx context.Context, consumer string) error
+	// Move gives a consumer of the type kind what another one holds.
+	Move(ctx context.Context, from, to, kind string) error
 	// Consumers lists those that have allocations at a provider.
 	Consumers(ctx context.Context, provider string) ([]string, error)
 }

@@ -47,6 +47,7 @@ func classMethods() map[string]classMethod {
 		"Migration.get_by_id":                               (*Conductor).getMigration,
 		"MigrationList.get_by_filters":                      (*Conductor).migrationsByFilters,
 		"MigrationList.get_in_progress_and_error":           (*Conductor).migrationsInProgress,
+		"MigrationList.get_unconfirmed_by_dest_compute":     (*Conductor).unconfirmed,
 		"ConsoleAuthToken.validate":                         (*Conductor).validateConsole,
 		"ConsoleAuthToken.clean_console_auths_for_instance": (*Conductor).cleanConsoles,
 		"ConsoleAuthToken.clean_expired_console_auths":      (*Conductor).cleanExpiredConsoles,

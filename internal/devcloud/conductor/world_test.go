@@ -259,6 +259,16 @@ func (r *room) Free(_ context.Context, consumer string) error {
 	return nil
 }
 
+func (r *room) Move(_ context.Context, from, to, _ string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if held, ok := r.held[from]; ok {
+		r.held[to] = held
+		delete(r.held, from)
+	}
+	return nil
+}
+
 func (r *room) Consumers(_ context.Context, node string) (out []string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
