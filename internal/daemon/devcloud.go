@@ -47,9 +47,9 @@ type CloudOptions struct {
 	// SnapshotFormat is [gantry] snapshot_format of the compute host; empty is its
 	// default.
 	SnapshotFormat string
-	Debug       bool
-	Failpoints  string
-	Version     string
+	Debug          bool
+	Failpoints     string
+	Version        string
 	// Ready is told how to go on once an instance can be made; Program is how
 	// the reader calls this program.
 	Ready   io.Writer
