@@ -240,10 +240,10 @@ func (e *encoder) zrleTiles(out []byte, w, h int) []byte {
 			}
 			list, index := colours(tile, 16)
 			tiles = append(tiles, byte(len(list))) // 0: raw, 1: solid, else a palette
-			switch n := len(list); {
-			case n == 0:
+			switch n := len(list); n {
+			case 0:
 				tiles = e.format.cpixels(tiles, tile)
-			case n == 1:
+			case 1:
 				tiles = e.format.cpixels(tiles, list)
 			default:
 				bits := 4

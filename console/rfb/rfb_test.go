@@ -290,11 +290,11 @@ func decode(t *testing.T, v *viewer, streams *[4]inflater, r rect) []uint32 {
 					}
 					for col := range tw {
 						at := (y+row)*r.w + x + col
-						switch {
-						case kind == 0:
+						switch kind {
+						case 0:
 							b := next(3)
 							out[at] = three([]byte{b[2], b[1], b[0]})
-						case kind == 1:
+						case 1:
 							out[at] = palette[0]
 						default:
 							shift := 8 - per - col*per%8

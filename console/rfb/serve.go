@@ -80,7 +80,7 @@ func Serve(ctx context.Context, conn net.Conn, screen Screen, o Options) error {
 	}()
 	err = c.read()
 	cancel(nil)
-	if werr := <-written; werr != nil && (err == nil || errors.Is(err, net.ErrClosed)) {
+	if werr := <-written; werr != nil && errors.Is(err, net.ErrClosed) {
 		err = werr
 	}
 	return gone(ctx, err)
@@ -88,14 +88,15 @@ func Serve(ctx context.Context, conn net.Conn, screen Screen, o Options) error {
 
 // gone tells a client that has left from one that was wrong.
 func gone(ctx context.Context, err error) error {
+	op, ok := errors.AsType[*net.OpError](err)
+	reset := ok && !op.Timeout()
 	switch {
+	case reset:
+		return nil
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.Canceled):
 		return nil
 	case errors.Is(err, net.ErrClosed) && ctx.Err() != nil:
 		return nil
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && !op.Timeout() {
-		return nil // reset
 	}
 	return fmt.Errorf("serve a VNC client: %w", err)
 }

@@ -14,8 +14,9 @@ import (
 
 // Size of a cell in pixels, and where the base line is.
 const (
-	CellWidth, CellHeight = 8, 16
-	baseline              = 12
+	CellWidth  = 8
+	CellHeight = 16
+	baseline   = 12
 )
 
 // glyph is how much of the foreground each pixel of a cell has, row by row. A

@@ -4,8 +4,10 @@ import "slices"
 
 // Bounds of a screen, in cells.
 const (
-	MinColumns, MaxColumns = 20, 320
-	MinRows, MaxRows       = 5, 120
+	MinColumns = 20
+	MaxColumns = 320
+	MinRows    = 5
+	MaxRows    = 120
 )
 
 // Terminal is the state of a terminal. It is not safe for concurrent use.

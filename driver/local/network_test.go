@@ -119,14 +119,14 @@ tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 none
   0.0.0.0/0 via 10.0.0.1
 `},
 		"Open vSwitch": {objects.NetworkInfo{ovsPort("br-int", `{"port_filter":true,"ovs_hybrid_plug":false,"datapath_type":"netdev"}`)}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 ovs {br-int netdev aaaaaaaa-1111-4222-8333-444444444444 false}
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 ovs {br-int netdev aaaaaaaa-1111-4222-8333-444444444444 false}
 `},
 		"Open vSwitch, hybrid, as the agent calls it": {objects.NetworkInfo{func() objects.VIF {
 			v := ovsPort("br-int", `{"ovs_hybrid_plug":true}`)
 			v.OVSInterfaceID = new("other")
 			return v
 		}()}, `
-eth0 tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 ovs {br-int  other true}
+tapaaaaaaaa-11 fa:16:3e:00:00:aa mtu 1450 ovs {br-int  other true}
 `},
 		"both families and a second subnet of one": {objects.NetworkInfo{vif(portA, "bridge", net1,
 			subnet("10.0.0.0/24", "10.0.0.1", "10.0.0.5", "10.0.0.6"), subnet("fd00::/64", "fe80::1", "fd00::5"), subnet("10.9.0.0/16", "10.9.0.1", "10.9.0.5"))}, `

@@ -35,7 +35,7 @@ func TestSetPassword(t *testing.T) {
 	})
 	check(t, err)
 	end, err := r.engine.ExecWait(t.Context(), engine.ContainerID(req.UUID), exec.ID)
-	if err != nil || !end.Known || end.Exit.Code != 0 {
+	if err != nil || !end.Known || end.Code != 0 {
 		t.Fatalf("%+v, %v", end, err)
 	}
 	err = r.driver.SetPassword(t.Context(), req.UUID, "root", "other")

@@ -159,7 +159,7 @@ func TestUnbootableRequests(t *testing.T) {
 		"file over a directory":  {func(q *driver.SpawnRequest) { q.Files = []driver.File{{Path: "/etc", Content: []byte("x")}} }, nil, ""},
 		"file below a file":      {func(q *driver.SpawnRequest) { q.Files = []driver.File{{Path: "/bin/sh/x", Content: []byte("x")}} }, nil, ""},
 		"port that is not bound": {vif("binding_failed"), errdefs.ErrUnavailable, "Binding failed"},
-		"port of a foreign kind": {vif("ovs"), errdefs.ErrUnsupported, "ovs"},
+		"port of a foreign kind": {vif("macvtap"), errdefs.ErrUnsupported, "macvtap"},
 		"port without a mac": {func(q *driver.SpawnRequest) {
 			vifs := port(t)
 			vifs[0].Address = ""

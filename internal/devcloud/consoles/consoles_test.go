@@ -87,7 +87,7 @@ func TestProxy(t *testing.T) {
 		if tc.origin != "" {
 			o.HTTPHeader = http.Header{"Origin": {tc.origin}}
 		}
-		ws, res, err := websocket.Dial(ctx, s.URL+tc.path, o)
+		ws, res, err := websocket.Dial(ctx, s.URL+tc.path, o) //nolint:bodyclose // closed by Dial or with the websocket
 		if res == nil || res.StatusCode != tc.status {
 			t.Errorf("%s from %q: %v, want %d", tc.path, tc.origin, err, tc.status)
 		}
@@ -123,7 +123,12 @@ func TestProxy(t *testing.T) {
 			t.Errorf("%s: %d, %v", path, res.StatusCode, err)
 		}
 	}
-	if res, err := http.Get(s.URL + "/"); err != nil || res.StatusCode != 404 {
-		t.Errorf("no websocket: %v", err)
+	res, err := http.Get(s.URL + "/")
+	if err != nil {
+		t.Fatalf("no websocket: %v", err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusNotFound {
+		t.Errorf("no websocket: %d", res.StatusCode)
 	}
 }

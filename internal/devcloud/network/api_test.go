@@ -18,6 +18,10 @@ func TestRefusals(t *testing.T) {
 	foreign := c.id("them", "networks", obj("network", `"name": "theirs"`))
 	group := c.id("us", "security-groups", obj("security_group", `"name": "web"`))
 	fill := strings.NewReplacer("NET", net, "SUB", sub, "EXT", ext, "ROUTER", router, "THEIRS", foreign, "NOBODY", nobody, "GROUP", group)
+	c.until("the port of DHCP is up", func() bool {
+		ports := c.list("admin", "ports")
+		return len(ports) == 1 && ports[0]["status"] == "ACTIVE"
+	})
 	before := dump(c)
 	for _, test := range []struct {
 		token, method, path, body string
