@@ -88,17 +88,19 @@ func Serve(ctx context.Context, conn net.Conn, screen Screen, o Options) error {
 
 // gone tells a client that has left from one that was wrong.
 func gone(ctx context.Context, err error) error {
-	op, ok := errors.AsType[*net.OpError](err)
-	reset := ok && !op.Timeout()
 	switch {
-	case reset:
-		return nil
-	case err == nil, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.Canceled):
+	case err == nil, isReset(err), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.Canceled):
 		return nil
 	case errors.Is(err, net.ErrClosed) && ctx.Err() != nil:
 		return nil
 	}
 	return fmt.Errorf("serve a VNC client: %w", err)
+}
+
+// isReset reports whether the connection broke, and not by our patience.
+func isReset(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && !op.Timeout()
 }
 
 // initialise exchanges ClientInit and ServerInit. Clients always share.
