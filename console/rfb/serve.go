@@ -91,7 +91,7 @@ func gone(ctx context.Context, err error) error {
 	switch {
 	case err == nil, isReset(err), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.Canceled):
 		return nil
-	case errors.Is(err, net.ErrClosed) && ctx.Err() != nil:
+	case errors.Is(err, net.ErrClosed) && errors.Is(ctx.Err(), context.Canceled):
 		return nil
 	}
 	return fmt.Errorf("serve a VNC client: %w", err)
