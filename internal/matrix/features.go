@@ -150,10 +150,11 @@ func verbs() []Feature {
 		{"soft delete and restore", []string{"driver/compute:TestVerbs"}, "not with a real Nova"},
 		{"`server rebuild`: another guest, the same name and addresses; a bad image loses nothing", []string{"driver/compute:TestRebuild", "driver/compute:TestRebuildRefused", "driver/compute:TestRebuildFails", "functional/cloud:TestRebuild", "functional:TestFunctionalRebuild"}, ""},
 		{"`server shelve`, offload, `unshelve`", []string{"driver/compute:TestShelveAndUnshelve", "driver/compute:TestShelveFails", "driver/compute:TestUnshelveFails", "driver/compute/periodic:TestOffloadShelved", "functional/cloud:TestShelveAndUnshelve", "functional:TestFunctionalShelve"}, "on one host"},
+		{"`server resize` on its host, confirm, revert; the guest runs on where the flavor allows", []string{"driver/compute:TestResize.*", "functional:TestResizeHere", "functional/cloud:TestResize.*"}, "not to another host; a kill of the service in the middle needs an administrator"},
 		{"`server backup create` with rotation", []string{"driver/compute:TestBackup", "functional/cloud:TestBackups", "functional:TestFunctionalBackup"}, ""},
 		{"`server add network`, `add port`, `remove port`: interfaces of a running guest come and go, with traffic; addresses change", []string{"functional:TestFunctionalInterfacesComeAndGo", "functional/cloud:TestInterfaces", "driver/local:TestHotPlugCarriesTraffic", "driver/local:TestConformance/interfaces_come_and_go", "driver/compute:TestAttachAndDetachInterface"}, ""},
 		{"an attach that fails leaves neither port nor interface; a service that dies in it leaves what Neutron says", []string{"driver/compute:TestAttachInterfaceFails", "driver/compute:TestAttachInterfaceFailsAtEachStep", "driver/neutron:TestAttachFails", "driver/local:TestChangeCanFail", "driver/local:TestBadPortsHurtNobodyElse"}, "the kill not with a real Nova"},
-		{"what is not done is refused without harm to the instance", []string{"driver/compute:TestRefusals", "driver/compute:TestMethodsAreComplete"}, "resize, migration, evacuation, suspend, rescue, volumes, passwords, SPICE consoles"},
+		{"what is not done is refused without harm to the instance", []string{"driver/compute:TestRefusals", "driver/compute:TestMethodsAreComplete"}, "migration, evacuation, suspend, rescue, volumes, SPICE consoles"},
 	}
 }
 
