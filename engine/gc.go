@@ -109,8 +109,10 @@ func (e *Engine) collectRest(ctx context.Context, sizes map[string]int64, dry bo
 		return err
 	}
 	gone := map[string]bool{}
-	for _, ref := range r.Images {
-		gone[ref] = true
+	if dry { // else the records are gone, and one of that name is an import that came since
+		for _, ref := range r.Images {
+			gone[ref] = true
+		}
 	}
 	if r.Layers, err = e.removeLayers(ctx, layers, gone, dry); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -218,6 +219,31 @@ func TestCollectingDuringChurn(t *testing.T) {
 	}
 	settled(t, e)
 	nothing(t, h, e)
+}
+
+// An image that comes again under its name while a collection that has just
+// removed it goes on keeps its layers.
+func TestImportDuringCollection(t *testing.T) {
+	h := enginetest.NewHost(t)
+	e, done := h.Engine(t)
+	defer done()
+	data := archive(t, enginetest.Busybox(t), oneFile(t, "root/told", "one"))
+	check(t, importOCI(t, e, "ref", data))
+	held := filepath.Join(t.TempDir(), "held")
+	check(t, failpoint.Set("engine.collect.image", "hold:"+held))
+	defer func() { check(t, failpoint.Set("engine.collect.image", "")) }()
+	var collector sync.WaitGroup
+	collector.Go(func() {
+		if _, err := e.Collect(t.Context(), engine.GCOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	await(t, func() bool { _, err := os.Stat(held); return err == nil })
+	check(t, importOCI(t, e, "ref", data))
+	check(t, os.Remove(held))
+	collector.Wait()
+	check(t, e.Create(t.Context(), engine.CreateRequest{ID: "late", Image: "ref", Limits: limits}))
+	check(t, e.Delete(t.Context(), "late"))
 }
 
 // churn is one boot: lease, import, create, commit, delete.
