@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 )
@@ -69,4 +70,101 @@ func TestResizeHere(t *testing.T) {
 	c.waitStatus(t, id, "ACTIVE")
 	same("confirmed", "268435456")
 	c.openstack(t, c.admin, "server", "migration", "list", "-f", "value")
+}
+
+// TestResizeCutOff: a kill of the service in any step of a resize leaves the
+// server with what it had before, and Placement knows it.
+func TestResizeCutOff(t *testing.T) {
+	c := the
+	id := c.active(t, bootOpts{network: "none"})
+	pid := c.firstPid(t, id)
+	small := servers.ResizeOpts{FlavorRef: c.flavorID(t, "c1.small")}
+	for _, point := range []string{
+		"compute.prep_resize.claimed", "compute.resize_instance.offered", "compute.finish_resize.begun",
+		"compute.finish_resize.done", "compute.finish_revert_resize.begun",
+	} {
+		t.Run(point, func(t *testing.T) {
+			c.restart(t, false, "gantry.failpoints="+point+"=kill")
+			if err := servers.Resize(t.Context(), c.demo.compute, id, small).ExtractErr(); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(point, "revert") {
+				c.waitStatus(t, id, "VERIFY_RESIZE")
+				if err := servers.RevertResize(t.Context(), c.demo.compute, id).ExtractErr(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			select {
+			case <-c.svc.ended:
+			case <-time.After(bootLimit):
+				t.Fatal("the service was not killed at " + point)
+			}
+			svc, err := c.start()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.svc = svc
+			c.waitLog(t, "compute service ready")
+			eventually(t, bootLimit, "the server is what it was", func() bool {
+				s := c.server(t, id)
+				return s.Status == "ACTIVE" && s.TaskState == ""
+			})
+			if now, got := c.firstPid(t, id), limit(t, id); now != pid || got != "67108864" {
+				t.Errorf("first process %d, was %d; memory limit %s", now, pid, got)
+			}
+			if got := c.memoryOf(t, id); got != 64 {
+				t.Errorf("placement holds %d MiB for it", got)
+			}
+		})
+	}
+	if total := c.memoryUsed(t); total != 64 {
+		t.Errorf("placement holds %d MiB on the host: a migration has kept its own", total)
+	}
+}
+
+// memoryOf is what the server holds in placement (MiB).
+func (c *cloud) memoryOf(t *testing.T, id string) (sum int) {
+	t.Helper()
+	var body struct {
+		Allocations map[string]struct {
+			Resources map[string]int `json:"resources"`
+		} `json:"allocations"`
+	}
+	resp, err := c.admin.placement.Get(t.Context(), c.admin.placement.Endpoint+"allocations/"+id, &body, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	for _, a := range body.Allocations {
+		sum += a.Resources["MEMORY_MB"]
+	}
+	return sum
+}
+
+// memoryUsed is what everybody holds on the host of the test (MiB).
+func (c *cloud) memoryUsed(t *testing.T) int {
+	t.Helper()
+	var list struct {
+		Providers []struct {
+			UUID string `json:"uuid"`
+			Name string `json:"name"`
+		} `json:"resource_providers"`
+	}
+	resp, err := c.admin.placement.Get(t.Context(), c.admin.placement.Endpoint+"resource_providers?name="+nodeName(t), &list, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if len(list.Providers) != 1 {
+		t.Fatalf("providers of the host: %v", list.Providers)
+	}
+	var use struct {
+		Usages map[string]int `json:"usages"`
+	}
+	resp, err = c.admin.placement.Get(t.Context(), c.admin.placement.Endpoint+"resource_providers/"+list.Providers[0].UUID+"/usages", &use, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return use.Usages["MEMORY_MB"]
 }

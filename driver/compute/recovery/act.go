@@ -17,6 +17,7 @@ import (
 const (
 	faultBuild   = "The build was interrupted by a restart of the compute service."
 	faultShelf   = "The unshelving was interrupted by a restart of the compute service."
+	faultMove    = "The resize was interrupted by a restart of the compute service."
 	faultRebuild = "The operation was interrupted by a restart of the compute service."
 	faultNetwork = "The network of the instance could not be restored after a restart of the compute service."
 	faultResume  = "The instance could not be started again after a restart of the host."
@@ -55,6 +56,10 @@ func (r *Recovery) act(ctx context.Context, inst *objects.Object, d Decision, pr
 		return r.save(ctx, rc, inst, map[string]any{"vm_state": vmPaused, "task_state": nil, "power_state": int(driver.PowerPaused)})
 	case SettleActive:
 		if err := r.save(ctx, rc, inst, map[string]any{"vm_state": vmActive, "task_state": nil}); err != nil {
+			return err
+		}
+	case AbandonMove:
+		if err := r.abandonMove(ctx, rc, inst); err != nil {
 			return err
 		}
 	case Thaw:
@@ -134,6 +139,13 @@ func (r *Recovery) abandonUnshelve(ctx context.Context, rc messaging.RequestCont
 	return errors.Join(
 		r.deps.Conductor.CreateFault(ctx, rc, uuid, 500, faultShelf, ""),
 		r.save(ctx, rc, inst, map[string]any{"task_state": nil}))
+}
+
+// abandonMove undoes a resize and tells the tenant.
+func (r *Recovery) abandonMove(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error {
+	return errors.Join(
+		r.deps.Conductor.CreateFault(ctx, rc, inst.String("uuid"), 500, faultMove, ""),
+		r.deps.Operations.AbandonMove(ctx, rc, inst))
 }
 
 // finishDelete ends a delete that had removed everything but the row.

@@ -26,7 +26,7 @@ type Found struct {
 type Action string
 
 // The actions. Those that end with the network ("then plug") are Continue,
-// ClearTask, SettleActive and Thaw; every other one is the last word.
+// ClearTask, SettleActive, AbandonMove and Thaw; every other one is the last word.
 const (
 	// Skip leaves the instance as it is.
 	Skip Action = "skip"
@@ -48,6 +48,8 @@ const (
 	AbandonUnshelve Action = "abandon unshelve"
 	// Offload runs the offload of a shelved instance again.
 	Offload Action = "offload"
+	// AbandonMove undoes a cut-off resize: the guest has what it had before.
+	AbandonMove Action = "abandon move"
 	// Fail sets vm_state error and no task; the guest stays for the user to delete.
 	Fail Action = "fail"
 	// RebootSoft and RebootHard run the reboot again.
@@ -177,10 +179,10 @@ func decideTask(f Found) Action {
 		return Stop
 	case taskPoweringOn:
 		return Start
-	case taskResizePrep, taskResizeMigrating, taskMigrating:
-		// No move ever changes a guest here before its task state has passed
-		// on, so rolling back is forgetting the task.
-		return ClearTask
+	case taskResizePrep, taskResizeMigrating, taskResizeMigrated, taskResizeFinish, taskResizeReverting:
+		return AbandonMove
+	case taskMigrating:
+		return ClearTask // no guest ever moves as it runs
 	}
 	return Continue
 }

@@ -30,7 +30,7 @@ func TestDecide(t *testing.T) {
 		{"error", vmError, "", on, Skip},
 		{"error while spawning", vmError, taskSpawning, missing, Skip},
 		{"error while deleting", vmError, taskDeleting, on, RepeatDelete},
-		{"error while moving", vmError, taskResizeMigrating, on, ClearTask},
+		{"error while moving", vmError, taskResizeMigrating, on, AbandonMove},
 		{"guest deleted, row not", vmDeleted, "", missing, FinishDelete},
 		{"deleted with a task", vmDeleted, taskDeleting, missing, FinishDelete},
 
@@ -69,8 +69,11 @@ func TestDecide(t *testing.T) {
 		{"upload asked", vmActive, taskUploadPending, on, ClearTask},
 		{"uploading", vmActive, taskUploading, on, ClearTask},
 
-		{"resize preparing", vmActive, taskResizePrep, on, ClearTask},
-		{"resize moving", vmActive, taskResizeMigrating, off, ClearTask},
+		{"resize preparing", vmActive, taskResizePrep, on, AbandonMove},
+		{"resize moving", vmActive, taskResizeMigrating, off, AbandonMove},
+		{"resize moved", vmActive, taskResizeMigrated, on, AbandonMove},
+		{"resize ending", vmStopped, taskResizeFinish, off, AbandonMove},
+		{"resize reverting", "resized", taskResizeReverting, on, AbandonMove},
 		{"live migrating", vmActive, taskMigrating, on, ClearTask},
 
 		{"soft reboot pending", vmActive, taskRebootPending, on, RebootSoft},
@@ -117,7 +120,7 @@ func TestDecide(t *testing.T) {
 // allStates is every state that the table could meet.
 var (
 	allVM   = []string{"", vmActive, vmBuilding, vmPaused, vmSuspended, vmStopped, vmDeleted, vmSoftDeleted, vmError, "rescued", "resized", vmShelved, vmOffloaded}
-	allTask = []string{"", taskScheduling, taskBlockDeviceMapping, taskNetworking, taskSpawning, taskRebuilding, taskRebuildBDM, taskRebuildSpawning, taskSnapshotPending, taskSnapshot, taskUploadPending, taskUploading, taskResizePrep, taskResizeMigrating, taskMigrating, taskDeleting, taskPoweringOff, taskPoweringOn, taskPausing, taskUnpausing, taskRebootPending, taskRebootStarted, taskRebootPendingHard, taskRebootStartedHard, "rebooting", "suspending", taskBackup, taskShelving, taskShelvingWait, taskShelvingUpload, taskOffloading}
+	allTask = []string{"", taskScheduling, taskBlockDeviceMapping, taskNetworking, taskSpawning, taskRebuilding, taskRebuildBDM, taskRebuildSpawning, taskSnapshotPending, taskSnapshot, taskUploadPending, taskUploading, taskResizePrep, taskResizeMigrating, taskResizeMigrated, taskResizeFinish, taskResizeReverting, taskMigrating, taskDeleting, taskPoweringOff, taskPoweringOn, taskPausing, taskUnpausing, taskRebootPending, taskRebootStarted, taskRebootPendingHard, taskRebootStartedHard, "rebooting", "suspending", taskBackup, taskShelving, taskShelvingWait, taskShelvingUpload, taskOffloading}
 	allReal = []driver.PowerState{missing, on, frozen, off, driver.PowerCrashed, driver.PowerSuspended}
 )
 

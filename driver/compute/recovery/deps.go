@@ -40,6 +40,7 @@ type Operations interface {
 	Start(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	Unpause(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	Offload(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
+	AbandonMove(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	Reboot(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, kind driver.RebootType) error
 }
 

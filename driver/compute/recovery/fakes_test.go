@@ -204,6 +204,10 @@ func (c cloud) Offload(_ context.Context, _ messaging.RequestContext, inst *obje
 	return c.do("offload", "%s", inst.String("uuid"))
 }
 
+func (c cloud) AbandonMove(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
+	return c.do("abandon move", "%s", inst.String("uuid"))
+}
+
 func (c cloud) Reboot(_ context.Context, _ messaging.RequestContext, inst *objects.Object, kind driver.RebootType) error {
 	return c.do("reboot", "%s %s", inst.String("uuid"), kind)
 }

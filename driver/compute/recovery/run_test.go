@@ -68,6 +68,11 @@ func TestAct(t *testing.T) {
 			fail: map[string]error{"destroy": errAway},
 			want: []string{"destroy a", "fault a 500", "save a if[spawning] task_state=<nil> vm_state=error"},
 		},
+		{name: "resize", vm: vmActive, task: taskResizeFinish, guest: on, want: []string{"fault a 500", "abandon move a", "plug a port-a"}},
+		{
+			name: "resize cannot be undone", vm: vmActive, task: taskResizeMigrated, guest: on, fail: map[string]error{"abandon move": errAway},
+			want: []string{"fault a 500", "abandon move a"},
+		},
 		{name: "offload", vm: vmShelved, task: taskOffloading, guest: off, want: []string{"offload a"}},
 		{name: "delete", vm: vmActive, task: taskDeleting, guest: on, want: []string{"terminate a"}},
 		{

@@ -38,6 +38,9 @@ const (
 
 	taskResizePrep      = "resize_prep"
 	taskResizeMigrating = "resize_migrating"
+	taskResizeMigrated  = "resize_migrated"
+	taskResizeFinish    = "resize_finish"
+	taskResizeReverting = "resize_reverting"
 	taskMigrating       = "migrating"
 
 	taskDeleting    = "deleting"

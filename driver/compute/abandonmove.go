@@ -1,0 +1,79 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"maps"
+
+	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/driver/objects"
+)
+
+// AbandonMove ends a resize that the end of the service has cut off: the
+// instance is what it was before, with its flavor and its allocation, and the
+// migration is in error, or reverted if that is what was under way. Of a move
+// to another host only the part before the instance has left is undone; later
+// ones stay as they are. Each step is idempotent.
+func (m *Manager) AbandonMove(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error {
+	_, err := m.perform(ctx, wrapX|wrapR|wrapF, m.own(rc, "finish_revert_resize", inst), (*Manager).abandonMove)
+	return err
+}
+
+func (m *Manager) abandonMove(ctx context.Context, o *op) (any, error) {
+	task := o.inst.String("task_state")
+	if err := m.findMove(ctx, o, task == taskResizeReverting); err != nil {
+		return nil, err
+	}
+	if o.mig == nil {
+		return nil, m.save(ctx, o.rc, o.inst, map[string]any{"task_state": nil}, Expect{TaskState: []string{task}})
+	}
+	v, err := m.moveOf(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if task == taskResizePrep || task == taskResizeMigrating {
+		if meta := o.inst.Strings("system_metadata"); meta[oldVMState] == "" { // nobody has touched it yet
+			known := map[string]string{oldVMState: o.inst.String("vm_state")}
+			maps.Copy(known, meta)
+			o.inst.SetClean("system_metadata", known)
+		}
+		return nil, v.stayHere(ctx, nil)
+	}
+	if v.moved() {
+		return nil, nil
+	}
+	if err := v.abandonHere(ctx, task); err != nil && ctx.Err() == nil && !gone(err) && !stale(err) {
+		return nil, errors.Join(err, m.setError(ctx, o))
+	}
+	return nil, err
+}
+
+// abandonHere goes back on the host that the instance has never left.
+func (v *move) abandonHere(ctx context.Context, task string) error {
+	status := "reverted"
+	if task != taskResizeReverting {
+		status = "error"
+		if err := v.m.save(ctx, v.rc, v.inst, map[string]any{"task_state": taskResizeReverting}, Expect{TaskState: []string{task}}); err != nil {
+			return err
+		}
+	}
+	if err := v.comeBack(ctx); err != nil {
+		return err
+	}
+	return v.setStatus(ctx, status)
+}
+
+// findMove puts the newest migration of the instance that can be meant into o.
+func (m *Manager) findMove(ctx context.Context, o *op, reverting bool) error {
+	status := []string{"pre-migrating", "migrating", "post-migrating", "finished"}
+	if reverting {
+		status = append(status, "reverting", "reverted", "error")
+	}
+	list, err := m.dep.Conductor.MigrationsByFilters(ctx, o.rc.Elevated(), map[string]any{"instance_uuid": o.uuid(), "status": status})
+	for _, mig := range list {
+		if o.mig == nil || mig.Int("id") > o.mig.Int("id") {
+			o.mig = mig
+		}
+	}
+	return err
+}
