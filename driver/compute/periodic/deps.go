@@ -23,6 +23,10 @@ type Conductor interface {
 	GetInstance(ctx context.Context, rc messaging.RequestContext, uuid string, attrs ...string) (*objects.Object, error)
 	// SaveInstance is Instance.save of the changed fields.
 	SaveInstance(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, expect compute.Expect) error
+	// UnconfirmedMigrations is MigrationList.get_unconfirmed_by_dest_compute.
+	UnconfirmedMigrations(ctx context.Context, rc messaging.RequestContext, window time.Duration, host string) ([]*objects.Object, error)
+	// SaveMigration is Migration.save of the changed fields.
+	SaveMigration(ctx context.Context, rc messaging.RequestContext, migration *objects.Object) error
 	// CleanExpiredConsoleAuths is ConsoleAuthToken.clean_expired_console_auths.
 	CleanExpiredConsoleAuths(ctx context.Context, rc messaging.RequestContext) error
 }
@@ -39,6 +43,8 @@ type Manager interface {
 	Terminate(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	// Offload takes a shelved instance off the host. It takes the lock.
 	Offload(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
+	// ConfirmMove confirms a finished resize on this host. It takes the lock.
+	ConfirmMove(ctx context.Context, rc messaging.RequestContext, inst, mig *objects.Object) error
 }
 
 // Driver is the slice of the driver that the tasks use.
@@ -116,6 +122,9 @@ type Settings struct {
 	// at each ShelvedPollInterval; 0 (it never has one) and negative (for ever)
 	// leave nothing to do.
 	ShelvedOffloadTime, ShelvedPollInterval time.Duration
+	// ResizeConfirmWindow is how long a resize waits for its confirmation before
+	// it is given; 0 means for ever.
+	ResizeConfirmWindow time.Duration
 	// InstanceBuildTimeout is how long a build may take; 0 means for ever.
 	InstanceBuildTimeout time.Duration
 	// ImageCacheInterval is manager_interval of [image_cache], and ImageCache

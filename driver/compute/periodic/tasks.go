@@ -19,7 +19,11 @@ const (
 	vmSoftDeleted = "soft-delete"
 	vmError       = "error"
 	vmShelved     = "shelved"
-	taskDeleting  = "deleting"
+	vmResized     = "resized"
+
+	taskDeleting     = "deleting"
+	taskSoftDeleting = "soft-deleting"
+	taskResizeFinish = "resize_finish"
 
 	consoleTokenInterval = 300 * time.Second
 )
@@ -62,6 +66,7 @@ func NewTasks(deps Deps, set Settings) []Task {
 			Name: "_poll_shelved_instances", Spacing: unless(set.ShelvedOffloadTime <= 0, set.ShelvedPollInterval),
 			Run: t.offloadShelved,
 		},
+		{Name: "_poll_unconfirmed_resizes", Spacing: unless(set.ResizeConfirmWindow <= 0, 0), Run: t.confirmResizes},
 		{Name: "_run_image_cache_manager_pass", Spacing: unless(deps.Images == nil, set.ImageCacheInterval), Run: t.pruneImages},
 		{Name: "_check_instance_build_time", Spacing: unless(set.InstanceBuildTimeout <= 0, 0), Run: t.checkBuildTime},
 	}

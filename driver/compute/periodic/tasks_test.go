@@ -126,6 +126,41 @@ func (w *world) Offload(_ context.Context, _ messaging.RequestContext, inst *obj
 	return w.do("offload", inst.String("uuid"))
 }
 
+func (w *world) ConfirmMove(_ context.Context, _ messaging.RequestContext, inst, _ *objects.Object) error {
+	return w.do("confirm", inst.String("uuid"))
+}
+
+// UnconfirmedMigrations are moves of all instances, and of one that is gone.
+func (w *world) UnconfirmedMigrations(_ context.Context, _ messaging.RequestContext, window time.Duration, host string) ([]*objects.Object, error) {
+	if window != time.Hour || host != "cmp1" {
+		return nil, fmt.Errorf("unconfirmed for %s on %s", window, host)
+	}
+	var out []*objects.Object
+	for _, uuid := range append([]string{"gone"}, w.uuids()...) {
+		mig := objects.New("Migration")
+		source := "cmp1"
+		if uuid == "moved" {
+			source = "cmp2"
+		}
+		for f, v := range map[string]any{"uuid": "m-" + uuid, "instance_uuid": uuid, "source_compute": source, "status": "finished"} {
+			mig.SetClean(f, v)
+		}
+		out = append(out, mig)
+	}
+	return out, w.fail["list"]
+}
+
+func (w *world) uuids() (out []string) {
+	for _, row := range w.rows {
+		out = append(out, row.String("uuid"))
+	}
+	return out
+}
+
+func (w *world) SaveMigration(_ context.Context, _ messaging.RequestContext, mig *objects.Object) error {
+	return w.do("migration", mig.String("instance_uuid")+" "+mig.String("status"))
+}
+
 func (w *world) Instances(context.Context) ([]driver.InstanceUUID, error) {
 	return w.guests, w.fail["guests"]
 }
@@ -323,6 +358,27 @@ func TestOffloadShelved(t *testing.T) {
 	w.expect(t, task, nil, "offload old", "offload whole second")
 	w.fail["offload old"] = errAway
 	w.expect(t, task, errAway, "offload old", "offload whole second")
+}
+
+func TestConfirmResizes(t *testing.T) {
+	set := DefaultSettings("cmp1")
+	set.ResizeConfirmWindow = time.Hour
+	w := newWorld()
+	for uuid, fields := range map[string]map[string]any{
+		"due": {"vm_state": vmResized}, "moved": {"vm_state": vmResized}, "alive": {}, "wrong": {"vm_state": vmError},
+		"dying": {"vm_state": vmResized, "task_state": taskDeleting}, "arriving": {"task_state": taskResizeFinish},
+		"reverting": {"vm_state": vmResized, "task_state": "resize_reverting"},
+	} {
+		w.add(uuid, fields)
+	}
+	slices.SortFunc(w.rows, func(a, b *objects.Object) int { return strings.Compare(a.String("uuid"), b.String("uuid")) })
+	task := w.task(t, "_poll_unconfirmed_resizes", set)
+	want := []string{"migration gone error", "migration alive error", "confirm due", "migration reverting error", "migration wrong error"}
+	w.expect(t, task, nil, want...)
+	w.fail["confirm due"] = errAway
+	w.expect(t, task, errAway, want...)
+	w.fail["list"] = errAway
+	w.expect(t, task, errAway)
 }
 
 func TestCheckBuildTime(t *testing.T) {

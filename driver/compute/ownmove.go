@@ -19,6 +19,24 @@ func (m *Manager) AbandonMove(ctx context.Context, rc messaging.RequestContext, 
 	return err
 }
 
+// ConfirmMove confirms a finished resize whose source is this host, as
+// confirm_resize does.
+func (m *Manager) ConfirmMove(ctx context.Context, rc messaging.RequestContext, inst, mig *objects.Object) error {
+	o := m.own(rc, "confirm_resize", inst)
+	o.mig = mig
+	_, err := m.perform(ctx, wrapX|wrapF|wrapLock, o, func(m *Manager, ctx context.Context, o *op) (any, error) {
+		v, err := m.moveOf(ctx, o)
+		if err == nil {
+			err = v.setStatus(ctx, "confirming") // as the API does
+		}
+		if err != nil {
+			return nil, err
+		}
+		return m.confirmResize(ctx, o)
+	})
+	return err
+}
+
 func (m *Manager) abandonMove(ctx context.Context, o *op) (any, error) {
 	task := o.inst.String("task_state")
 	if err := m.findMove(ctx, o, task == taskResizeReverting); err != nil {

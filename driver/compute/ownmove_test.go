@@ -79,6 +79,20 @@ func TestAbandonMove(t *testing.T) {
 	}
 }
 
+func TestConfirmMove(t *testing.T) {
+	r := newRig(t, noWait)
+	inst, mig := r.resized()
+	if err := r.m.ConfirmMove(t.Context(), messaging.AdminContext(), r.row(inst), r.migration(mig)); err != nil {
+		t.Fatal(err)
+	}
+	if row := r.row(inst); row.String("vm_state") != "active" || row.Int("memory_mb") != 128 || r.migration(mig).String("status") != "confirmed" {
+		t.Errorf("%s with %d MiB, migration %s", row.String("vm_state"), row.Int("memory_mb"), r.migration(mig).String("status"))
+	}
+	if got := r.tracker.allocated(); len(got) != 1 || got[0] != inst.String("uuid") {
+		t.Errorf("allocations %v", got)
+	}
+}
+
 // unprepared is a resize that the conductor has asked for and nobody has begun.
 func (r *rig) unprepared(inst *objects.Object) *objects.Object {
 	mig := objects.New("Migration")
