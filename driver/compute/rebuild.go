@@ -76,7 +76,7 @@ func (m *Manager) rebuildInstance(ctx context.Context, o *op) (_ any, err error)
 	err = r.args.decode(o)
 	switch host := o.inst.String("host"); {
 	case err == nil && r.args.recreate:
-		return nil, notSupported("Evacuating an instance to this host")
+		return nil, r.evacuate(ctx)
 	case host != m.opt.Host:
 		return nil, messaging.NovaError("InstanceNotFound", 404, "Instance %s could not be found.", o.uuid())
 	}

@@ -151,7 +151,7 @@ func TestRebuildRefused(t *testing.T) {
 	}
 }
 
-// An evacuation to this host changes nothing here.
+// An evacuation to the host that the instance is on changes nothing.
 func TestEvacuationRefused(t *testing.T) {
 	r := newRig(t, noWait)
 	inst := r.active()
