@@ -72,6 +72,9 @@ type Options struct {
 	// StartGrace is how long a first process must live for a build to be
 	// good, unless it ends with success. 0 does not look.
 	StartGrace time.Duration
+	// InjectPassword makes the password of a request the one of root, where the
+	// image has a place for it.
+	InjectPassword bool
 	// SnapshotFormat is what Snapshot makes.
 	SnapshotFormat SnapshotFormat
 	Log            zerolog.Logger

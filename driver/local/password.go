@@ -15,6 +15,7 @@ import (
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/transfer"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/logging"
 )
 
 // maxShadow (bytes) is far more than the accounts of a guest take.
@@ -39,6 +40,23 @@ func (d *Driver) SetPassword(ctx context.Context, uuid driver.InstanceUUID, user
 		return fmt.Errorf("set password of %s: %w", uuid, err)
 	}
 	return nil
+}
+
+// injectPassword gives root the password of the request. An image that has no
+// place for one boots without.
+func (d *Driver) injectPassword(ctx context.Context, req driver.SpawnRequest) error {
+	if !d.opts.InjectPassword || req.AdminPassword == "" {
+		return nil
+	}
+	err := driver.CheckPassword("root", req.AdminPassword)
+	if err == nil {
+		err = d.setPassword(ctx, container(req.UUID), "root", req.AdminPassword)
+	}
+	if errors.Is(err, errdefs.ErrUnsupported) {
+		d.opts.Log.Debug().Err(err).Str(logging.Instance, string(req.UUID)).Msg("the image has no place for a password")
+		return nil
+	}
+	return err
 }
 
 func (d *Driver) setPassword(ctx context.Context, id engine.ContainerID, user, password string) error {

@@ -48,6 +48,32 @@ func TestSetPassword(t *testing.T) {
 	check(t, r.driver.Destroy(t.Context(), req.UUID))
 }
 
+// The password of a build is root's only if the operator wants that.
+func TestInjectPassword(t *testing.T) {
+	r := newRig(t)
+	for _, inject := range []bool{false, true} {
+		r.end()
+		r.inject = inject
+		r.open(t)
+		req := request()
+		req.AdminPassword = "of the build"
+		check(t, r.driver.Spawn(t.Context(), req))
+		hdr, file := r.file(t, req.UUID, "/etc/shadow")
+		digest, err := shacrypt.Decode(strings.Split(file, ":")[1])
+		if matches := err == nil && digest.Match("of the build"); matches != inject || hdr.Mode != 0o640 {
+			t.Errorf("injection %t: %q of mode %o", inject, file, hdr.Mode)
+		}
+		check(t, r.driver.Destroy(t.Context(), req.UUID))
+	}
+	req := request()
+	req.AdminPassword = "two\nlines"
+	before := r.residue(t)
+	if err := r.driver.Spawn(t.Context(), req); !errors.Is(err, errdefs.ErrInvalid) {
+		t.Errorf("a password of two lines: %v", err)
+	}
+	asBefore(t, r, before)
+}
+
 // file reads a file of a guest.
 func (r *rig) file(t *testing.T, uuid driver.InstanceUUID, name string) (*tar.Header, string) {
 	t.Helper()

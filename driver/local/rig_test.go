@@ -73,6 +73,7 @@ type rig struct {
 	images *images
 	grace  time.Duration
 	format local.SnapshotFormat
+	inject bool
 
 	plugger netbridge.Plugger
 	engine  *engine.Engine
@@ -118,7 +119,7 @@ func (r *rig) open(t testing.TB) {
 	r.end = func() { cancel(); stop() }
 	r.driver = local.New(life, local.Options{
 		Engine: r.engine, Network: r.plugger, Images: r.images, Node: "node", StorePath: r.host.Root,
-		ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, SnapshotFormat: r.format, Log: zerolog.Nop(),
+		ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, SnapshotFormat: r.format, InjectPassword: r.inject, Log: zerolog.Nop(),
 	})
 }
 

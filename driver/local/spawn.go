@@ -51,6 +51,9 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 	if err := step("create"); err != nil {
 		return err
 	}
+	if err := d.injectPassword(ctx, req); err != nil {
+		return err
+	}
 	vifs, err := d.connect(ctx, req, netns, &undone)
 	if err != nil {
 		return err

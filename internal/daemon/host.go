@@ -63,7 +63,7 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 	h.closes = append(h.closes, func() error { stop(); return nil })
 	h.driver = local.New(life, local.Options{
 		Engine: h.engine.engine, Network: network, Images: images, Node: node, StorePath: root,
-		ConsoleBytes: cfg.Gantry.ConsoleLogBytes, PidsPerVCPU: cfg.Gantry.PidsPerVCPU, StartGrace: cfg.Gantry.StartGrace, Log: log,
+		ConsoleBytes: cfg.Gantry.ConsoleLogBytes, PidsPerVCPU: cfg.Gantry.PidsPerVCPU, StartGrace: cfg.Gantry.StartGrace, InjectPassword: cfg.Gantry.InjectPassword, Log: log,
 		SnapshotFormat: local.SnapshotFormat(cfg.Gantry.SnapshotFormat),
 	})
 	return h, nil

@@ -143,7 +143,7 @@ func verbs() []Feature {
 		{"`server lock`, `unlock`", hour, ""},
 		{"`server delete` leaves nothing on the host", hour, "every functional test checks this for its instances"},
 		{"`server image create`: content, size and hashes in Glance; boots again with the change", []string{"functional:TestFunctionalSnapshotCarriesTheChange"}, ""},
-		{"`server set --password`: root's password of a running guest, no program of the guest needed", []string{"driver/local:TestSetPassword", "driver/compute:TestSetAdminPassword"}, "not with a real Nova"},
+		{"`server set --password`: root's password of a running guest, no program of the guest needed", []string{"driver/local:TestSetPassword", "driver/local:TestInjectPassword", "driver/compute:TestSetAdminPassword"}, "not with a real Nova"},
 		{"`server show --diagnostics`", []string{"functional:TestFunctionalDiagnostics"}, ""},
 		{"each action has its event, without an error", power, ""},
 		{"notifications as from nova-compute", []string{"driver/compute:TestNotifications", "driver/compute:TestNotificationOfAFailedBuild", "functional:TestFunctionalNotifications"}, "unversioned only"},
