@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -93,6 +95,32 @@ func (c *container) awaitRecord() {
 	}
 }
 
+// WithStarts returns the records with what the open intents of a journal tell of
+// starts: for readers while no engine runs. A start that another one has
+// followed, or a removal, is passed over.
+func WithStarts(records []store.Container, open []store.Intent) ([]store.Container, error) {
+	out := slices.Clone(records)
+	for _, in := range open {
+		if in.Op != opStarted {
+			continue
+		}
+		var rec store.Container
+		if err := json.Unmarshal(in.Data, &rec); err != nil {
+			return nil, fmt.Errorf("start of container %s: %w: %w", in.ID, errdefs.ErrCorrupt, err)
+		}
+		i := slices.IndexFunc(out, func(c store.Container) bool { return c.ID == in.ID })
+		if i >= 0 && news(rec, out[i]) {
+			out[i] = rec
+		}
+	}
+	return out, nil
+}
+
+// news says that a noted start is later than what the record knows.
+func news(rec, now store.Container) bool {
+	return now.Created.Equal(rec.Created) && now.Started.Before(rec.Started)
+}
+
 // finishStarted writes the record of a start that an earlier engine noted,
 // unless a later one is there.
 func (e *Engine) finishStarted(ctx context.Context, in store.Intent) error {
@@ -106,7 +134,7 @@ func (e *Engine) finishStarted(ctx context.Context, in store.Intent) error {
 		return nil
 	case err != nil:
 		return err
-	case !now.Created.Equal(rec.Created) || !now.Started.Before(rec.Started):
+	case !news(rec, now):
 		return nil
 	}
 	return e.opts.Store.PutContainer(ctx, rec)

@@ -30,6 +30,13 @@ func StoredContainers(ctx context.Context, root string) (_ []api.Container, err 
 	if err != nil {
 		return nil, err
 	}
+	_, open, err := store.ReadLog(filepath.Join(root, journalName))
+	if err == nil {
+		records, err = engine.WithStarts(records, open)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
 	boot, err := linux.BootID()
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)

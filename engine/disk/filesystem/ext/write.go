@@ -2,6 +2,7 @@ package ext
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -322,19 +323,9 @@ func join(runs []stretch, r stretch) []stretch {
 	return append(runs, r)
 }
 
+// allZero compares each byte with the next one, which is memcmp and no loop.
 func allZero(b []byte) bool {
-	for len(b) >= 8 {
-		if binary.LittleEndian.Uint64(b) != 0 {
-			return false
-		}
-		b = b[8:]
-	}
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
+	return len(b) == 0 || b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1])
 }
 
 // put writes whole blocks.
