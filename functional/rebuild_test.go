@@ -15,7 +15,12 @@ import (
 // act posts an action that the client has no function for.
 func (c *cloud) act(t *testing.T, id string, body map[string]any) {
 	t.Helper()
-	resp, err := c.demo.compute.Post(t.Context(), c.demo.compute.ServiceURL("servers", id, "action"), body, nil,
+	actAs(t, c.demo, id, body)
+}
+
+func actAs(t *testing.T, who clients, id string, body map[string]any) {
+	t.Helper()
+	resp, err := who.compute.Post(t.Context(), who.compute.ServiceURL("servers", id, "action"), body, nil,
 		&gophercloud.RequestOpts{OkCodes: []int{200, 202}})
 	if err != nil {
 		t.Fatalf("action %v: %v", body, err)
