@@ -60,6 +60,15 @@ func (s *second) group(t *testing.T) string {
 // start runs the service and waits until Nova knows it.
 func (s *second) start(t *testing.T) {
 	t.Helper()
+	s.launch(t)
+	if out, err := exec.CommandContext(t.Context(), filepath.Join(controlplane(), "wait-compute"), s.host).CombinedOutput(); err != nil {
+		t.Fatalf("the second host did not come up: %v: %s", err, out)
+	}
+}
+
+// launch runs the service.
+func (s *second) launch(t *testing.T) {
+	t.Helper()
 	args := []string{"--uts", "sh", "-c", "hostname " + s.host + ".test && exec \"$@\"", "sh", s.binary, "compute"}
 	for _, f := range s.config() {
 		args = append(args, "--config-file", f)
@@ -77,9 +86,6 @@ func (s *second) start(t *testing.T) {
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
-	}
-	if out, err := exec.CommandContext(t.Context(), filepath.Join(controlplane(), "wait-compute"), s.host).CombinedOutput(); err != nil {
-		t.Fatalf("the second host did not come up: %v: %s", err, out)
 	}
 }
 
@@ -123,9 +129,13 @@ func TestEvacuate(t *testing.T) {
 		t.Error("the guest of the dead host had ended before")
 	}
 
-	c.openstack(t, c.admin, "compute", "service", "set", "--up", s.host, "nova-compute")
-	s.start(t)
+	s.launch(t)
 	eventually(t, bootLimit, "the old guest is removed", func() bool { return !alive(old, id) })
+	// Nova takes the host back once it has completed the evacuation
+	eventually(t, bootLimit, "the host is up", func() bool {
+		_, err := c.tryOpenstack(t, c.admin, "compute", "service", "set", "--up", s.host, "nova-compute")
+		return err == nil
+	})
 	if now := c.firstPid(t, id); now == old {
 		t.Errorf("the server is still process %d", now)
 	}
