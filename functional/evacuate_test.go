@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 )
@@ -35,6 +36,17 @@ func (c *cloud) secondHost(t *testing.T) *second {
 		if err := errors.Join(s.end(syscall.SIGTERM), c.stopKeeper(s.engine())); err != nil {
 			t.Error(err)
 		}
+		group := s.group(t) + "-2"
+		eventually(t, 20*time.Second, "the control groups go", func() bool {
+			left := false
+			for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+				dirs, _ := filepath.Glob(pattern + group)
+				for _, dir := range dirs {
+					left = os.Remove(dir) != nil || left
+				}
+			}
+			return !left
+		})
 		c.openstackCleanup(t, "--os-compute-api-version", "2.92", "compute", "service", "delete", strings.TrimSpace(id))
 	})
 	return s
