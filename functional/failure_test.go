@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/portsbinding"
@@ -262,17 +261,7 @@ func TestFunctionalCrashInTheMiddleOfABuild(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			c.restart(t, false, "gantry.failpoints="+point+"=kill")
 			id := c.boot(t, bootOpts{})
-			select {
-			case <-c.svc.ended:
-			case <-time.After(bootLimit):
-				t.Fatal("the service was not killed at " + point)
-			}
-			svc, err := c.start()
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.svc = svc
-			c.waitLog(t, "compute service ready")
+			c.startAfter(t, point)
 			c.waitStatus(t, id, "ERROR")
 		})
 	}

@@ -219,6 +219,23 @@ func (c *cloud) restart(t *testing.T, crash bool, set ...string) {
 	c.waitLog(t, "compute service ready")
 }
 
+// startAfter waits for the service to be killed at a failpoint, and starts it
+// again without one.
+func (c *cloud) startAfter(t *testing.T, point string) {
+	t.Helper()
+	select {
+	case <-c.svc.ended:
+	case <-time.After(bootLimit):
+		t.Fatal("the service was not killed at " + point)
+	}
+	svc, err := c.start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.svc = svc
+	c.waitLog(t, "compute service ready")
+}
+
 // waitLog waits until the present service has logged the phrase.
 func (c *cloud) waitLog(t *testing.T, phrase string) {
 	t.Helper()

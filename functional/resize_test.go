@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 )
@@ -94,17 +93,7 @@ func TestResizeCutOff(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			select {
-			case <-c.svc.ended:
-			case <-time.After(bootLimit):
-				t.Fatal("the service was not killed at " + point)
-			}
-			svc, err := c.start()
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.svc = svc
-			c.waitLog(t, "compute service ready")
+			c.startAfter(t, point)
 			eventually(t, bootLimit, "the server is what it was", func() bool {
 				s := c.server(t, id)
 				return s.Status == "ACTIVE" && s.TaskState == ""

@@ -79,9 +79,9 @@ func (e *evacuation) run(ctx context.Context) (err error) {
 	if m.dep.Images == nil {
 		return notSupported("Evacuating an instance to this host")
 	}
-	img, err := m.dep.Images.StatImage(ctx, credentials(e.rc), *e.args.image)
+	img, err := e.image(ctx)
 	if err != nil {
-		return errdefs.WithPublic(fmt.Errorf("image of %s: %w", e.uuid(), err), errdefs.PublicText(err, "Image "+*e.args.image+" could not be read."))
+		return err
 	}
 	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "rebuild.start", map[string]any{"image_name": img.Name})
 	down := o.inst.String("vm_state") == vmStopped

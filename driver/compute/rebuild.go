@@ -144,10 +144,9 @@ func (r *rebuild) prepare(ctx context.Context) (driver.SpawnRequest, error) {
 	if !ok || r.m.dep.Images == nil {
 		return none, notSupported("Rebuilding an instance")
 	}
-	img, err := r.m.dep.Images.StatImage(ctx, credentials(r.rc), *r.args.image)
+	img, err := r.image(ctx)
 	if err != nil {
-		return none, errdefs.WithPublic(fmt.Errorf("image of rebuild %s: %w", r.uuid(), err),
-			errdefs.PublicText(err, "Image "+*r.args.image+" could not be read."))
+		return none, err
 	}
 	if r.vifs, err = r.m.network(ctx, r.op); err != nil {
 		return none, err
@@ -160,6 +159,16 @@ func (r *rebuild) prepare(ctx context.Context) (driver.SpawnRequest, error) {
 		return none, fmt.Errorf("prepare %s: %w", r.uuid(), err)
 	}
 	return req, nil
+}
+
+// image describes what the new guest is made from.
+func (r *rebuild) image(ctx context.Context) (driver.Image, error) {
+	img, err := r.m.dep.Images.StatImage(ctx, credentials(r.rc), *r.args.image)
+	if err != nil {
+		return img, errdefs.WithPublic(fmt.Errorf("image of rebuild %s: %w", r.uuid(), err),
+			errdefs.PublicText(err, "Image "+*r.args.image+" could not be read."))
+	}
+	return img, nil
 }
 
 // clear removes the old guest; its ports stay. After an error there may be none.
