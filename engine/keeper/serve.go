@@ -94,6 +94,11 @@ func serve(ctx context.Context, o ServeOptions) error {
 	if guard != nil {
 		guard.Confirm()
 	}
+	if o.OwnsProcess {
+		if err := linux.Shed(); err != nil {
+			o.Log.Warn().Err(err).Msg("memory of the start is kept")
+		}
+	}
 	s := newServer(o, runner, guard)
 	why, err := s.serve(ctx)
 	switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/gantry-project/gantry/engine/api"
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 // serveSocket serves the engine's socket until ctx ends.
@@ -13,6 +14,9 @@ func serveSocket(ctx context.Context, socket string, o api.Options) error {
 		return err
 	}
 	o.Log.Info().Str("socket", socket).Msg("engine answers")
+	if err := linux.Shed(); err != nil {
+		o.Log.Warn().Err(err).Msg("memory of the start is kept")
+	}
 	return api.New(ctx, o).Serve(ctx, l)
 }
 
