@@ -163,8 +163,10 @@ func (c *churn) kill(length time.Duration, talkers []*talker) map[string][]time.
 			await = c.h.killGuard(c.t)
 		}
 		k := talkers[dice.IntN(len(talkers))]
-		until(c.t, answerLimit, "the engine answers", func() bool {
-			return c.h.api.Resize(c.t.Context(), k.id, api.Size{Rows: 24, Columns: 80}) == nil
+		until(c.t, patience, "the engine answers", func() bool {
+			ctx, cancel := within(c.t)
+			defer cancel()
+			return c.h.api.Resize(ctx, k.id, api.Size{Rows: 24, Columns: 80}) == nil
 		})
 		took[victim] = append(took[victim], time.Since(began))
 		await()

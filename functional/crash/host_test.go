@@ -3,6 +3,7 @@
 package crash
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,10 +24,6 @@ import (
 // patience bounds each wait; the time that is really taken is reported.
 const patience = 60 * time.Second
 
-// answerLimit is how long the service may take to answer after a kill on the
-// busiest of machines.
-const answerLimit = 15 * time.Second
-
 const image = "busybox"
 
 // host is one engine: its state, its service while it runs, its keeper.
@@ -46,7 +43,7 @@ func newHost(t *testing.T) *host {
 	if h.binary == "" {
 		t.Fatal("GANTRY_BINARY names no program to test")
 	}
-	h.group = "gantry-test-crash-" + strings.ToLower(filepath.Base(filepath.Dir(filepath.Dir(h.root))))
+	h.group = "gantry-crash-" + strings.ToLower(filepath.Base(filepath.Dir(filepath.Dir(h.root))))
 	h.api = api.NewClient(filepath.Join(h.root, api.SocketName))
 	var err error
 	if h.log, err = os.OpenFile(filepath.Join(filepath.Dir(h.root), "service.log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600); err != nil {
@@ -65,7 +62,7 @@ func newHost(t *testing.T) *host {
 	if _, err := archive.Seek(0, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.api.Import(t.Context(), api.Import{Ref: image}, archive); err != nil {
+	if _, err := h.api.Import(soon(t), api.Import{Ref: image}, archive); err != nil {
 		t.Fatal(err)
 	}
 	return h
@@ -86,13 +83,15 @@ func (h *host) start(t testing.TB, failpoints string) {
 		_ = service.Wait()
 		close(ended)
 	}()
-	until(t, answerLimit, "the service answers", func() bool {
+	until(t, patience, "the service answers", func() bool {
 		select {
 		case <-ended:
 			t.Fatalf("the service has ended\n%s", tail(h.log))
 		default:
 		}
-		info, err := h.api.Info(t.Context())
+		ctx, cancel := within(t)
+		defer cancel()
+		info, err := h.api.Info(ctx)
 		return err == nil && info.Pid == service.Process.Pid
 	})
 }
@@ -121,7 +120,7 @@ func (h *host) restart(t testing.TB, failpoints string) {
 // hello asks the keeper who it is; it waits for one that is being restarted.
 func (h *host) hello(t testing.TB) keeper.Hello {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := within(t)
 	defer cancel()
 	c, err := keeper.Dial(ctx, filepath.Join(h.root, "keeper.sock"))
 	if err != nil {
@@ -142,7 +141,7 @@ func (h *host) killKeeper(t testing.TB) (await func()) {
 	sigkill(t, was.Pid)
 	return func() {
 		t.Helper()
-		until(t, answerLimit, "another keeper", func() bool { return h.hello(t).Started != was.Started })
+		until(t, patience, "another keeper", func() bool { return h.hello(t).Started != was.Started })
 	}
 }
 
@@ -153,7 +152,7 @@ func (h *host) killGuard(t testing.TB) (await func()) {
 	sigkill(t, was.Guard)
 	return func() {
 		t.Helper()
-		until(t, answerLimit, "another guard", func() bool { return h.hello(t).Guard != was.Guard })
+		until(t, patience, "another guard", func() bool { return h.hello(t).Guard != was.Guard })
 	}
 }
 
@@ -171,7 +170,7 @@ func sigkill(t testing.TB, pid int) {
 // left then.
 func (h *host) close(t *testing.T) {
 	t.Helper()
-	if err := h.api.RemoveImage(t.Context(), image); err != nil {
+	if err := h.api.RemoveImage(soon(t), image); err != nil {
 		t.Error(err)
 	}
 	h.end(t, syscall.SIGTERM)
@@ -222,6 +221,21 @@ func (h *host) tearDown(t *testing.T) {
 	h.log.Close()
 }
 
+// stacks ends a service that does not answer, and says what it was doing.
+func (h *host) stacks() string {
+	_ = h.service.Process.Signal(syscall.SIGQUIT)
+	select {
+	case <-h.ended:
+	case <-time.After(patience):
+		return "nor does it end"
+	}
+	data, err := os.ReadFile(h.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(data[max(0, bytes.LastIndex(data, []byte("SIGQUIT: quit"))):])
+}
+
 // tail is the end of a log, and what it warned of before.
 func tail(f *os.File) string {
 	data, err := os.ReadFile(f.Name())
@@ -237,6 +251,18 @@ func tail(f *os.File) string {
 	}
 	before := warned.String()
 	return before[max(0, len(before)-20000):] + string(data[end:])
+}
+
+// within is the context of a request, which has to be answered within patience.
+func within(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(t.Context(), patience, fmt.Errorf("no answer within %s", patience))
+}
+
+// soon is within for a request that is made once in a test.
+func soon(t testing.TB) context.Context {
+	ctx, cancel := within(t)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // until polls.

@@ -58,7 +58,7 @@ func operations() map[string]operation {
 			steps: []string{"begin", "started"}, mayBeCut: "begin",
 			prepare: running,
 			do: func(t testing.TB, h *host) error {
-				r, err := h.exec(t.Context(), "c", api.Exec{Args: []string{"sleep", "1000"}, Detach: true})
+				r, err := h.exec(soon(t), "c", api.Exec{Args: []string{"sleep", "1000"}, Detach: true})
 				if err == nil {
 					r.Close()
 				}
@@ -83,7 +83,7 @@ func operations() map[string]operation {
 		"delete": {
 			steps:   []string{"begin", "ended", "unmounted", "record"},
 			prepare: running,
-			do:      func(t testing.TB, h *host) error { return h.api.Remove(t.Context(), "c", true, api.Change{}) },
+			do:      func(t testing.TB, h *host) error { return h.api.Remove(soon(t), "c", true, api.Change{}) },
 			cut:     func(t testing.TB, h *host, _ string) { h.is(t, "") },
 			whole:   func(t testing.TB, h *host, _ string) { h.is(t, "") },
 		},
@@ -91,12 +91,12 @@ func operations() map[string]operation {
 }
 
 func create(t testing.TB, h *host) error {
-	_, err := h.api.Create(t.Context(), api.Create{ID: "c", Image: image})
+	_, err := h.api.Create(soon(t), api.Create{ID: "c", Image: image})
 	return err
 }
 
 func start(t testing.TB, h *host) error {
-	_, err := h.api.Start(t.Context(), "c", idle, api.Change{})
+	_, err := h.api.Start(soon(t), "c", idle, api.Change{})
 	return err
 }
 
@@ -107,7 +107,7 @@ func running(t testing.TB, h *host) {
 
 // commit reads the whole archive.
 func commit(t testing.TB, h *host) error {
-	r, err := h.api.Commit(t.Context(), "c")
+	r, err := h.api.Commit(soon(t), "c")
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func commit(t testing.TB, h *host) error {
 // is checks the status of the container; "" is none.
 func (h *host) is(t testing.TB, want engine.Status) {
 	t.Helper()
-	c, err := h.api.Container(t.Context(), "c")
+	c, err := h.api.Container(soon(t), "c")
 	if want == "" && !errors.Is(err, errdefs.ErrNotFound) || want != "" && err != nil || c.Status != want {
 		t.Errorf("the container is %q (%v), want %q", c.Status, err, want)
 	}
@@ -137,7 +137,7 @@ func (h *host) is(t testing.TB, want engine.Status) {
 func (h *host) works(t testing.TB) {
 	t.Helper()
 	h.is(t, engine.StatusRunning)
-	if code, err := h.run(t.Context(), "c", "exit 3"); err != nil || code != 3 {
+	if code, err := h.run(soon(t), "c", "exit 3"); err != nil || code != 3 {
 		t.Errorf("a command ends with %d, %v", code, err)
 	}
 }
@@ -145,20 +145,20 @@ func (h *host) works(t testing.TB) {
 // sessions checks how many commands run in the container, and ends them.
 func (h *host) sessions(t testing.TB, want int) {
 	t.Helper()
-	all, err := h.api.Sessions(t.Context(), "c")
+	all, err := h.api.Sessions(soon(t), "c")
 	all = slices.DeleteFunc(all, func(s api.Session) bool { return !s.Running })
 	if err != nil || len(all) != want {
 		t.Errorf("sessions %+v (%v), want %d", all, err, want)
 	}
 	// the container's own two, and no half of a command
-	if list, err := h.api.Top(t.Context(), "c"); err != nil || len(list) != 2+want {
+	if list, err := h.api.Top(soon(t), "c"); err != nil || len(list) != 2+want {
 		t.Errorf("%d processes (%v) in the container: %+v", len(list), err, list)
 	}
 	for _, s := range all {
-		if err := h.api.KillSession(t.Context(), "c", s.ID, 0); err != nil {
+		if err := h.api.KillSession(soon(t), "c", s.ID, 0); err != nil {
 			t.Error(err)
 		}
-		if e, err := h.api.WaitSession(t.Context(), "c", s.ID); err != nil || !e.Known || e.Signal != 9 {
+		if e, err := h.api.WaitSession(soon(t), "c", s.ID); err != nil || !e.Known || e.Signal != 9 {
 			t.Errorf("session %+v ended with %+v, %v", s, e, err)
 		}
 	}
@@ -235,12 +235,21 @@ func TestKilledAtEachStep(t *testing.T) {
 func (h *host) interrupt(t *testing.T, name, step string, op operation, kill func(testing.TB, *host, func()), cut bool) time.Duration {
 	before := h.things(t)
 	file := filepath.Join(t.TempDir(), "held")
-	h.restart(t, "engine."+name+"."+step+"=hold:"+file)
+	// on its first pass only: an operation that is turned away is done again by the same service
+	h.restart(t, "engine."+name+"."+step+":1=hold:"+file)
 	if op.prepare != nil {
 		op.prepare(t, h)
 	}
-	done := make(chan error, 1)
-	go func() { done <- op.do(t, h) }()
+	result := make(chan error, 1)
+	go func() { result <- op.do(t, h) }()
+	done := func() (err error) {
+		select {
+		case err = <-result:
+		case <-time.After(patience):
+			t.Fatalf("the operation does not return\n%s", h.stacks())
+		}
+		return err
+	}
 	until(t, patience, "the step is reached", func() bool {
 		_, err := os.Stat(file)
 		return err == nil
@@ -248,17 +257,17 @@ func (h *host) interrupt(t *testing.T, name, step string, op operation, kill fun
 	began := time.Now()
 	kill(t, h, func() { _ = os.Remove(file) })
 	if cut {
-		if err := <-done; !unavailable(err) {
+		if err := done(); !unavailable(err) {
 			t.Errorf("the caller of a killed service is told %v", err)
 		}
 		h.start(t, "")
-	} else if err := <-done; unavailable(err) && op.mayBeCut == step {
+	} else if err := done(); unavailable(err) && op.mayBeCut == step {
 		t.Logf("turned away: %v", err)
 		cut = true // as the contract of the keeper's client allows
 	} else if err != nil {
 		t.Errorf("the operation failed: %v", err)
 	}
-	_, err := h.api.Containers(t.Context())
+	_, err := h.api.Containers(soon(t))
 	took := time.Since(began)
 	if err != nil {
 		t.Error(err)
@@ -268,7 +277,7 @@ func (h *host) interrupt(t *testing.T, name, step string, op operation, kill fun
 	} else {
 		op.whole(t, h, step)
 	}
-	if err := h.api.Remove(t.Context(), "c", true, api.Change{}); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+	if err := h.api.Remove(soon(t), "c", true, api.Change{}); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		t.Error(err)
 	}
 	until(t, patience, "nothing is left", func() bool { return slices.Equal(h.things(t), before) })

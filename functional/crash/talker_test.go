@@ -28,7 +28,7 @@ type talker struct {
 func newTalker(t testing.TB, h *host, id string) *talker {
 	t.Helper()
 	start := sh(talk)
-	c, err := h.api.Create(t.Context(), api.Create{ID: id, Image: image, Start: &start})
+	c, err := h.api.Create(soon(t), api.Create{ID: id, Image: image, Start: &start})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func (k *talker) advance(t testing.TB) {
 		k.said = max(n, k.said)
 		return more
 	})
-	c, err := k.h.api.Container(t.Context(), k.id)
+	c, err := k.h.api.Container(soon(t), k.id)
 	if err != nil || c.Status != engine.StatusRunning || c.Pid != k.pid {
 		t.Errorf("%s is %s with pid %d (exit %+v, %v), want pid %d", k.id, c.Status, c.Pid, c.Exit, err, k.pid)
 	}
@@ -68,7 +68,9 @@ func (k *talker) last(t testing.TB) int {
 // console reads a console log through the service.
 func (h *host) console(t testing.TB, id string, req api.LogsRequest) string {
 	t.Helper()
-	text, err := h.read(t.Context(), id, req)
+	ctx, cancel := within(t)
+	defer cancel()
+	text, err := h.read(ctx, id, req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +95,7 @@ func (h *host) read(ctx context.Context, id string, req api.LogsRequest) (string
 func (k *talker) finish(t testing.TB) (lines int) {
 	t.Helper()
 	k.advance(t)
-	c, err := k.h.api.Stop(t.Context(), k.id, api.Stop{Signal: 15, Timeout: patience.Seconds()}, api.Change{})
+	c, err := k.h.api.Stop(soon(t), k.id, api.Stop{Signal: 15, Timeout: patience.Seconds()}, api.Change{})
 	if err != nil || c.Exit == nil || !c.Exit.Known || c.Exit.Code != 5 {
 		t.Errorf("%s ended with %+v, %v", k.id, c.Exit, err)
 	}
@@ -107,7 +109,7 @@ func (k *talker) finish(t testing.TB) (lines int) {
 	if !strings.HasSuffix(text, "over\n") || lines < k.said {
 		t.Errorf("%s: %d lines, had said %d; the end is %q", k.id, lines, k.said, text[max(0, len(text)-80):])
 	}
-	if err := k.h.api.Remove(t.Context(), k.id, false, api.Change{}); err != nil {
+	if err := k.h.api.Remove(soon(t), k.id, false, api.Change{}); err != nil {
 		t.Error(err)
 	}
 	return lines
