@@ -69,6 +69,7 @@ type Default struct {
 	MaximumDeleteAttempts       int           `key:"maximum_instance_delete_attempts" default:"5" doc:"tries to remove the files of a deleted row"`
 	ReclaimInstanceInterval     time.Duration `key:"reclaim_instance_interval" default:"0" doc:"really delete soft-deleted instances after this; 0 is off"`
 	InstanceBuildTimeout        time.Duration `key:"instance_build_timeout" default:"0" doc:"a build that takes longer becomes an error; 0 is off"`
+	RescueTimeout               time.Duration `key:"rescue_timeout" default:"0" doc:"a rescued instance has its own system again after this; 0 is never"`
 	ResizeConfirmWindow         time.Duration `key:"resize_confirm_window" default:"0" doc:"a resize that nobody confirms or reverts is confirmed after this; 0 is off"`
 	ShelvedOffloadTime          time.Duration `key:"shelved_offload_time" default:"0" doc:"time that a shelved instance keeps its place on the host; negative is for ever"`
 	ShelvedPollInterval         time.Duration `key:"shelved_poll_interval" default:"3600" doc:"time between two looks for shelved instances whose time is over"`

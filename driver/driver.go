@@ -3,7 +3,7 @@
 // realises instances on this host.
 //
 // The required core is ComputeDriver. Abilities beyond it are small optional
-// interfaces (Recoverer, Preparer, Snapshotter, InterfaceAttacher, Pauser, PasswordSetter, Migrator,
+// interfaces (Recoverer, Preparer, Snapshotter, InterfaceAttacher, Pauser, PasswordSetter, Migrator, Rescuer,
 // ConsoleReader, ConsoleStreamer, EventSource and others);
 // Capabilities must agree with them, and the suite in drivertest checks it.
 //
@@ -362,6 +362,8 @@ type Info struct {
 	State PowerState
 	// Reason says why it is not running, for example "exited with status 1".
 	Reason string
+	// Rescued: what runs, or would with a start, is the system of a Rescue.
+	Rescued bool
 }
 
 // Diagnostics is the use of an instance. Absent numbers are zero.
@@ -427,4 +429,6 @@ type Capabilities struct {
 	Resize, Migrate bool
 	// ConfigDrive: SpawnRequest.Drive is heeded.
 	ConfigDrive bool
+	// Rescue is Rescuer.
+	Rescue bool
 }

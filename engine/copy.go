@@ -189,7 +189,7 @@ func (e *Engine) rootToCopy(ctx context.Context, c *container) (*os.File, error)
 			return nil, err
 		}
 		defer func() { _ = user.Close() }()
-		if root, err = e.takeRoot(ctx, c, user); err != nil {
+		if root, err = e.takeRoot(ctx, c, c.rec.ID, user); err != nil {
 			return nil, err
 		}
 	}

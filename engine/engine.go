@@ -121,6 +121,12 @@ type StartRequest struct {
 	// links in /dev, by their path in it.
 	Mounts []process.Mount
 	Links  map[string]string
+	// Over is another container, which does not run: its disk is the root of this
+	// start, and what the command and the user are is looked up there. The
+	// container's own disk is mounted in it at OwnAt, an absolute path. It is
+	// errdefs.ErrUnsupported for a container of another runtime.
+	Over  ContainerID
+	OwnAt string
 	// Again starts only a container that has rebooted itself (CauseGuestReboot);
 	// any other is errdefs.ErrConflict.
 	Again bool

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/engine/process"
-	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/linux"
 	"github.com/gantry-project/gantry/internal/logging"
@@ -27,6 +26,14 @@ type ground struct {
 	// root is the mount itself or, at a path, the directory.
 	root *os.File
 	path string // of the root on the host, "" without
+	own  string // where the container's own disk is on the host, for a start over another one
+}
+
+// footing says what ground a start needs: with paths it has places on the host,
+// and its root may be the disk of another container.
+type footing struct {
+	paths bool
+	over  *container
 }
 
 func (g *ground) close() { linux.CloseAll([]*os.File{g.user, g.network}) }
@@ -51,8 +58,9 @@ func (g *ground) under(spec *process.Spec, ns string) {
 }
 
 // lay makes the ground of a start: the namespaces on their way, or with none the
-// one that is pinned, and the root over them. unmount takes up the root.
-func (e *Engine) lay(ctx context.Context, c *container, made *process.Namespaces) (g ground, err error) {
+// one that is pinned, and the root over them: the container's disk or, with its own beside
+// it, that of over. unmount takes up both.
+func (e *Engine) lay(ctx context.Context, c *container, made *process.Namespaces, over *container) (g ground, err error) {
 	defer func() {
 		if err != nil {
 			g.close()
@@ -66,7 +74,11 @@ func (e *Engine) lay(ctx context.Context, c *container, made *process.Namespaces
 	if err != nil {
 		return g, err
 	}
-	g.root, err = e.takeRoot(ctx, c, g.user)
+	if over != nil {
+		err = e.layOver(ctx, c, over, &g)
+		return g, err
+	}
+	g.root, err = e.takeRoot(ctx, c, c.rec.ID, g.user)
 	return g, err
 }
 
@@ -214,9 +226,9 @@ func (r *roots) await(ctx context.Context, id ContainerID) error {
 	}
 }
 
-// takeRoot makes the mount of a container's disk, with the ids of a user
-// namespace, and keeps it until unmount.
-func (e *Engine) takeRoot(ctx context.Context, c *container, user *os.File) (*os.File, error) {
+// takeRoot makes the mount of a disk for a container, its own or another's, with
+// the ids of a user namespace, and keeps it until unmount.
+func (e *Engine) takeRoot(ctx context.Context, c *container, disk string, user *os.File) (*os.File, error) {
 	id := ContainerID(c.rec.ID)
 	if err := e.unmount(ctx, id); err != nil { // copies, and what an earlier version has left
 		return nil, err
@@ -224,8 +236,7 @@ func (e *Engine) takeRoot(ctx context.Context, c *container, user *os.File) (*os
 	if err := e.roots.await(ctx, id); err != nil {
 		return nil, err
 	}
-	ids := snapshot.IDs{UserNS: fmt.Sprintf("/proc/self/fd/%d", user.Fd()), Root: c.rec.IDBase}
-	root, err := e.opts.Snapshots.Root(ctx, c.rec.ID, ids)
+	root, err := e.opts.Snapshots.Root(ctx, disk, idsIn(c, user))
 	if err != nil {
 		return nil, err
 	}

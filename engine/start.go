@@ -44,7 +44,16 @@ func (e *Engine) startNow(ctx context.Context, c *container, req StartRequest) e
 	if req.Again && c.exit.Cause != CauseGuestReboot {
 		return fmt.Errorf("start container %s again: it did not ask for that: %w", id, errdefs.ErrConflict)
 	}
-	err := e.start(ctx, c, req.User, c.rec.Runtime != "", func(g *ground) (process.Spec, error) { return e.spec(c, g, req) })
+	on := footing{paths: c.rec.Runtime != ""}
+	var err error
+	if req.Over != "" {
+		var release func()
+		if on.over, release, err = e.overThat(ctx, c, req); err != nil {
+			return fmt.Errorf("start container %s: %w", id, err)
+		}
+		defer release()
+	}
+	err = e.start(ctx, c, req.User, on, func(g *ground) (process.Spec, error) { return e.spec(c, g, req) })
 	if err != nil {
 		return fmt.Errorf("start container %s: %w", id, err)
 	}
@@ -52,18 +61,17 @@ func (e *Engine) startNow(ctx context.Context, c *container, req StartRequest) e
 }
 
 // start runs what describe says, once there is ground for it, and records it
-// with the name of its user. With paths the ground has places on the host. The
-// caller holds the container's lock.
-func (e *Engine) start(ctx context.Context, c *container, user string, paths bool, describe func(*ground) (process.Spec, error)) (err error) {
+// with the name of its user. The caller holds the container's lock.
+func (e *Engine) start(ctx context.Context, c *container, user string, foot footing, describe func(*ground) (process.Spec, error)) (err error) {
 	id := ContainerID(c.rec.ID)
 	lay, pinned := e.layAt, process.Pinned(e.nsDir(id))
-	if !paths {
+	if !foot.paths {
 		var made *process.Namespaces
 		if !pinned {
 			made = e.takeNamespaces(c) // until they are wanted there is enough to do
 			defer e.watching.Go(made.Close)
 		}
-		lay = func(ctx context.Context, c *container) (ground, error) { return e.lay(ctx, c, made) }
+		lay = func(ctx context.Context, c *container) (ground, error) { return e.lay(ctx, c, made, foot.over) }
 	}
 	var undone undo.Stack
 	defer func() {
@@ -120,6 +128,11 @@ func (e *Engine) start(ctx context.Context, c *container, user string, paths boo
 	})
 	if spec.Restore != nil {
 		if err := e.repin(id, proc, pinned); err != nil {
+			return err
+		}
+	}
+	if on.own != "" { // the mount is the process's now
+		if err := e.unmountPath(ctx, id); err != nil {
 			return err
 		}
 	}
@@ -234,6 +247,9 @@ func (e *Engine) spec(c *container, on *ground, req StartRequest) (process.Spec,
 		}
 	}
 	spec.Mounts = append(slices.Clip(spec.Mounts), req.Mounts...)
+	if on.own != "" {
+		spec.Mounts = append(spec.Mounts, process.Mount{Destination: req.OwnAt, Type: "bind", Source: on.own, Options: []string{"bind"}})
+	}
 	if len(spec.Args) == 0 {
 		for _, candidate := range req.Candidates {
 			if executable(on.root, candidate[0]) {

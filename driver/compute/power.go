@@ -97,6 +97,9 @@ func (m *Manager) restoreInstance(ctx context.Context, o *op) (any, error) {
 // powerOn starts the guest with its present network.
 func (m *Manager) powerOn(ctx context.Context, o *op) error {
 	vifs, err := m.network(ctx, o)
+	if err == nil {
+		err = m.ownSystem(ctx, o)
+	}
 	if err != nil {
 		return err
 	}

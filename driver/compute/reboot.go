@@ -43,6 +43,9 @@ func (m *Manager) reboot(ctx context.Context, o *op, kind driver.RebootType) err
 		return err
 	}
 	state, err := m.power(ctx, o)
+	if err == nil {
+		err = m.ownSystem(ctx, o)
+	}
 	if err != nil {
 		return err
 	}

@@ -20,8 +20,6 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"suspend_instance", "suspending", nil, notImplemented},
 		{"resume_instance", "resuming", nil, notImplemented},
-		{"rescue_instance", "rescuing", map[string]any{"rescue_password": "x"}, "InstanceNotRescuable"},
-		{"unrescue_instance", "unrescuing", nil, notImplemented},
 		{"trigger_crash_dump", "", nil, notImplemented},
 		{"quiesce_instance", "", nil, "InstanceQuiesceNotSupported"},
 		{"get_vnc_console", "", map[string]any{"console_type": "novnc"}, "ConsoleTypeUnavailable"},

@@ -53,6 +53,8 @@ const (
 	taskOffloading       = "shelving_offloading"
 	taskUnshelving       = "unshelving"
 	taskImageBackup      = "image_backup"
+	taskRescuing         = "rescuing"
+	taskUnrescuing       = "unrescuing"
 	taskResizePrep       = "resize_prep"
 	taskResizeMigrating  = "resize_migrating"
 	taskResizeMigrated   = "resize_migrated"

@@ -90,6 +90,9 @@ func Run(t *testing.T, h Harness) {
 		{"resize that needs a start", testResizeStopped},
 		{"resize to a smaller disk", testResizeDown},
 		{"move to another host", testMove},
+		{"rescue", testRescue},
+		{"rescue of a stopped instance", testRescueStopped},
+		{"rescue that cannot be", testRescueRefused},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

@@ -142,6 +142,7 @@ func testCapabilities(t *testing.T, e *env) {
 	_, setter := e.d.(driver.PasswordSetter)
 	_, attacher := e.d.(driver.InterfaceAttacher)
 	_, migrator := e.d.(driver.Migrator)
+	_, rescuer := e.d.(driver.Rescuer)
 	for _, x := range []struct {
 		name      string
 		says, has bool
@@ -158,6 +159,7 @@ func testCapabilities(t *testing.T, e *env) {
 		{"AttachInterface", c.AttachInterface, attacher},
 		{"SetPassword", c.SetPassword, setter},
 		{"Resize", c.Resize, migrator},
+		{"Rescue", c.Rescue, rescuer},
 		{"Migrate", c.Migrate, c.Migrate && c.Resize},
 	} {
 		if x.says != x.has {

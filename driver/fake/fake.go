@@ -67,6 +67,8 @@ type instance struct {
 	// password of root; "" is what the image has.
 	password string
 	boots    int
+	// rescue is the request of the rescue system that runs instead, nil for none.
+	rescue *driver.RescueRequest
 }
 
 // NewHost returns an empty host.
@@ -110,6 +112,7 @@ var (
 	_ driver.EventSource       = (*Driver)(nil)
 	_ driver.ImageCacher       = (*Driver)(nil)
 	_ driver.InterfaceAttacher = (*Driver)(nil)
+	_ driver.Rescuer           = (*Driver)(nil)
 )
 
 // New returns a driver on a host of its own.
@@ -211,7 +214,7 @@ func (d *Driver) Boots(uuid driver.InstanceUUID) int {
 
 // Capabilities names everything.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: true, ConfigDrive: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: true, ConfigDrive: true, Rescue: true}
 }
 
 // Resources describes a middling host.
@@ -246,7 +249,7 @@ func (d *Driver) Info(_ context.Context, uuid driver.InstanceUUID) (driver.Info,
 	if err != nil {
 		return driver.Info{}, err
 	}
-	return driver.Info{State: i.state, Reason: i.reason}, nil
+	return driver.Info{State: i.state, Reason: i.reason, Rescued: i.rescue != nil}, nil
 }
 
 // get must be called with mu held.

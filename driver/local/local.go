@@ -82,7 +82,7 @@ type Options struct {
 
 // Driver implements driver.ComputeDriver, Recoverer, Snapshotter, Pauser,
 // PasswordSetter, ConsoleReader, ConsoleStreamer, DiagnosticsReader, EventSource,
-// ImageCacher, InterfaceAttacher and Migrator.
+// ImageCacher, InterfaceAttacher, Migrator and Rescuer.
 type Driver struct {
 	opts   Options
 	images cache.Group[engine.ImageInfo]
@@ -108,6 +108,7 @@ var (
 	_ driver.ImageCacher       = (*Driver)(nil)
 	_ driver.InterfaceAttacher = (*Driver)(nil)
 	_ driver.Migrator          = (*Driver)(nil)
+	_ driver.Rescuer           = (*Driver)(nil)
 )
 
 // New returns a driver over an open engine. Events are forwarded until ctx ends.
@@ -119,7 +120,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, ConfigDrive: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, ConfigDrive: true, Rescue: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept
@@ -139,13 +140,17 @@ type guest struct {
 	Image    string         `json:"image"`
 	// Drive: it has a config drive.
 	Drive bool `json:"drive,omitempty"`
+	// Own is set while this is a rescue system: what the instance runs itself.
+	Own *guest `json:"own,omitempty"`
 }
 
 const guestLabel = "gantry.guest"
 
 // Owns reports whether a container with these labels is an instance of this
-// driver, and not something that an operator has made.
-func Owns(labels map[string]string) bool { return labels[guestLabel] != "" }
+// driver or a part of one, and not something that an operator has made.
+func Owns(labels map[string]string) bool {
+	return labels[guestLabel] != "" || labels[rescueLabel] != ""
+}
 
 func (g guest) labels() (map[string]string, error) {
 	raw, err := json.Marshal(g)

@@ -15,9 +15,9 @@ import (
 // links of instances that are gone. The engine has adopted its containers when
 // it was opened.
 func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
-	states, err := d.opts.Engine.List(ctx)
+	states, parts, err := d.instances(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list instances: %w", err)
+		return nil, err
 	}
 	var here []driver.InstanceUUID
 	known := map[string]bool{}
@@ -32,6 +32,9 @@ func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
 		}
 		here = append(here, uuid)
 		known[string(uuid)] = true
+	}
+	if err := d.sweepRescues(ctx, states, parts); err != nil {
+		return nil, err
 	}
 	if err := d.sweepDrives(known); err != nil {
 		return nil, err

@@ -44,13 +44,13 @@ func (d *Driver) SetPassword(ctx context.Context, uuid driver.InstanceUUID, user
 
 // injectPassword gives root the password of the request. An image that has no
 // place for one boots without.
-func (d *Driver) injectPassword(ctx context.Context, req driver.SpawnRequest) error {
+func (d *Driver) injectPassword(ctx context.Context, id engine.ContainerID, req driver.SpawnRequest) error {
 	if !d.opts.InjectPassword || req.AdminPassword == "" {
 		return nil
 	}
 	err := driver.CheckPassword("root", req.AdminPassword)
 	if err == nil {
-		err = d.setPassword(ctx, container(req.UUID), "root", req.AdminPassword)
+		err = d.setPassword(ctx, id, "root", req.AdminPassword)
 	}
 	if errors.Is(err, errdefs.ErrUnsupported) {
 		d.opts.Log.Debug().Err(err).Str(logging.Instance, string(req.UUID)).Msg("the image has no place for a password")

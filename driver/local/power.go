@@ -23,7 +23,9 @@ func (d *Driver) Destroy(ctx context.Context, uuid driver.InstanceUUID) error {
 	var links error
 	var wg sync.WaitGroup
 	wg.Go(func() { links = d.unplug(ctx, uuid) })
-	err = d.opts.Engine.Delete(ctx, container(uuid))
+	if err = d.opts.Engine.Delete(ctx, container(uuid)); err == nil {
+		err = d.opts.Engine.Delete(ctx, rescueDisk(uuid))
+	}
 	wg.Wait()
 	if err := errors.Join(err, links, d.dropDrive(uuid)); err != nil {
 		return fmt.Errorf("destroy %s: %w", uuid, err)
@@ -37,7 +39,11 @@ func (d *Driver) Info(ctx context.Context, uuid driver.InstanceUUID) (driver.Inf
 	if err != nil {
 		return driver.Info{}, fmt.Errorf("state of %s: %w", uuid, err)
 	}
-	return infoOf(s), nil
+	info := infoOf(s)
+	if g, err := guestOf(s); err == nil {
+		info.Rescued = g.Own != nil
+	}
+	return info, nil
 }
 
 func infoOf(s engine.State) driver.Info {
@@ -68,9 +74,9 @@ func endOf(e engine.ExitState) driver.Info {
 
 // Instances lists what is here.
 func (d *Driver) Instances(ctx context.Context) ([]driver.InstanceUUID, error) {
-	states, err := d.opts.Engine.List(ctx)
+	states, _, err := d.instances(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list instances: %w", err)
+		return nil, err
 	}
 	out := make([]driver.InstanceUUID, len(states))
 	for i, s := range states {

@@ -51,7 +51,7 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 	if err := step("create"); err != nil {
 		return err
 	}
-	if err := d.injectPassword(ctx, req); err != nil {
+	if err := d.injectPassword(ctx, container(req.UUID), req); err != nil {
 		return err
 	}
 	vifs, err := d.connect(ctx, req, netns, &undone)
@@ -200,6 +200,9 @@ func (d *Driver) startRequest(uuid driver.InstanceUUID, g guest, files []process
 	req := engine.StartRequest{
 		Hostname: g.Hostname, Args: g.Args, Candidates: g.Candidates, Env: g.Env, Cwd: g.Cwd, User: g.User,
 		Files: files, ConsoleBytes: d.opts.ConsoleBytes, Profile: g.Profile,
+	}
+	if g.Own != nil {
+		startOver(&req, uuid)
 	}
 	if !g.Drive {
 		return req, nil

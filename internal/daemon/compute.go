@@ -276,6 +276,7 @@ func (s *computeService) serve(p *parts) error {
 	set.RunningDeletedInstancePollInterval = d.RunningDeletedPollInterval
 	set.ReclaimInstanceInterval, set.InstanceBuildTimeout = d.ReclaimInstanceInterval, d.InstanceBuildTimeout
 	set.ShelvedOffloadTime, set.ShelvedPollInterval = d.ShelvedOffloadTime, d.ShelvedPollInterval
+	set.RescueTimeout = d.RescueTimeout
 	set.ResizeConfirmWindow = d.ResizeConfirmWindow
 	set.ImageCacheInterval = s.cfg.ImageCache.ManagerInterval
 	set.ImageCache = driver.CacheLimits{KeepFor: s.cfg.ImageCache.MinimumAge, MaxBytes: s.cfg.Gantry.ImageCacheBytes}

@@ -43,6 +43,8 @@ type Manager interface {
 	Terminate(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	// Offload takes a shelved instance off the host. It takes the lock.
 	Offload(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
+	// EndRescue unrescues a rescued instance. It takes the lock.
+	EndRescue(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	// ConfirmMove confirms a finished resize on this host. It takes the lock.
 	ConfirmMove(ctx context.Context, rc messaging.RequestContext, inst, mig *objects.Object) error
 }
@@ -125,6 +127,8 @@ type Settings struct {
 	// ResizeConfirmWindow is how long a resize waits for its confirmation before
 	// it is given; 0 means for ever.
 	ResizeConfirmWindow time.Duration
+	// RescueTimeout is how long an instance stays rescued; 0 means for ever.
+	RescueTimeout time.Duration
 	// InstanceBuildTimeout is how long a build may take; 0 means for ever.
 	InstanceBuildTimeout time.Duration
 	// ImageCacheInterval is manager_interval of [image_cache], and ImageCache

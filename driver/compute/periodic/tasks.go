@@ -20,6 +20,7 @@ const (
 	vmError       = "error"
 	vmShelved     = "shelved"
 	vmResized     = "resized"
+	vmRescued     = "rescued"
 
 	taskDeleting     = "deleting"
 	taskSoftDeleting = "soft-deleting"
@@ -67,6 +68,7 @@ func NewTasks(deps Deps, set Settings) []Task {
 			Run: t.offloadShelved,
 		},
 		{Name: "_poll_unconfirmed_resizes", Spacing: unless(set.ResizeConfirmWindow <= 0, 0), Run: t.confirmResizes},
+		{Name: "_poll_rescued_instances", Spacing: unless(set.RescueTimeout <= 0, 0), Run: t.endRescues},
 		{Name: "_run_image_cache_manager_pass", Spacing: unless(deps.Images == nil, set.ImageCacheInterval), Run: t.pruneImages},
 		{Name: "_check_instance_build_time", Spacing: unless(set.InstanceBuildTimeout <= 0, 0), Run: t.checkBuildTime},
 	}

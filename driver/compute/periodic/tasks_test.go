@@ -122,6 +122,10 @@ func (w *world) Terminate(_ context.Context, _ messaging.RequestContext, inst *o
 	return w.do("terminate", inst.String("uuid"))
 }
 
+func (w *world) EndRescue(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
+	return w.do("unrescue", inst.String("uuid"))
+}
+
 func (w *world) Offload(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
 	return w.do("offload", inst.String("uuid"))
 }
@@ -358,6 +362,34 @@ func TestOffloadShelved(t *testing.T) {
 	w.expect(t, task, nil, "offload old", "offload whole second")
 	w.fail["offload old"] = errAway
 	w.expect(t, task, errAway, "offload old", "offload whole second")
+}
+
+func TestEndRescues(t *testing.T) {
+	set := DefaultSettings("cmp1")
+	set.RescueTimeout = time.Hour
+	w := newWorld()
+	old := time.Now().Add(-2 * time.Hour)
+	for _, x := range []struct {
+		uuid   string
+		fields map[string]any
+	}{
+		{"old", map[string]any{"launched_at": old}},
+		{"young", map[string]any{"launched_at": time.Now()}},
+		{"undated", nil},
+		{"busy", map[string]any{"launched_at": old, "task_state": "unrescuing"}},
+		{"theirs", map[string]any{"launched_at": old, "host": "cmp2"}},
+		{"alive", map[string]any{"launched_at": old, "vm_state": "active"}},
+	} {
+		all := map[string]any{"vm_state": vmRescued}
+		maps.Copy(all, x.fields)
+		w.add(x.uuid, all)
+	}
+	task := w.task(t, "_poll_rescued_instances", set)
+	w.expect(t, task, nil, "unrescue old")
+	w.fail["unrescue"] = errAway
+	w.expect(t, task, errAway, "unrescue old")
+	w.fail["unrescue"] = messaging.NovaError("UnexpectedTaskStateError", 409, "unrescuing")
+	w.expect(t, task, nil, "unrescue old")
 }
 
 func TestConfirmResizes(t *testing.T) {

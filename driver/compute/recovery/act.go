@@ -18,6 +18,7 @@ const (
 	faultBuild   = "The build was interrupted by a restart of the compute service."
 	faultShelf   = "The unshelving was interrupted by a restart of the compute service."
 	faultMove    = "The resize was interrupted by a restart of the compute service."
+	faultRescue  = "The rescue was interrupted by a restart of the compute service."
 	faultRebuild = "The operation was interrupted by a restart of the compute service."
 	faultNetwork = "The network of the instance could not be restored after a restart of the compute service."
 	faultResume  = "The instance could not be started again after a restart of the host."
@@ -48,6 +49,14 @@ func (r *Recovery) act(ctx context.Context, inst *objects.Object, d Decision, pr
 		return r.rebootHard(ctx, rc, inst)
 	case Unpause:
 		return ops.Unpause(ctx, rc, inst)
+	case Unrescue:
+		return ops.Unrescue(ctx, rc, inst)
+	case AbandonRescue:
+		return r.abandonRescue(ctx, rc, inst)
+	case SettleRescued:
+		if err := r.settleRescued(ctx, rc, inst); err != nil {
+			return err
+		}
 	case Stop:
 		return ops.Stop(ctx, rc, inst)
 	case Start:

@@ -18,6 +18,8 @@ type Found struct {
 	// Stored is the power state of the row, Real the driver's. A guest that
 	// is not there is PowerNoState.
 	Stored, Real driver.PowerState
+	// Rescued says that the guest is a rescue system.
+	Rescued bool
 	// Resume is resume_guests_state_on_host_boot.
 	Resume bool
 }
@@ -26,7 +28,7 @@ type Found struct {
 type Action string
 
 // The actions. Those that end with the network ("then plug") are Continue,
-// ClearTask, SettleActive, AbandonMove and Thaw; every other one is the last word.
+// ClearTask, SettleActive, SettleRescued, AbandonMove and Thaw; every other one is the last word.
 const (
 	// Skip leaves the instance as it is.
 	Skip Action = "skip"
@@ -50,6 +52,13 @@ const (
 	Offload Action = "offload"
 	// AbandonMove undoes a cut-off resize: the guest has what it had before.
 	AbandonMove Action = "abandon move"
+	// AbandonRescue undoes a cut-off rescue: the guest is its own again, and runs
+	// if the instance is active.
+	AbandonRescue Action = "abandon rescue"
+	// SettleRescued completes a rescue whose system runs.
+	SettleRescued Action = "settle rescued"
+	// Unrescue runs the operation again.
+	Unrescue Action = "unrescue"
 	// Fail sets vm_state error and no task; the guest stays for the user to delete.
 	Fail Action = "fail"
 	// RebootSoft and RebootHard run the reboot again.
@@ -111,7 +120,7 @@ func decideEnding(f Found) Action {
 	switch {
 	case f.VMState == vmSoftDeleted:
 		return Skip
-	case f.VMState == vmError && f.TaskState != taskDeleting && f.TaskState != taskResizeMigrating:
+	case f.VMState == vmError && !slices.Contains([]string{taskDeleting, taskResizeMigrating, taskRescuing}, f.TaskState):
 		return Skip
 	case f.VMState == vmDeleted:
 		return FinishDelete
@@ -175,6 +184,13 @@ func decideTask(f Found) Action {
 			return Offload
 		}
 		return ClearTask
+	case taskRescuing:
+		if f.Rescued && running {
+			return SettleRescued
+		}
+		return AbandonRescue
+	case taskUnrescuing:
+		return Unrescue
 	case taskPoweringOff:
 		return Stop
 	case taskPoweringOn:

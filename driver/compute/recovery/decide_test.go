@@ -94,6 +94,10 @@ func TestDecide(t *testing.T) {
 		{"unpausing, paused", vmPaused, taskUnpausing, frozen, Unpause},
 		{"unpausing, ended", vmPaused, taskUnpausing, off, ClearTask},
 
+		{"rescuing, own guest", vmActive, taskRescuing, on, AbandonRescue},
+		{"rescuing one in error", vmError, taskRescuing, off, AbandonRescue},
+		{"unrescuing", vmRescued, taskUnrescuing, off, Unrescue},
+		{"rescued", vmRescued, "", on, Continue},
 		{"powering off, runs", vmActive, taskPoweringOff, on, Stop},
 		{"powering off, off", vmActive, taskPoweringOff, off, Stop},
 		{"powering on, off", vmStopped, taskPoweringOn, off, Start},
@@ -119,8 +123,8 @@ func TestDecide(t *testing.T) {
 
 // allStates is every state that the table could meet.
 var (
-	allVM   = []string{"", vmActive, vmBuilding, vmPaused, vmSuspended, vmStopped, vmDeleted, vmSoftDeleted, vmError, "rescued", "resized", vmShelved, vmOffloaded}
-	allTask = []string{"", taskScheduling, taskBlockDeviceMapping, taskNetworking, taskSpawning, taskRebuilding, taskRebuildBDM, taskRebuildSpawning, taskSnapshotPending, taskSnapshot, taskUploadPending, taskUploading, taskResizePrep, taskResizeMigrating, taskResizeMigrated, taskResizeFinish, taskResizeReverting, taskMigrating, taskDeleting, taskPoweringOff, taskPoweringOn, taskPausing, taskUnpausing, taskRebootPending, taskRebootStarted, taskRebootPendingHard, taskRebootStartedHard, "rebooting", "suspending", taskBackup, taskShelving, taskShelvingWait, taskShelvingUpload, taskOffloading}
+	allVM   = []string{"", vmActive, vmBuilding, vmPaused, vmSuspended, vmStopped, vmDeleted, vmSoftDeleted, vmError, vmRescued, "resized", vmShelved, vmOffloaded}
+	allTask = []string{"", taskScheduling, taskBlockDeviceMapping, taskNetworking, taskSpawning, taskRebuilding, taskRebuildBDM, taskRebuildSpawning, taskSnapshotPending, taskSnapshot, taskUploadPending, taskUploading, taskResizePrep, taskResizeMigrating, taskResizeMigrated, taskResizeFinish, taskResizeReverting, taskMigrating, taskDeleting, taskPoweringOff, taskPoweringOn, taskPausing, taskUnpausing, taskRebootPending, taskRebootStarted, taskRebootPendingHard, taskRebootStartedHard, "rebooting", "suspending", taskRescuing, taskUnrescuing, taskBackup, taskShelving, taskShelvingWait, taskShelvingUpload, taskOffloading}
 	allReal = []driver.PowerState{missing, on, frozen, off, driver.PowerCrashed, driver.PowerSuspended}
 )
 

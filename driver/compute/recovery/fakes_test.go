@@ -34,6 +34,7 @@ type world struct {
 	rows       map[string]*objects.Object
 	migrations []*objects.Object
 	consumers  []string
+	rescued    bool
 	fail       map[string]error // by verb
 	did        []string
 }
@@ -94,7 +95,7 @@ func (w *world) Info(_ context.Context, uuid driver.InstanceUUID) (driver.Info, 
 	if !ok {
 		return driver.Info{}, errdefs.ErrNotFound
 	}
-	return driver.Info{State: state}, nil
+	return driver.Info{State: state, Rescued: w.rescued}, nil
 }
 
 func (w *world) Destroy(_ context.Context, uuid driver.InstanceUUID) error {
@@ -113,6 +114,12 @@ func (w *world) Pause(context.Context, driver.InstanceUUID) error { return nil }
 
 func (w *world) Unpause(_ context.Context, uuid driver.InstanceUUID) error {
 	return w.do("thaw", "%s", uuid)
+}
+
+func (w *world) Rescue(context.Context, driver.RescueRequest) error { return nil }
+
+func (w *world) Unrescue(_ context.Context, req driver.UnrescueRequest) error {
+	return w.do("own system", "%s %d on=%t", req.UUID, len(req.VIFs), req.PowerOn)
 }
 
 // The control plane.
@@ -155,6 +162,10 @@ func (c cloud) GetInstance(_ context.Context, _ messaging.RequestContext, uuid s
 func (c cloud) SaveInstance(_ context.Context, _ messaging.RequestContext, inst *objects.Object, expect compute.Expect) error {
 	text := ""
 	for _, f := range inst.Changes() {
+		if f == "launched_at" { // whenever that is
+			text += " " + f
+			continue
+		}
 		text += fmt.Sprintf(" %s=%v", f, inst.Get(f))
 	}
 	inst.ResetChanges()
@@ -198,6 +209,10 @@ func (c cloud) Start(_ context.Context, _ messaging.RequestContext, inst *object
 
 func (c cloud) Unpause(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
 	return c.do("unpause", "%s", inst.String("uuid"))
+}
+
+func (c cloud) Unrescue(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
+	return c.do("unrescue", "%s", inst.String("uuid"))
 }
 
 func (c cloud) Offload(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {

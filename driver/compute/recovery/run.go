@@ -129,6 +129,6 @@ func (r *Recovery) look(ctx context.Context, inst *objects.Object) (Found, bool,
 	case err != nil:
 		return f, false, err
 	}
-	f.Real = info.State
+	f.Real, f.Rescued = info.State, info.Rescued
 	return f, true, nil
 }

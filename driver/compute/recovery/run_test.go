@@ -24,6 +24,7 @@ func TestAct(t *testing.T) {
 		vm, task string
 		guest    driver.PowerState
 		resume   bool
+		rescued  bool
 		fail     map[string]error
 		want     []string
 	}{
@@ -107,6 +108,23 @@ func TestAct(t *testing.T) {
 			want: []string{"save a if[pausing] power_state=3 task_state=<nil> vm_state=paused"},
 		},
 		{name: "unpause", vm: vmPaused, task: taskUnpausing, guest: frozen, want: []string{"unpause a"}},
+		{
+			name: "rescue", vm: vmActive, task: taskRescuing, guest: off,
+			want: []string{"own system a 1 on=true", "fault a 500", "save a if[rescuing] power_state=4 task_state=<nil>"},
+		},
+		{
+			name: "rescue of a stopped one", vm: vmStopped, task: taskRescuing, guest: off, rescued: true,
+			want: []string{"own system a 1 on=false", "fault a 500", "save a if[rescuing] power_state=4 task_state=<nil>"},
+		},
+		{
+			name: "rescue cannot be undone", vm: vmActive, task: taskRescuing, guest: off, fail: map[string]error{"own system": errAway},
+			want: []string{"own system a 1 on=true", "fault a 500", "save a if[rescuing] task_state=<nil> vm_state=error"},
+		},
+		{
+			name: "rescue done", vm: vmActive, task: taskRescuing, guest: on, rescued: true,
+			want: []string{"save a if[rescuing] launched_at power_state=1 task_state=<nil> vm_state=rescued", "plug a port-a"},
+		},
+		{name: "unrescue", vm: vmRescued, task: taskUnrescuing, guest: on, want: []string{"unrescue a"}},
 		{name: "stop", vm: vmActive, task: taskPoweringOff, guest: on, want: []string{"stop a"}},
 		{name: "start", vm: vmStopped, task: taskPoweringOn, guest: off, want: []string{"start a"}},
 		{name: "resume", vm: vmActive, guest: off, resume: true, want: []string{"plug a port-a", "poweron a 1"}},
@@ -121,6 +139,7 @@ func TestAct(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld()
 			w.instance("a", "cmp1", tt.vm, tt.task, tt.guest)
+			w.rescued = tt.rescued
 			if tt.fail != nil {
 				w.fail = tt.fail
 			}

@@ -10,6 +10,7 @@ const (
 	vmDeleted     = "deleted"
 	vmSoftDeleted = "soft-delete"
 	vmError       = "error"
+	vmRescued     = "rescued"
 	vmShelved     = "shelved"
 	vmOffloaded   = "shelved_offloaded"
 )
@@ -46,6 +47,8 @@ const (
 	taskDeleting    = "deleting"
 	taskPoweringOff = "powering-off"
 	taskPoweringOn  = "powering-on"
+	taskRescuing    = "rescuing"
+	taskUnrescuing  = "unrescuing"
 	taskPausing     = "pausing"
 	taskUnpausing   = "unpausing"
 

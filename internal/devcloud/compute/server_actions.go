@@ -10,6 +10,7 @@ import (
 	"github.com/gantry-project/gantry/internal/devcloud/cell"
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
 	"github.com/gantry-project/gantry/internal/devcloud/rest"
+	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 // verb is one action on servers.
@@ -161,6 +162,9 @@ func (s *Service) rescueVerb() verb {
 		return map[string]any{"rescue_password": d.String("adminPass"), "rescue_image_ref": anyOf(d.Optional("rescue_image_ref")), "clean_shutdown": true}
 	})
 	a.run = func(ctx context.Context, r *rest.Request, i objects.Instance, d *schema.Dict) (*rest.Response, error) {
+		if err := s.rescueImage(ctx, r, d.Optional("rescue_image_ref")); err != nil {
+			return nil, err
+		}
 		given := d.String("adminPass")
 		if given == "" {
 			given = password()
@@ -172,6 +176,18 @@ func (s *Service) rescueVerb() verb {
 		return rest.OK(map[string]string{"adminPass": given})
 	}
 	return a
+}
+
+// rescueImage says whether there is such an image, if one is named.
+func (s *Service) rescueImage(ctx context.Context, r *rest.Request, id *string) error {
+	if id == nil || *id == "" {
+		return nil
+	}
+	_, err := s.o.Images.Image(ctx, r.Caller, *id)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return badRequest("Requested rescue image '%s' is not supported", *id)
+	}
+	return err
 }
 
 func (s *Service) rebootVerb() verb {

@@ -261,7 +261,6 @@ func TestWhatAHostCannotDoIsRefusedAndLeavesNoTask(t *testing.T) {
 		{`{"revertResize": null}`, 409},
 		{`{"migrate": null}`, 400},
 		{`{"suspend": null}`, 409},
-		{`{"rescue": null}`, 400},
 		{`{"trigger_crash_dump": null}`, 400},
 		{`{"os-migrateLive": {"host": null, "block_migration": "auto"}}`, 400},
 		{`{"evacuate": {}}`, 400},
