@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -216,9 +217,12 @@ func guarded(socket string) bool {
 	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, lock) == nil && lock.Type != unix.F_UNLCK
 }
 
-// tune trades processor time, of which a keeper uses next to none, for memory.
+// tune trades processor time, of which a keeper uses next to none, for memory. One
+// processor is enough: what it does is system calls, and the runtime spends more on
+// handing goroutines to a second one, and on looking after that, than it gains.
 func tune() {
 	debug.SetGCPercent(20)
+	runtime.GOMAXPROCS(1)
 	linux.GrowFiles(1000)
 }
 
