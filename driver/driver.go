@@ -401,7 +401,10 @@ type Resources struct {
 	// Traits are standard and CUSTOM_ traits that are true of this host and
 	// follow from the driver, COMPUTE_NODE not among them.
 	Traits []string
-	Uptime time.Duration
+	// OwnTraits are those of which the driver alone decides, beyond what each
+	// compute service decides: they are taken away where they are not in Traits.
+	OwnTraits []string
+	Uptime    time.Duration
 	// LoadAverage over 1, 5 and 15 minutes.
 	LoadAverage [3]float64
 }

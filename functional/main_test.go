@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -68,8 +69,13 @@ func TestFunctionalPlacementKnowsTheHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if joined := strings.Join(traits.Traits, " "); !strings.Contains(joined, "COMPUTE_NODE") || strings.Contains(joined, "DISABLED") {
-		t.Errorf("traits %v", traits.Traits)
+	for _, trait := range []string{"COMPUTE_NODE", "COMPUTE_IMAGE_TYPE_QCOW2", "COMPUTE_IMAGE_TYPE_RAW", "CUSTOM_GANTRY", "CUSTOM_HV_CONTAINER"} {
+		if !slices.Contains(traits.Traits, trait) {
+			t.Errorf("traits %v lack %s", traits.Traits, trait)
+		}
+	}
+	if joined := strings.Join(traits.Traits, " "); !strings.Contains(joined, "HW_CPU_") || strings.Contains(joined, "_VMX") || strings.Contains(joined, "DISABLED") {
+		t.Errorf("traits %v: want those of the processor, no virtualization and nothing disabled", traits.Traits)
 	}
 	// disabling and enabling reaches placement
 	c.openstack(t, c.admin, "compute", "service", "set", "--disable", "--disable-reason", "test", host, "nova-compute")

@@ -41,7 +41,6 @@ func (d *Driver) Resources(ctx context.Context) (driver.Resources, error) {
 		HypervisorType:    hypervisorType,
 		HypervisorVersion: hypervisorVersion,
 		Supported:         supported(),
-		Traits:            []string{"COMPUTE_IMAGE_TYPE_RAW", "COMPUTE_NET_ATTACH_INTERFACE", "COMPUTE_NET_ATTACH_INTERFACE_WITH_TAG", "CUSTOM_HV_CONTAINER"},
 	}
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
@@ -58,11 +57,13 @@ func (d *Driver) Resources(ctx context.Context) (driver.Resources, error) {
 	}
 	res.DiskGB = int64(fs.Blocks) * fs.Bsize / gib
 	res.DiskFreeGB = int64(fs.Bavail) * fs.Bsize / gib
-	cpu, err := cpuInfo()
+	cpu, features, err := cpuInfo()
 	if err != nil {
 		return res, err
 	}
 	res.CPUInfo = cpu
+	has, own := cpuTraits(runtime.GOARCH, features)
+	res.Traits, res.OwnTraits = append(hostTraits(), has...), own
 	return res, nil
 }
 
@@ -77,11 +78,12 @@ func supported() []driver.HVSpec {
 	return specs
 }
 
-// cpuInfo describes the processor as the JSON that the hypervisors API shows.
-func cpuInfo() (string, error) {
+// cpuInfo describes the processor as the JSON that the hypervisors API shows, and
+// returns its features, as the kernel calls them.
+func cpuInfo() (doc string, features []string, err error) {
 	raw, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
-		return "", fmt.Errorf("read processor: %w", err)
+		return "", nil, fmt.Errorf("read processor: %w", err)
 	}
 	info := map[string]any{
 		"arch":     architectures[runtime.GOARCH],
@@ -101,14 +103,15 @@ func cpuInfo() (string, error) {
 		case "model name":
 			info["model"] = value
 		case "flags", "Features":
-			info["features"] = strings.Fields(value)
+			features = strings.Fields(value)
+			info["features"] = features
 		}
 	}
 	out, err := json.Marshal(info)
 	if err != nil {
-		return "", fmt.Errorf("describe processor: %w", err)
+		return "", nil, fmt.Errorf("describe processor: %w", err)
 	}
-	return string(out), nil
+	return string(out), features, nil
 }
 
 // pidLimit is how many processes an instance may have: never unlimited.

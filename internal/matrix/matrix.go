@@ -1,7 +1,8 @@
 // Package matrix makes docs/support-matrix.md: for each feature whether a test
 // that passed shows it. What no passed test shows is printed as unproven.
 //
-// features.go is the table of features and of the tests that show them; this
+// features.go is the table of features and of the tests that show them; nova.go
+// does the same for Nova's own matrix, whose rows are data; this
 // file reads results of go test -json and renders. The command is in
 // internal/matrix/cmd. Nothing of the product imports the package, and it
 // imports nothing of ours.

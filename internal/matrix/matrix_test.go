@@ -1,9 +1,7 @@
 package matrix
 
 import (
-	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -95,48 +93,92 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// TestFeaturesNameRealTests keeps the table from naming tests that were
+// TestFeaturesNameRealTests keeps the tables from naming tests that were
 // renamed or removed: their features would be unproven for ever.
 func TestFeaturesNameRealTests(t *testing.T) {
-	have := testNames(t, "../..")
+	have, err := Locate("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string][]string{}
 	for _, g := range Features() {
 		for _, f := range g.Features {
-			for _, pattern := range f.Tests {
-				pkg, name, _ := strings.Cut(pattern, ":")
-				top, _, _ := strings.Cut(name, "/")
-				re := regexp.MustCompile("^" + regexp.QuoteMeta(pkg) + ":(?:" + top + ")$")
-				found := false
-				for n := range have {
-					found = found || re.MatchString(n)
-				}
-				if !found {
-					t.Errorf("%s: feature %q names %s, which is no test of the tree", g.Name, f.Name, pattern)
-				}
+			named[g.Name+": "+f.Name] = f.Tests
+		}
+	}
+	for _, row := range rows(t) {
+		named[row.Row] = row.Tests
+	}
+	for feature, tests := range named {
+		for _, pattern := range tests {
+			pkg, name, _ := strings.Cut(pattern, ":")
+			top, _, _ := strings.Cut(name, "/")
+			re := regexp.MustCompile("^" + regexp.QuoteMeta(pkg) + ":(?:" + top + ")$")
+			found := false
+			for n := range have {
+				found = found || re.MatchString(n)
+			}
+			if !found {
+				t.Errorf("%s names %s, which is no test of the tree", feature, pattern)
 			}
 		}
 	}
 }
 
-func testNames(t *testing.T, root string) map[string]bool {
+// rows are those of the document.
+func rows(t *testing.T) []Row {
 	t.Helper()
-	names := map[string]bool{}
-	fn := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		raw, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		dir, err := filepath.Rel(root, filepath.Dir(path))
-		for _, m := range fn.FindAllSubmatch(raw, -1) {
-			names[filepath.ToSlash(dir)+":"+string(m[1])] = true
-		}
-		return err
-	})
+	f, err := os.Open("../../docs/support-matrix.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return names
+	defer f.Close()
+	got, err := ReadRows(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestRowsAreNovas(t *testing.T) {
+	if n := len(rows(t)); n != 59 {
+		t.Errorf("%d rows, Nova has 59", n)
+	}
+}
+
+func TestReadRowsRefuses(t *testing.T) {
+	for _, c := range []struct{ text, says string }{
+		{"rows: [{row: a, title: A, claim: done}]", `claim "done"`},
+		{"rows: [{row: a, title: A, claim: complete}]", "without a test"},
+		{"rows: [{row: a, title: A, claim: missing}]", "does not say why"},
+		{"rows: [{row: a, title: A, claim: missing, note: n}, {row: a, title: A, claim: missing, note: n}]", "twice"},
+		{"rows: [{title: A, claim: missing, note: n}]", "without a name"},
+		{"rows: [{row: a, colour: red}]", "colour"},
+		{"rows: 7", "cannot unmarshal"},
+	} {
+		if _, err := ReadRows(strings.NewReader(c.text)); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want %q", c.text, err, c.says)
+		}
+	}
+}
+
+func TestWriteRows(t *testing.T) {
+	r := Results{"a:TestGood": Pass, "a:TestBad": Fail}
+	var b strings.Builder
+	err := WriteRows(&b, []Row{
+		{"x.good", "Good", Complete, []string{"a:TestGood"}, ""},
+		{"x.half", "Half", Partial, []string{"a:TestGood/of_it"}, "half"},
+		{"x.bad", "Bad", Complete, []string{"a:TestBad"}, "note"},
+		{"x.none", "None|", Missing, nil, "why"},
+	}, map[string]string{"a:TestGood": "a/a_test.go"}, r)
+	want := "\n## Nova's matrix of hypervisors\n\nNova's 4 rows and its words for them; edited in `docs/support-matrix.yaml`. " +
+		"Complete: 1, partial: 0, missing: 1, unproven: 2. Tests of a missing row show how it is refused.\n\n" +
+		"| row | title | gantry | shown by | note |\n|---|---|---|---|---|\n" +
+		"| `x.good` | Good | complete | [`a:TestGood`](../a/a_test.go) |  |\n" +
+		"| `x.half` | Half | unproven | [`a:TestGood/of_it`](../a/a_test.go) | half; test: not run |\n" +
+		"| `x.bad` | Bad | unproven | `a:TestBad` | note; test: fail |\n" +
+		"| `x.none` | None\\| | missing |  | why |\n"
+	if err != nil || b.String() != want {
+		t.Errorf("%v\n%s\nwant\n%s", err, b.String(), want)
+	}
 }

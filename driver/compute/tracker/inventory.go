@@ -14,7 +14,7 @@ func wanted(o Options, id string, r driver.Resources, disabled bool) placement.W
 		UUID: id, Name: r.Node,
 		Inventories: map[string]placement.Inventory{},
 		Traits:      append([]string{placement.TraitComputeNode}, r.Traits...),
-		Owned:       placement.ServiceTraits(),
+		Owned:       append(placement.ServiceTraits(), r.OwnTraits...),
 	}
 	for class, inv := range map[string]placement.Inventory{
 		"VCPU":      {Total: r.VCPUs, Reserved: o.ReservedCPUs, AllocationRatio: o.CPURatio, InitialRatio: o.InitialCPURatio},

@@ -107,7 +107,7 @@ func TestStatistics(t *testing.T) {
 func TestWanted(t *testing.T) {
 	o := DefaultOptions()
 	o.ReservedDiskMB, o.ReservedCPUs, o.CPURatio = 1025, 1, 4
-	r := driver.Resources{Node: "n", VCPUs: 8, MemoryMB: 16000, Traits: []string{"CUSTOM_HV_CONTAINER"}}
+	r := driver.Resources{Node: "n", VCPUs: 8, MemoryMB: 16000, Traits: []string{"CUSTOM_HV_CONTAINER"}, OwnTraits: []string{"HW_CPU_X86_VMX"}}
 	got := wanted(o, nodeUUID, r, false)
 	want := placement.Wanted{
 		UUID: nodeUUID, Name: "n",
@@ -115,7 +115,7 @@ func TestWanted(t *testing.T) {
 			"VCPU":      {Total: 8, Reserved: 1, AllocationRatio: 4, InitialRatio: 16},
 			"MEMORY_MB": {Total: 16000, Reserved: 512, InitialRatio: 1.5},
 		},
-		Traits: []string{"COMPUTE_NODE", "CUSTOM_HV_CONTAINER"}, Owned: placement.ServiceTraits(),
+		Traits: []string{"COMPUTE_NODE", "CUSTOM_HV_CONTAINER"}, Owned: append(placement.ServiceTraits(), "HW_CPU_X86_VMX"),
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

@@ -2,7 +2,8 @@
 //
 //	go run ./internal/matrix/cmd -results FILE... -write docs/support-matrix.md
 //
-// -results takes any number of files that go test -json has written, up to the
+// It is called in the root of the tree, where Nova's rows are in
+// docs/support-matrix.yaml. -results takes any number of files that go test -json has written, up to the
 // next flag; without any, every feature is unproven. Without -write the matrix
 // goes to standard output.
 package main
@@ -38,11 +39,32 @@ func run(args []string, stdout io.Writer) error {
 	if err := matrix.Write(&b, matrix.Features(), results); err != nil {
 		return err
 	}
+	if err := writeRows(&b, results); err != nil {
+		return err
+	}
 	if write == "" {
 		_, err := io.WriteString(stdout, b.String())
 		return err
 	}
 	return os.WriteFile(write, []byte(b.String()), 0o644)
+}
+
+// writeRows adds Nova's matrix, from the tree that the command is called in.
+func writeRows(w io.Writer, results matrix.Results) error {
+	f, err := os.Open("docs/support-matrix.yaml")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	rows, err := matrix.ReadRows(f)
+	if err != nil {
+		return err
+	}
+	files, err := matrix.Locate(".")
+	if err != nil {
+		return err
+	}
+	return matrix.WriteRows(w, rows, files, results)
 }
 
 // parse reads the command line; package flag cannot take a list.

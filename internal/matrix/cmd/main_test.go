@@ -8,6 +8,7 @@ import (
 )
 
 func TestRun(t *testing.T) {
+	t.Chdir("../../..")
 	dir := t.TempDir()
 	results, out := filepath.Join(dir, "results"), filepath.Join(dir, "out.md")
 	line := `{"Action":"pass","Package":"github.com/gantry-project/gantry/functional","Test":"TestFunctionalHostIsUp"}` + "\n"
