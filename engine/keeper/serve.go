@@ -96,6 +96,9 @@ func serve(ctx context.Context, o ServeOptions) error {
 		guard.Confirm()
 	}
 	if o.OwnsProcess {
+		if err := linux.CalmMonitor(); err != nil {
+			o.Log.Warn().Err(err).Msg("the runtime's monitor is as busy as ever")
+		}
 		if err := linux.Shed(); err != nil {
 			o.Log.Warn().Err(err).Msg("memory of the start is kept")
 		}

@@ -14,6 +14,9 @@ func serveSocket(ctx context.Context, socket string, o api.Options) error {
 		return err
 	}
 	o.Log.Info().Str("socket", socket).Msg("engine answers")
+	if err := linux.CalmMonitor(); err != nil {
+		o.Log.Warn().Err(err).Msg("the runtime's monitor is as busy as ever")
+	}
 	if err := linux.Shed(); err != nil {
 		o.Log.Warn().Err(err).Msg("memory of the start is kept")
 	}
