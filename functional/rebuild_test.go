@@ -5,7 +5,6 @@ package functional
 import (
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
@@ -105,24 +104,20 @@ func TestFunctionalBackup(t *testing.T) {
 	id := c.active(t, bootOpts{network: "none"})
 	for _, name := range []string{"backup-1", "backup-2"} {
 		c.act(t, id, map[string]any{"createBackup": map[string]any{"name": name, "backup_type": "daily", "rotation": 1}})
+		var last []string
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("after %s there were %q", name, last)
+			}
+		})
 		eventually(t, bootLimit, name+" is the only one", func() bool {
-			pages, err := images.List(c.demo.image, images.ListOpts{Status: images.ImageStatusActive}).AllPages(t.Context())
-			if err != nil {
+			var err error
+			if last, err = c.backups(t, id); err != nil {
 				return false
 			}
-			all, err := images.ExtractImages(pages)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var mine []string
-			for _, img := range all {
-				if img.Properties["instance_uuid"] == id && img.Properties["backup_type"] == "daily" {
-					mine = append(mine, img.Name)
-				}
-			}
-			return len(mine) == 1 && mine[0] == name
+			return len(last) == 1 && last[0] == name+" active"
 		})
-		eventually(t, 30*time.Second, "no task", func() bool { return c.server(t, id).TaskState == "" })
+		eventually(t, bootLimit, "no task", func() bool { return c.server(t, id).TaskState == "" })
 	}
 	pages, err := images.List(c.demo.image, images.ListOpts{Name: "backup-2"}).AllPages(t.Context())
 	if err != nil {
@@ -135,4 +130,23 @@ func TestFunctionalBackup(t *testing.T) {
 	for _, img := range all {
 		c.openstackCleanup(t, "image", "delete", img.ID)
 	}
+}
+
+// backups are the names and states of the images that daily backups made.
+func (c *cloud) backups(t *testing.T, id string) (out []string, err error) {
+	t.Helper()
+	pages, err := images.List(c.demo.image, images.ListOpts{}).AllPages(t.Context())
+	if err != nil {
+		return nil, err
+	}
+	all, err := images.ExtractImages(pages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, img := range all {
+		if img.Properties["instance_uuid"] == id && img.Properties["backup_type"] == "daily" {
+			out = append(out, img.Name+" "+string(img.Status))
+		}
+	}
+	return out, nil
 }

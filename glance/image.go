@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/openstack"
@@ -25,6 +26,9 @@ type Image struct {
 	// Checksum is MD5 in hex; HashAlgo and HashValue are the multihash.
 	Checksum, HashAlgo, HashValue string
 	MinDiskGB, MinRAMMB           int64
+	// Created is when the record was made, of which the service tells whole
+	// seconds; zero when it does not.
+	Created time.Time
 	// Properties are all further fields, as Nova keeps them. Values that are
 	// not text are JSON.
 	Properties map[string]string
@@ -64,6 +68,7 @@ func Parse(raw []byte) (Image, error) {
 		HashValue                           *string                    `json:"os_hash_value"`
 		MinDisk                             *int64                     `json:"min_disk"`
 		MinRAM                              *int64                     `json:"min_ram"`
+		Created                             json.RawMessage            `json:"created_at"`
 		Properties                          map[string]json.RawMessage `json:"properties"`
 	}
 	var all map[string]json.RawMessage
@@ -79,6 +84,7 @@ func Parse(raw []byte) (Image, error) {
 		Checksum: strings.ToLower(text(known.Checksum)), HashAlgo: strings.ToLower(text(known.HashAlgo)), HashValue: strings.ToLower(text(known.HashValue)),
 		Properties: map[string]string{},
 	}
+	img.Created = created(known.Created)
 	if known.Size != nil && *known.Size >= 0 {
 		img.SizeBytes = *known.Size
 	}
@@ -101,6 +107,18 @@ func Parse(raw []byte) (Image, error) {
 		}
 	}
 	return img, nil
+}
+
+// created reads a time as Glance writes it, or as Nova's dictionary does, which
+// names no zone and means UTC.
+func created(raw json.RawMessage) time.Time {
+	s, _ := property(raw)
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05"} {
+		if at, err := time.Parse(layout, s); err == nil {
+			return at
+		}
+	}
+	return time.Time{}
 }
 
 func text(s *string) string {

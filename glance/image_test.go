@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -30,6 +31,7 @@ func TestParse(t *testing.T) {
 		ID: "84f9f148", Name: "busybox", Status: "active", Owner: "5de3b1ddd03a43cb923d753973ef7bbb",
 		DiskFormat: "raw", ContainerFormat: "bare", SizeBytes: 16777216,
 		Checksum: "3f909ce902a73ec6883b9440623ff6d7", HashAlgo: "sha512", HashValue: "2c40", MinDiskGB: 1, MinRAMMB: 64,
+		Created:    time.Date(2026, 11, 21, 6, 7, 13, 0, time.UTC),
 		Properties: map[string]string{"os_command_line": "/bin/top", "owner_specified.openstack.object": "images/busybox"},
 	}
 	got, err := glance.Parse([]byte(novaImage))
@@ -41,8 +43,8 @@ func TestParse(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Errorf("image API: %v %s", err, d)
 	}
-	got, err = glance.Parse([]byte(`{"id": "x", "size": null, "n": 3}`))
-	if err != nil || got.SizeBytes != -1 || got.Properties["n"] != "3" {
+	got, err = glance.Parse([]byte(`{"id": "x", "size": null, "n": 3, "created_at": "soon"}`))
+	if err != nil || got.SizeBytes != -1 || !got.Created.IsZero() || got.Properties["n"] != "3" {
 		t.Errorf("queued image: %+v %v", got, err)
 	}
 	for _, bad := range []string{``, `[]`, `{"size": "big"}`, `{"id": 7}`} {

@@ -198,10 +198,20 @@ type ImageStore interface {
 	// Delete removes the image. A missing one is success.
 	Delete(ctx context.Context, cred driver.Credentials, imageID string) error
 	// Backups lists the backups of the given type that were made of the
-	// instance and that the user may see, newest first.
-	Backups(ctx context.Context, cred driver.Credentials, instance, backupType string) ([]string, error)
+	// instance and that the user may see, newest first; those of one second are
+	// in no order.
+	Backups(ctx context.Context, cred driver.Credentials, instance, backupType string) ([]Backup, error)
 	// Active reports whether the image is complete. errdefs.ErrNotFound if absent.
 	Active(ctx context.Context, cred driver.Credentials, imageID string) (bool, error)
+}
+
+// Backup is an image that a backup made, or is about to fill.
+type Backup struct {
+	ID string
+	// Created is when its record was made, in whole seconds.
+	Created time.Time
+	// Active says that the image is complete.
+	Active bool
 }
 
 // Scheduler is told of this host's instances (fan-out on scheduler_fanout,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -544,17 +545,28 @@ func (s *images) backup(id, instance, kind string) {
 	s.m[id] = &image{backup: [2]string{instance, kind}, made: len(s.m)}
 }
 
-func (s *images) Backups(_ context.Context, _ driver.Credentials, instance, kind string) ([]string, error) {
+// oneSecond has all images but the first made at once.
+func (s *images) oneSecond() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var ids []string
+	for _, img := range s.m {
+		img.made = min(img.made, 1)
+	}
+}
+
+func (s *images) Backups(_ context.Context, _ driver.Credentials, instance, kind string) ([]compute.Backup, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []compute.Backup
 	for id, img := range s.m {
 		if img.backup == [2]string{instance, kind} {
-			ids = append(ids, id)
+			list = append(list, compute.Backup{ID: id, Created: time.Unix(int64(img.made), 0), Active: img.active})
 		}
 	}
-	slices.SortFunc(ids, func(a, b string) int { return s.m[b].made - s.m[a].made })
-	return ids, s.err
+	slices.SortFunc(list, func(a, b compute.Backup) int {
+		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(b.ID, a.ID))
+	})
+	return list, s.err
 }
 
 func (s *images) StatImage(_ context.Context, _ driver.Credentials, id string) (driver.Image, error) {

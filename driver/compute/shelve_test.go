@@ -275,6 +275,35 @@ func TestDeleteDuringShelve(t *testing.T) {
 	}
 }
 
+// The image service knows whole seconds, and the next backup may have a record
+// before the rotation of this one: the one just made is the newest all the same,
+// and one that is not complete does not count, unless it was left long ago.
+func TestBackupsOfOneSecond(t *testing.T) {
+	r := newRig(t, noWait)
+	inst := r.active()
+	take := func(id string) {
+		t.Helper()
+		r.images.backup(id, inst.String("uuid"), "daily")
+		r.images.oneSecond()
+		r.finish(inst, "createBackup", "image_backup", "backup_instance", map[string]any{"image_id": id, "backup_type": "daily", "rotation": 1})
+		r.waitState(inst, "active")
+		r.wantEvent(inst, "compute_backup_instance", "Success")
+	}
+	r.images.backup("cut off", inst.String("uuid"), "daily")
+	for _, id := range []string{"z", "m", "a", "k"} {
+		r.images.backup("next", inst.String("uuid"), "daily")
+		take(id)
+		for _, other := range []string{"z", "m", "a", "k", "cut off"} {
+			if got := r.images.get(other) != nil; got != (other == id) {
+				t.Errorf("after %s: image %s there: %t", id, other, got)
+			}
+		}
+		if r.images.get("next") == nil {
+			t.Errorf("%s has removed the next one", id)
+		}
+	}
+}
+
 func TestBackup(t *testing.T) {
 	r := newRig(t, noWait)
 	inst := r.active()

@@ -187,15 +187,15 @@ func (s imageStore) Delete(ctx context.Context, cred driver.Credentials, id stri
 }
 
 // Backups implements compute.ImageStore.
-func (s imageStore) Backups(ctx context.Context, cred driver.Credentials, instance, backupType string) ([]string, error) {
+func (s imageStore) Backups(ctx context.Context, cred driver.Credentials, instance, backupType string) ([]compute.Backup, error) {
 	list, err := s.glance.List(ctx, credentials(cred), glance.Filter{Properties: map[string]string{
 		"image_type": "backup", "backup_type": backupType, "instance_uuid": instance,
 	}})
-	ids := make([]string, len(list))
+	out := make([]compute.Backup, len(list))
 	for i, img := range list {
-		ids[i] = img.ID
+		out[i] = compute.Backup{ID: img.ID, Created: img.Created, Active: img.Active()}
 	}
-	return ids, err
+	return out, err
 }
 
 // Active implements compute.ImageStore.
