@@ -26,8 +26,9 @@ import (
 // image, as of one moment. It is private: the container runs on, and may be
 // removed with its image while the copy is read.
 type changes struct {
-	// dir is the copy, in the form of an overlay's upper directory.
-	dir string
+	// stage is the copy, and pack the file that holds its contents.
+	stage *layer.Stage
+	pack  *os.File
 	// rec is the container's record, img the image that it was made of: replaced
 	// says that another has the name now.
 	rec      store.Container
@@ -44,20 +45,16 @@ func (c *changes) Close(ctx context.Context) error {
 
 // open streams the changes as a layer.
 func (c *changes) open(ctx context.Context) (io.ReadCloser, error) {
-	return diffReader(ctx, c.dir), nil
+	return piped(func(w io.Writer) error {
+		_, err := c.stage.Stream(ctx, w)
+		return err
+	}), nil
 }
 
-// writeBack begins to write the copy to the disk; written waits for it. What
-// makes it a layer's syncs it, and then finds little to do.
+// writeBack begins to write the copy to the disk; written waits for it.
 func (c *changes) writeBack() (written func() error) {
 	end := make(chan error, 1)
-	go func() {
-		d, err := os.Open(c.dir)
-		if err == nil {
-			err = errors.Join(os.NewSyscallError("syncfs", unix.Syncfs(int(d.Fd()))), d.Close())
-		}
-		end <- err
-	}()
+	go func() { end <- c.pack.Sync() }()
 	return func() error { return <-end }
 }
 
@@ -90,16 +87,23 @@ func (e *Engine) stageChanges(ctx context.Context, id ContainerID) (_ *changes, 
 	if out.img, out.replaced, err = e.imageOf(ctx, c.rec); err != nil {
 		return nil, err
 	}
-	if out.dir, err = os.MkdirTemp(e.tmpDir(), "changes-"); err != nil {
+	if out.pack, err = os.CreateTemp(e.tmpDir(), "changes-"); err != nil {
 		return nil, err
 	}
-	out.done.Push("copy of changes", func(context.Context) error { return os.RemoveAll(out.dir) })
+	out.done.Push("copy of changes", func(context.Context) error {
+		err := os.Remove(out.pack.Name())
+		if errors.Is(err, os.ErrNotExist) { // it is a layer's
+			err = nil
+		}
+		return errors.Join(err, out.pack.Close())
+	})
+	out.stage = layer.NewStage(out.pack)
 	end, err := e.begin(ctx, opCommit, c.rec.ID, commitIntent{Frozen: c.running && !c.paused})
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	return out, e.stage(ctx, c, out.dir)
+	return out, e.stage(ctx, c, out.stage)
 }
 
 // imageOf is the image that a container was made of. When another image has its
@@ -132,14 +136,8 @@ const (
 	maxPasses     = 4
 )
 
-// stage brings a copy of the container's changes into dir.
-func (e *Engine) stage(ctx context.Context, c *container, dir string) error {
-	to, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = to.Close() }()
-	s := layer.NewStage(to)
+// stage copies the container's changes.
+func (e *Engine) stage(ctx context.Context, c *container, s *layer.Stage) error {
 	// a snapshotter that copies has nothing that could be followed
 	if c.running && !c.paused && !e.opts.Snapshots.Describe().ChangesCopied {
 		for range maxPasses {
@@ -244,29 +242,4 @@ func (e *Engine) hold(ctx context.Context, c *container) (thaw func() error, err
 		return nil, errors.Join(err, undo())
 	}
 	return undo, nil
-}
-
-// asLayer makes the changes a layer of the store under the name chain. The copy
-// is moved there, or copied where that is another file system, and is empty
-// then.
-func (e *Engine) asLayer(ctx context.Context, c *changes, chain string) error {
-	err := e.opts.Snapshots.Unpack(ctx, chain, func(dir string) error { return move(ctx, c.dir, dir) })
-	if err != nil {
-		return fmt.Errorf("layer of changes: %w", err)
-	}
-	return nil
-}
-
-// move makes to, an empty directory, what from is.
-func move(ctx context.Context, from, to string) error {
-	src, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = src.Close() }()
-	dst, err := os.Open(to)
-	if err != nil {
-		return err
-	}
-	return errors.Join(layer.Move(ctx, src, dst), dst.Close())
 }

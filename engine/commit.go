@@ -106,8 +106,9 @@ func (e *Engine) layerSize(ctx context.Context, chain string) (int64, error) {
 
 // CommitImage makes an image of the container's disk that stays here, under the
 // name ref: the layers of its image and one more with what the container has
-// written, which is moved and neither packed nor compressed. An image that has
-// the name loses it. A running container is held still as by Commit.
+// written, which is not compressed, and becomes a directory when a container is
+// made of the image. An image that has the name loses it. A running container
+// is held still as by Commit.
 func (e *Engine) CommitImage(ctx context.Context, id ContainerID, ref string) (_ ImageInfo, err error) {
 	if ref == "" {
 		return ImageInfo{}, fmt.Errorf("commit container %s: an image without a name: %w", id, errdefs.ErrInvalid)
@@ -124,34 +125,27 @@ func (e *Engine) CommitImage(ctx context.Context, id ContainerID, ref string) (_
 	return imageInfo(rec), nil
 }
 
-func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (rec store.Image, err error) {
-	recipe, err := e.record()
+func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (store.Image, error) {
+	rec, top, letGo := c.img, "", func() {}
+	defer func() { letGo() }()
+	diff, err := e.packChanges(ctx, c, func(diff layer.DiffResult) string {
+		top = chainID(rec.Chain, diff.DiffID)
+		letGo = e.layers.hold(top)
+		return top
+	})
 	if err != nil {
 		return rec, err
 	}
-	top := ""
-	defer func() { e.endRecord(recipe, top, err == nil) }()
-	written := c.writeBack()
-	diff, err := digestDir(ctx, c.dir, recipe)
-	if err = errors.Join(err, written()); err != nil {
-		return rec, err
-	}
-	config := c.spec("").Config
-	rec = c.img
-	rec.Ref, rec.ID, rec.Config, rec.RootFS, rec.Imported, rec.LastUsed = ref, "", config, false, time.Now(), time.Now()
+	rec.Ref, rec.ID, rec.Config, rec.RootFS, rec.Imported, rec.LastUsed = ref, "", c.spec("").Config, false, time.Now(), time.Now()
 	rec.History = append(stepsOf(rec), committed())
-	top = chainID(rec.Chain, diff.DiffID)
 	rec.Chain, rec.DiffIDs = append(slices.Clone(rec.Chain), top), append(slices.Clone(rec.DiffIDs), diff.DiffID.String())
-	defer e.layers.hold(top)()
-	if err := e.asLayer(ctx, c, top); err != nil {
-		return rec, err
-	}
 	rec.LayerBytes, rec.SizeBytes = append(slices.Clone(rec.LayerBytes), diff.Bytes), rec.SizeBytes+diff.Bytes
 	err = failpoint.Hit("engine.commit.record")
 	old, oerr := e.opts.Store.Image(ctx, ref)
 	if err == nil {
 		err = e.opts.Store.PutImage(ctx, rec)
 	}
+	letGo()
 	if err != nil {
 		return rec, errors.Join(err, e.dropLayers(context.WithoutCancel(ctx), []string{top}))
 	}

@@ -38,7 +38,11 @@ func TestCrashChild(t *testing.T) {
 	check(t, err)
 	built, err := e.Commit(ctx, "c")
 	check(t, errors.Join(err, built.Content.Close()))
+	_, err = e.CommitImage(ctx, "c", "mine")
+	check(t, err)
 	check(t, e.Delete(ctx, "c"))
+	check(t, e.Create(ctx, engine.CreateRequest{ID: "d", Image: "mine"}))
+	check(t, e.Delete(ctx, "d"))
 	_, err = e.Collect(ctx, engine.GCOptions{})
 	check(t, err)
 }
@@ -64,6 +68,10 @@ func TestKilledAtEachPoint(t *testing.T) {
 		{"engine.update.record", engine.StatusRunning},
 		{"engine.commit.frozen", engine.StatusRunning},
 		{"engine.commit.copied", engine.StatusRunning},
+		{"engine.commit.packed", engine.StatusRunning},
+		{"engine.commit.record", engine.StatusRunning},
+		{"engine.layer.unpacked", ""},
+		{"engine.layer.swapped", ""},
 		{"engine.delete.begin", ""},
 		{"engine.delete.ended", ""},
 		{"engine.delete.unmounted", ""},

@@ -125,7 +125,7 @@ func (e *Engine) create(ctx context.Context, c *container, req CreateRequest, gr
 	return c, nil
 }
 
-// diskSoon begins to make a disk. The returned function gives it to a container
+// diskSoon begins to make a disk over layers that the caller's image holds. The returned function gives it to a container
 // or, without an id, drops it; it does so once.
 func (e *Engine) diskSoon(ctx context.Context, chain []string, limit snapshot.Limit) func(id string) error {
 	stager, ok := e.opts.Snapshots.(snapshot.Stager)
@@ -133,6 +133,11 @@ func (e *Engine) diskSoon(ctx context.Context, chain []string, limit snapshot.Li
 		return func(id string) error {
 			if id == "" {
 				return nil
+			}
+			release := e.layers.hold(chain...)
+			defer release()
+			if err := e.unpacked(ctx, chain); err != nil {
+				return err
 			}
 			return e.opts.Snapshots.Prepare(ctx, id, chain, limit)
 		}
@@ -142,7 +147,11 @@ func (e *Engine) diskSoon(ctx context.Context, chain []string, limit snapshot.Li
 	made := make(chan struct{})
 	e.watching.Go(func() {
 		defer close(made)
-		staged, err = stager.Stage(ctx, chain, limit)
+		release := e.layers.hold(chain...)
+		defer release()
+		if err = e.unpacked(ctx, chain); err == nil {
+			staged, err = stager.Stage(ctx, chain, limit)
+		}
 	})
 	return func(id string) error {
 		<-made

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/engine/image"
+	"github.com/gantry-project/gantry/engine/layer"
 	"github.com/gantry-project/gantry/internal/linux"
 	"github.com/gantry-project/gantry/internal/undo"
 )
@@ -74,8 +75,13 @@ func (e *Engine) exportView(ctx context.Context, id ContainerID, undone *undo.St
 	undone.Push("layer of changes", func(ctx context.Context) error { return e.dropLayers(ctx, []string{top}) })
 	letGo := e.layers.hold(top)
 	undone.Push("hold on layer of changes", func(context.Context) error { letGo(); return nil })
-	if err := e.asLayer(ctx, c, top); err != nil {
+	stream, err := c.open(ctx)
+	if err != nil {
 		return "", err
+	}
+	err = e.opts.Snapshots.Unpack(ctx, top, func(dir string) error { return applyTo(ctx, dir, stream) })
+	if err = errors.Join(err, stream.Close()); err != nil {
+		return "", fmt.Errorf("layer of changes: %w", err)
 	}
 	return e.view(ctx, append(slices.Clone(c.rec.Chain), top), undone)
 }
@@ -101,7 +107,20 @@ func (e *Engine) view(ctx context.Context, chain []string, undone *undo.Stack) (
 		}
 		return nil
 	})
+	if err := e.unpacked(ctx, chain); err != nil {
+		return target, err
+	}
 	return target, e.opts.Snapshots.View(ctx, chain, target)
+}
+
+// applyTo unpacks a stream of this engine.
+func applyTo(ctx context.Context, dir string, r io.Reader) error {
+	target, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	_, err = layer.Apply(ctx, target, r, layer.Options{Limits: unlimited(), Holes: true})
+	return errors.Join(err, target.Close())
 }
 
 // ExportImage opens an OCI archive of an imported image.
@@ -159,7 +178,10 @@ func (e *Engine) Changes(ctx context.Context, id ContainerID) (_ []Change, err e
 		return nil, fmt.Errorf("changes of container %s: %w", id, err)
 	}
 	defer func() { _ = below.Close() }()
-	changes := diffReader(ctx, c.dir)
+	changes, err := c.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("changes of container %s: %w", id, err)
+	}
 	defer func() { _ = changes.Close() }()
 	out, err := listChanges(changes, func(name string) bool {
 		f, err := linux.OpenInRoot(below, name, unix.O_PATH|unix.O_NOFOLLOW)

@@ -334,7 +334,11 @@ func (e *Engine) unpackLayers(ctx context.Context, layers []image.Layer, rec *st
 	for n, l := range layers {
 		i := below + n
 		there, err := e.opts.Snapshots.HasLayer(ctx, rec.Chain[i])
-		if err == nil && !there {
+		switch {
+		case err != nil:
+		case there: // and perhaps packed
+			err = e.unpacked(ctx, rec.Chain[:i+1])
+		default:
 			err = e.opts.Snapshots.Unpack(ctx, rec.Chain[i], func(dir string) error { return e.apply(ctx, dir, l, rec, i) })
 		}
 		if err == nil && rec.DiffIDs[i] == "" {

@@ -105,19 +105,25 @@ func (e *Engine) layerSources(ctx context.Context, img store.Image) ([]image.Lay
 	var out []image.LayerSource
 	steps := stepsOf(img)
 	for i, id := range img.Chain {
-		dir, err := e.opts.Snapshots.Layer(ctx, id)
-		if err != nil {
-			return nil, err
+		anew := func(ctx context.Context) (io.ReadCloser, error) {
+			dir, err := e.opts.Snapshots.Layer(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			return diffReader(ctx, dir), nil
 		}
-		anew := func(ctx context.Context) (io.ReadCloser, error) { return diffReader(ctx, dir), nil }
 		src := image.LayerSource{Open: anew, Step: steps[i]}
-		if _, err := os.Stat(e.recipePath(id)); err == nil && len(img.DiffIDs) == len(img.Chain) {
+		_, packed := e.opts.Snapshots.Packed(ctx, id)
+		_, recipe := os.Stat(e.recipePath(id))
+		if (packed == nil || recipe == nil) && len(img.DiffIDs) == len(img.Chain) {
 			src.DiffID = digest.Digest(img.DiffIDs[i])
-			src.Open = func(ctx context.Context) (io.ReadCloser, error) { return e.rebuilt(ctx, id, dir) }
+			src.Open = func(ctx context.Context) (io.ReadCloser, error) { return e.asItCame(ctx, id) }
 			src.Instead = func(ctx context.Context) (io.ReadCloser, error) {
 				e.opts.Log.Info().Str(logging.Image, id).Msg("layer is written anew: its recipe does not give what it came as")
 				return anew(ctx)
 			}
+		} else if _, err := e.opts.Snapshots.Layer(ctx, id); err != nil {
+			return nil, err
 		}
 		out = append(out, src)
 	}
@@ -132,8 +138,15 @@ func stepsOf(img store.Image) []image.Step {
 	return make([]image.Step, len(img.Chain))
 }
 
-// rebuilt streams a layer as it came.
-func (e *Engine) rebuilt(ctx context.Context, chain, dir string) (io.ReadCloser, error) {
+// asItCame streams a layer as it came: of what it is packed in, or by its recipe.
+func (e *Engine) asItCame(ctx context.Context, chain string) (io.ReadCloser, error) {
+	if stream, err := e.packedStream(ctx, chain); !errors.Is(err, errdefs.ErrNotFound) {
+		return stream, err
+	}
+	dir, err := e.opts.Snapshots.Layer(ctx, chain)
+	if err != nil {
+		return nil, err
+	}
 	recipe, err := os.Open(e.recipePath(chain))
 	if err != nil {
 		return nil, err

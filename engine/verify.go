@@ -5,21 +5,37 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/gantry-project/gantry/engine/layer"
+	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/store"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/logging"
 )
 
 // layerHolds reads a layer and compares it with the digest that it came with:
-// errdefs.ErrCorrupt if it is another. A layer without a recipe, or whose recipe
-// is damaged, cannot be compared and holds.
-func layerHolds(ctx context.Context, root, chain, dir, diffID string) error {
+// errdefs.ErrCorrupt if it is another, errdefs.ErrNotFound if there is none. A layer
+// without a recipe, or whose recipe is damaged, cannot be compared and holds.
+func layerHolds(ctx context.Context, root string, layers snapshot.LayerStore, chain, diffID string) error {
+	packed, err := layers.Packed(ctx, chain)
+	if err == nil {
+		stream, err := openPacked(ctx, packed)
+		if err == nil {
+			return errors.Join(streamHolds(stream, diffID), stream.Close())
+		}
+		if !errors.Is(err, errdefs.ErrNotFound) {
+			return err
+		}
+	}
+	dir, err := layers.Layer(ctx, chain)
+	if err != nil {
+		return err
+	}
 	recipe, err := os.Open(recipePath(root, chain))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -39,8 +55,13 @@ func layerHolds(ctx context.Context, root, chain, dir, diffID string) error {
 		return err
 	}
 	defer func() { _ = d.Close() }()
+	return streamHolds(piped(func(w io.Writer) error { return layer.Rebuild(ctx, d, recipe, w) }), diffID)
+}
+
+// streamHolds compares a stream with its digest.
+func streamHolds(r io.Reader, diffID string) error {
 	sum := sha256.New()
-	if err := layer.Rebuild(ctx, d, recipe, sum); err != nil {
+	if _, err := io.Copy(sum, r); err != nil {
 		return err
 	}
 	if got := digest.NewDigest(digest.SHA256, sum).String(); got != diffID {
@@ -92,10 +113,7 @@ func (e *Engine) verifyImage(ctx context.Context, img store.Image, verdicts map[
 	for i, chain := range img.Chain {
 		verdict, seen := verdicts[chain]
 		if !seen {
-			dir, err := e.opts.Snapshots.Layer(ctx, chain)
-			if err == nil {
-				err = layerHolds(ctx, e.opts.Root, chain, dir, img.DiffIDs[i])
-			}
+			err := layerHolds(ctx, e.opts.Root, e.opts.Snapshots, chain, img.DiffIDs[i])
 			if err != nil && !errors.Is(err, errdefs.ErrCorrupt) && !errors.Is(err, errdefs.ErrNotFound) {
 				return nil // it cannot be told: the context has ended, or the disk does not read
 			}
@@ -138,13 +156,13 @@ func (d *StorageDoctor) checkLayers(ctx context.Context, o CheckOptions, f *fact
 	seen := map[string]bool{}
 	for _, img := range f.images {
 		for i, chain := range img.Chain {
-			dir, err := d.Snapshots.Layer(ctx, chain)
-			if err != nil || seen[chain] || len(img.DiffIDs) != len(img.Chain) {
-				continue // checkImages tells of one that is gone
+			if seen[chain] || len(img.DiffIDs) != len(img.Chain) {
+				continue
 			}
 			seen[chain] = true
-			err = layerHolds(ctx, d.Root, chain, dir, img.DiffIDs[i])
+			err := layerHolds(ctx, d.Root, d.Snapshots, chain, img.DiffIDs[i])
 			switch {
+			case errors.Is(err, errdefs.ErrNotFound): // checkImages tells of it
 			case errors.Is(err, errdefs.ErrCorrupt):
 				finding := Finding{Kind: FindingDamagedLayer, What: chain, Detail: fmt.Sprintf("of image %s: %v", img.Ref, err)}
 				if o.Repair && !used[img.Ref] {

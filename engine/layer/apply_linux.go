@@ -35,6 +35,7 @@ func Apply(ctx context.Context, dir *os.File, r io.Reader, opts Options) (Result
 		root:     int(dir.Fd()),
 		lim:      opts.Limits.withDefaults(),
 		mark:     opts.Opaque,
+		holes:    opts.Holes,
 		implicit: map[string]bool{".": true},
 		skipped:  map[string]bool{},
 		buf:      make([]byte, 128<<10),
@@ -79,7 +80,8 @@ type applier struct {
 	// implicit holds directories made without an entry; skipped the devices.
 	implicit, skipped map[string]bool
 
-	mark func(path string) // Options.Opaque
+	mark  func(path string) // Options.Opaque
+	holes bool              // Options.Holes
 
 	// last is the directory that was used last; most entries share it.
 	last   string

@@ -26,32 +26,6 @@ func Copy(ctx context.Context, from, to *os.File) error {
 	return copyError("copy layer", err)
 }
 
-// Move is Copy for who needs from no more: on one file system what is in it is
-// renamed, and from is empty then.
-func Move(ctx context.Context, from, to *os.File) error {
-	names, err := readNames(int(from.Fd()))
-	if err != nil {
-		return copyError("move layer", err)
-	}
-	for _, name := range names {
-		err := unix.Renameat(int(from.Fd()), name, int(to.Fd()), name)
-		if errors.Is(err, unix.EXDEV) { // the first: the others are there as well
-			return Copy(ctx, from, to)
-		}
-		if err != nil {
-			return copyError("move layer", wrap("rename", name, err))
-		}
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
-		return copyError("move layer", err)
-	}
-	err = newCopier(to, true).attributes(int(from.Fd()), int(to.Fd()), &st)
-	runtime.KeepAlive(from)
-	runtime.KeepAlive(to)
-	return copyError("move layer", err)
-}
-
 func copyError(op string, err error) error {
 	switch {
 	case err == nil:
@@ -251,7 +225,7 @@ func (c *copier) content(ctx context.Context, src, dst int, size int64) error {
 		if err != nil {
 			return err
 		}
-		if err := c.stretch(ctx, src, dst, data, min(hole, size)); err != nil {
+		if err := c.stretch(ctx, src, dst, data, min(hole, size), 0); err != nil {
 			return err
 		}
 		pos = hole
@@ -259,8 +233,35 @@ func (c *copier) content(ctx context.Context, src, dst int, size int64) error {
 	return unix.Ftruncate(dst, size)
 }
 
-// stretch copies the bytes from pos to end.
-func (c *copier) stretch(ctx context.Context, src, dst int, pos, end int64) error {
+// contentAt copies size bytes to the place at of dst, which has nothing there.
+// Holes stay holes, what is missing of src is one.
+func (c *copier) contentAt(ctx context.Context, src, dst int, at, size int64) error {
+	for pos := int64(0); pos < size; {
+		data, err := unix.Seek(src, pos, unix.SEEK_DATA)
+		if err == unix.ENXIO {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		hole, err := unix.Seek(src, data, unix.SEEK_HOLE)
+		if err == unix.ENXIO {
+			return nil // it has shrunk
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.stretch(ctx, src, dst, data, min(hole, size), at); err != nil {
+			return err
+		}
+		pos = hole
+	}
+	return nil
+}
+
+// stretch copies the bytes from pos to end, to as many bytes behind them as shift
+// says.
+func (c *copier) stretch(ctx context.Context, src, dst int, pos, end, shift int64) error {
 	const most = 16 << 20
 	for pos < end {
 		if err := ctx.Err(); err != nil {
@@ -269,7 +270,7 @@ func (c *copier) stretch(ctx context.Context, src, dst int, pos, end int64) erro
 		var n int
 		var err error
 		if !c.noRange {
-			in, out := pos, pos
+			in, out := pos, pos+shift
 			n, err = unix.CopyFileRange(src, &in, dst, &out, int(min(end-pos, most)), 0)
 			if err == unix.EXDEV || err == unix.EINVAL || err == unix.ENOSYS || err == unix.EOPNOTSUPP {
 				c.noRange = true
@@ -278,7 +279,7 @@ func (c *copier) stretch(ctx context.Context, src, dst int, pos, end int64) erro
 		} else {
 			n, err = unix.Pread(src, c.buf[:min(end-pos, int64(len(c.buf)))], pos)
 			if err == nil && n > 0 {
-				n, err = unix.Pwrite(dst, c.buf[:n], pos)
+				n, err = unix.Pwrite(dst, c.buf[:n], pos+shift)
 			}
 		}
 		if err != nil && err != unix.EINTR {

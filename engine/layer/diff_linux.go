@@ -32,7 +32,19 @@ import (
 // power; freeze the container for a consistent one. Links are not followed.
 // Errors of w are passed on.
 func Diff(ctx context.Context, dir *os.File, w io.Writer) (DiffResult, error) {
-	d := &differ{hash: sha256.New(), links: map[inode]string{}, buf: make([]byte, 256<<10)}
+	return newDiffer().stream(w, func(d *differ) error {
+		err := d.root(ctx, int(dir.Fd()))
+		runtime.KeepAlive(dir) // its descriptor was in use until here
+		return err
+	})
+}
+
+func newDiffer() *differ {
+	return &differ{hash: sha256.New(), links: map[inode]string{}, buf: make([]byte, 256<<10)}
+}
+
+// stream writes to w what fill writes.
+func (d *differ) stream(w io.Writer, fill func(d *differ) error) (DiffResult, error) {
 	r, pw := io.Pipe()
 	end := make(chan error, 1)
 	go func() { // beside the reading of files
@@ -42,8 +54,11 @@ func Diff(ctx context.Context, dir *os.File, w io.Writer) (DiffResult, error) {
 	}()
 	out := bufio.NewWriterSize(pw, 1<<20)
 	d.tw = tar.NewWriter(out)
-	err := d.root(ctx, int(dir.Fd()))
-	runtime.KeepAlive(dir) // its descriptor was in use until here
+	if d.headers != nil {
+		d.headers.w = out
+		d.tw = tar.NewWriter(d.headers)
+	}
+	err := fill(d)
 	if err == nil {
 		err = d.tw.Close()
 	}
@@ -78,6 +93,8 @@ type differ struct {
 	res   DiffResult
 	links map[inode]string // first name of a file with several
 	buf   []byte
+	// headers, if set, takes what is no content.
+	headers *headers
 }
 
 func (d *differ) root(ctx context.Context, fd int) error {
@@ -189,10 +206,11 @@ func (d *differ) directory(fd int, name string, st *unix.Stat_t) error {
 	if name == "" {
 		hdr.Name = "./"
 	}
-	opaque, err := d.attributes(fd, hdr)
+	records, opaque, err := readXattrs(fd, d.buf)
 	if err != nil {
 		return err
 	}
+	hdr.PAXRecords = records
 	if err := d.write(hdr); err != nil || !opaque {
 		return err
 	}
@@ -235,7 +253,7 @@ func (d *differ) file(ctx context.Context, dir int, name, base string) error {
 		d.links[id] = name
 	}
 	hdr.Size = st.Size
-	if _, err := d.attributes(fd, hdr); err != nil {
+	if hdr.PAXRecords, _, err = readXattrs(fd, d.buf); err != nil {
 		return err
 	}
 	if err := d.write(hdr); err != nil {
@@ -282,26 +300,26 @@ func (d *differ) content(ctx context.Context, fd int, size int64) error {
 	return nil
 }
 
-// attributes copies the extended attributes that belong into a layer and
-// reports whether a directory is opaque.
-func (d *differ) attributes(fd int, hdr *tar.Header) (opaque bool, err error) {
+// readXattrs reads the extended attributes that belong into a layer, as records
+// of pax, and whether a directory is opaque. buf has 64 KiB or more.
+func readXattrs(fd int, buf []byte) (records map[string]string, opaque bool, err error) {
 	names, err := listXattrs(fd)
 	if err != nil {
-		return false, wrap("list attributes", "", err)
+		return nil, false, wrap("list attributes", "", err)
 	}
 	for _, name := range names {
 		keep := judgeXattr(name) == xattrKeep
 		if !keep && name != OpaqueXattr {
 			continue
 		}
-		n, err := unix.Fgetxattr(fd, name, d.buf[:65536])
+		n, err := unix.Fgetxattr(fd, name, buf[:65536])
 		if err == unix.ENODATA || err == unix.EOVERFLOW {
 			continue // removed meanwhile, or capabilities of another root
 		}
 		if err != nil {
-			return false, wrap("get attribute", name, err)
+			return nil, false, wrap("get attribute", name, err)
 		}
-		value := d.buf[:n]
+		value := buf[:n]
 		if !keep {
 			opaque = string(value) == "y"
 			continue
@@ -311,13 +329,13 @@ func (d *differ) attributes(fd int, hdr *tar.Header) (opaque bool, err error) {
 			value, ok = plainCapability(value)
 		}
 		if ok {
-			if hdr.PAXRecords == nil {
-				hdr.PAXRecords = map[string]string{}
+			if records == nil {
+				records = map[string]string{}
 			}
-			hdr.PAXRecords[paxXattr+name] = string(value)
+			records[paxXattr+name] = string(value)
 		}
 	}
-	return opaque, nil
+	return records, opaque, nil
 }
 
 func listXattrs(fd int) ([]string, error) {

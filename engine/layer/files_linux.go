@@ -89,7 +89,7 @@ func (a *applier) file(ctx context.Context, parent int, base string, hdr *tar.He
 
 // fill writes the content. Blocks of zeros of a sparse file become holes.
 func (a *applier) fill(ctx context.Context, fd int, hdr *tar.Header, r io.Reader) error {
-	sparse := isSparse(hdr)
+	sparse := isSparse(hdr) || a.holes
 	var size int64
 	for {
 		n, rerr := io.ReadFull(r, a.buf)

@@ -67,6 +67,8 @@ type Options struct {
 	// verifies before it returns io.EOF; Apply then does not hash a second
 	// time and returns it as the DiffID.
 	Verified digest.Digest
+	// Holes makes holes of zeros in all files, and not only in sparse ones.
+	Holes bool
 	// Opaque, if set, is called with the path of each opaque directory instead
 	// of marking it, which needs the host's root: MarkOpaque does it later. For
 	// a process whose root is the target; its working directory changes.

@@ -19,16 +19,39 @@ import (
 // an earlier one. The caller compares the digest of what was written. Errors of
 // w are passed on.
 func Rebuild(ctx context.Context, dir *os.File, recipe io.Reader, w io.Writer) error {
+	buf := make([]byte, 256<<10)
+	err := rebuild(ctx, recipe, w, func(p piece) error { return pour(dir, p, w, buf) })
+	runtime.KeepAlive(dir)
+	return err
+}
+
+// Unpacked writes the tar stream of the layer of a pack, by the recipe that
+// Stage.Pack has made of it. errdefs.ErrCorrupt: they do not belong together.
+// The caller compares the digest of what was written. Errors of w are passed on.
+func Unpacked(ctx context.Context, pack *os.File, recipe io.Reader, w io.Writer) error {
+	st, err := pack.Stat()
+	if err != nil {
+		return fmt.Errorf("unpack packed layer: %w", err)
+	}
+	buf := make([]byte, 256<<10)
+	return rebuild(ctx, recipe, w, func(p piece) error {
+		if p.name != packName || p.size != st.Size() {
+			return fmt.Errorf("%w: the pack has %d bytes, and not the %d of %q", errdefs.ErrCorrupt, st.Size(), p.size, p.name)
+		}
+		return pourPart(pack, p, w, buf)
+	})
+}
+
+// rebuild follows a recipe; contents are what pour writes.
+func rebuild(ctx context.Context, recipe io.Reader, w io.Writer, pour func(p piece) error) error {
 	r, err := newRecipeReader(recipe)
 	if err != nil {
 		return fmt.Errorf("rebuild layer: %w", err)
 	}
 	defer r.close()
-	buf := make([]byte, 256<<10)
 	for {
 		p, err := r.next()
 		if err == io.EOF {
-			runtime.KeepAlive(dir)
 			return nil
 		}
 		if err == nil {
@@ -39,12 +62,17 @@ func Rebuild(ctx context.Context, dir *os.File, recipe io.Reader, w io.Writer) e
 		case p.name == "":
 			_, err = w.Write(p.raw)
 		default:
-			err = pour(dir, p, w, buf)
+			err = pour(p)
 		}
 		if err != nil {
 			return fmt.Errorf("rebuild layer: %w", err)
 		}
 	}
+}
+
+func pourPart(f *os.File, p piece, w io.Writer, buf []byte) error {
+	_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{io.NewSectionReader(f, p.offset, p.length)}, buf)
+	return err
 }
 
 // pour writes the piece of a file, which has to be of the size.
@@ -59,7 +87,7 @@ func pour(dir *os.File, p piece, w io.Writer, buf []byte) error {
 		err = fmt.Errorf("%w: %q is not a file of %d bytes", errdefs.ErrCorrupt, p.name, p.size)
 	}
 	if err == nil {
-		_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{io.NewSectionReader(f, p.offset, p.length)}, buf)
+		err = pourPart(f, p, w, buf)
 	}
 	return errors.Join(err, f.Close())
 }

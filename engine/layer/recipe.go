@@ -28,7 +28,8 @@ import (
 // content is the clean path of a file, after which its size in bytes (uvarint)
 // says how much of the stream it is. Kind part is the clean path of a sparse
 // file, after which come the offset of what is next of it in the stream, the
-// length of that, and the size of the file (uvarints).
+// length of that, and the size of the file (uvarints). In the recipe of a packed
+// layer (Stage.Pack) all contents are parts of the one file "pack".
 const (
 	recipeMagic   = "gantry layer recipe 1\n"
 	recipeRaw     = 'r'
@@ -55,6 +56,8 @@ type Recorder struct {
 	// seen are hashes of the names of files.
 	seen  map[uint64]struct{}
 	total int64
+	// whole: without the recipe there is no layer, so it may be of any size.
+	whole bool
 
 	// raw is what has come of the stream and is in no record yet; entry is where
 	// in it the headers of the entry begin, and need what the next step takes.
@@ -239,12 +242,22 @@ func (r *Recorder) flush() error {
 }
 
 func (r *Recorder) record(kind byte, data []byte) error {
-	if r.total += int64(len(data)); r.total > recipeMax {
+	if r.total += int64(len(data)); r.total > recipeMax && !r.whole {
 		return unrecorded("the layer has too many entries")
 	}
 	err := errors.Join(r.out.WriteByte(kind), r.number(uint64(len(data))))
 	_, werr := r.out.Write(data)
 	return errors.Join(err, werr)
+}
+
+// part says that what is next is length bytes at offset of the file name, which
+// has size bytes.
+func (r *Recorder) part(name string, offset, length, size int64) error {
+	err := errors.Join(r.flush(), r.record(recipePart, []byte(name)))
+	for _, n := range []int64{offset, length, size} {
+		err = errors.Join(err, r.number(uint64(n)))
+	}
+	return err
 }
 
 func (r *Recorder) number(v uint64) error {

@@ -59,13 +59,8 @@ func (r *Recorder) parts(name string, hdr *tar.Header) error {
 		if length == 0 {
 			continue
 		}
-		if err := r.record(recipePart, []byte(name)); err != nil {
+		if err := r.part(name, offset, length, hdr.Size); err != nil {
 			return err
-		}
-		for _, n := range []int64{offset, length, hdr.Size} {
-			if err := r.number(uint64(n)); err != nil {
-				return err
-			}
 		}
 		sum += length
 		r.skip += length

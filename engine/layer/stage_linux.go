@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,25 +21,50 @@ import (
 // makes the copy consistent and takes as long as the files take that were
 // written since the pass before.
 //
+// The copy is one file, the pack, that holds the contents of files one behind
+// the other, and what the names are in memory: making one file takes less than
+// making thousands. Stream writes it as a layer, Pack says what the pack needs
+// beside it to be one.
+//
 // A file is copied again when its inode, size or change time differs: nobody
-// inside a container can set the last. Not safe for concurrent use.
+// inside a container can set the last. The copy of before stays in the pack if
+// it is small, as a part that nobody reads. Not safe for concurrent use, but Stream is.
 type Stage struct {
-	to   *os.File
-	copy *copier
-	// files is what each path was copied from.
-	files map[string]staged
-	begun time.Time // of the pass
+	pack *os.File
+	size atomic.Int64
+	// known is what each path was in the pass before, nodes what it is in this
+	// one, in the order of the layer.
+	known map[string]*staged
+	nodes []*staged
+	links map[inode]*staged // of the pass: files with several names
+	begun time.Time         // of the pass
+	pass  int
 	res   Pass
+	left  int64 // what the last pass has left out
 	crew  *crew // of the pass
+	buf   []byte
 }
 
-// staged is what a file was when it was copied.
+// staged is an entry of the layer, and what it was when it was copied.
 type staged struct {
-	id    inode
-	ctime unix.Timespec
-	size  int64
+	path         string // clean, "." is the root
+	id           inode
+	ctime, mtime unix.Timespec
+	size         int64
+	mode         uint32
+	uid, gid     uint32
+	several      bool // names of the file
+	opaque       bool
+	link         string            // target of a symbolic link
+	xattrs       map[string]string // as records of pax
+	// at is where in the pack the content begins, size bytes of it. Files of
+	// several names have it at the first of them.
+	at int64
 	// racy: it may have changed within the same tick of the clock since.
 	racy bool
+	// gone: it vanished before it was copied.
+	gone bool
+	pass int // the last that has seen it so
 }
 
 // Pass is what one pass has done.
@@ -50,10 +77,10 @@ type Pass struct {
 // coarse is longer than a tick of the clock that file systems stamp files with.
 const coarse = 20 * time.Millisecond
 
-// NewStage begins a copy in to, an empty private directory, which the caller
-// keeps open until the last pass.
-func NewStage(to *os.File) *Stage {
-	return &Stage{to: to, copy: newCopier(to, true), files: map[string]staged{}}
+// NewStage begins a copy in pack, an empty private file, which the caller keeps
+// open for as long as the stage is used.
+func NewStage(pack *os.File) *Stage {
+	return &Stage{pack: pack, buf: make([]byte, 65536)}
 }
 
 // Run makes the copy like from. mapped is nil for the last pass; for one during
@@ -61,11 +88,18 @@ func NewStage(to *os.File) *Stage {
 // writes to memory go to them. The file system is then written back first, since
 // the kernel stamps only the first write to a page after that. A mapping that is
 // made later stamps its file within the pass, which is then copied again.
-// Sockets, devices and attributes that cannot be part of a layer are left out.
+// Sockets, devices and attributes that cannot be part of a layer are left out,
+// and a path that no call could open is errdefs.ErrInvalid.
 // errdefs.ErrExhausted: no room on the disk. On error the copy is of no use.
 func (s *Stage) Run(ctx context.Context, from *os.File, mapped func() (bool, error)) (Pass, error) {
-	s.begun, s.res = time.Now(), Pass{}
-	s.copy.links = map[inode]string{}
+	s.begun, s.res, s.left, s.pass = time.Now(), Pass{}, 0, s.pass+1
+	s.known = make(map[string]*staged, len(s.nodes))
+	for _, n := range s.nodes {
+		if !n.gone {
+			s.known[n.path] = n
+		}
+	}
+	s.nodes, s.links = make([]*staged, 0, len(s.nodes)), map[inode]*staged{}
 	if mapped != nil {
 		is, err := mapped()
 		if err == nil && is {
@@ -75,195 +109,143 @@ func (s *Stage) Run(ctx context.Context, from *os.File, mapped func() (bool, err
 			return Pass{}, fmt.Errorf("copy changes: mapped files: %w", err)
 		}
 	}
-	s.crew = newCrew(s.to)
-	err := s.directory(ctx, int(from.Fd()), int(s.to.Fd()), ".")
-	s.crew.close()
+	s.crew = newCrew(s.pack, &s.size)
+	var st unix.Stat_t
+	err := wrap("stat", ".", unix.Fstat(int(from.Fd()), &st))
+	if err == nil {
+		err = s.directory(ctx, int(from.Fd()), ".", &st)
+	}
+	err = errors.Join(err, s.crew.close(), s.pack.Truncate(s.size.Load())) // which may end in a hole
+	s.free()
 	runtime.KeepAlive(from)
-	runtime.KeepAlive(s.to)
+	runtime.KeepAlive(s.pack)
 	return s.res, copyError("copy changes", err)
 }
 
-// directory makes the open directory to like from.
-func (s *Stage) directory(ctx context.Context, from, to int, path string) error {
-	names, err := readNames(from)
-	if err != nil {
-		return wrap("read directory", path, err)
-	}
-	had, err := readNames(to)
-	if err != nil {
-		return wrap("read directory", path, err)
-	}
-	touched, err := s.forget(to, path, names, had)
-	if err != nil {
-		return err
-	}
-	there := map[string]bool{}
-	for _, name := range had {
-		there[name] = true
-	}
-	work := s.crew.batch()
-	for _, name := range names {
-		var did bool
-		did, err = s.node(ctx, node{from, to, name, join(path, name), there[name]}, work)
-		touched = touched || did || err != nil
-		if err != nil && !vanished(err) {
-			break
-		}
-		err = nil
-	}
-	if err = errors.Join(err, work.wait()); err != nil {
-		return err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(from, &st); err != nil {
-		return wrap("stat", path, err)
-	}
-	if !touched && s.same(path, &st) {
-		return nil
-	}
-	if err := clearXattrs(to); err != nil {
-		return err
-	}
-	s.note(path, &st)
-	return s.copy.attributes(from, to, &st)
-}
-
-// forget removes what the copy has and the original has not any more.
-func (s *Stage) forget(to int, path string, names, had []string) (touched bool, err error) {
-	keep := map[string]bool{}
-	for _, name := range names {
-		keep[name] = true
-	}
-	for _, name := range had {
-		if keep[name] {
-			continue
-		}
-		touched = true
-		if err := s.remove(to, name, join(path, name)); err != nil {
-			return true, err
+// free gives back what large files took that are not so any more. Where the file
+// system cannot do that it stays.
+func (s *Stage) free() {
+	for _, n := range s.known {
+		if n.pass != s.pass && n.size > smallFile && !n.several && n.mode&unix.S_IFMT == unix.S_IFREG {
+			_ = unix.Fallocate(int(s.pack.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, n.at, n.size)
 		}
 	}
-	return touched, nil
+	s.known = nil
 }
 
-// same reports whether the copy at path is of this very state.
-func (s *Stage) same(path string, st *unix.Stat_t) bool {
-	was, ok := s.files[path]
-	return ok && !was.racy && was.id == inodeOf(st) && was.ctime == st.Ctim && was.size == st.Size
-}
-
-// note remembers what the copy at path is of.
-func (s *Stage) note(path string, st *unix.Stat_t) {
-	racy := time.Unix(st.Ctim.Unix()).After(s.begun.Add(-coarse))
-	s.files[path] = staged{id: inodeOf(st), ctime: st.Ctim, size: st.Size, racy: racy}
-}
-
-// node is an entry of two open directories.
-type node struct {
-	from, to   int
-	name, path string
-	// there: the copy has something of the name.
-	there bool
-}
-
-// node makes the copy of an entry like the original. Most files are copied by
-// the crew.
-func (s *Stage) node(ctx context.Context, n node, work *batch) (touched bool, err error) {
-	if err := ctx.Err(); err != nil {
-		return false, fmt.Errorf("%w: %w", errdefs.ErrAborted, err)
-	}
-	st, err := lstat(n.from, n.name)
-	if err != nil {
-		return true, errors.Join(err, s.remove(n.to, n.name, n.path))
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return s.subdirectory(ctx, n.from, n.name, n.to, n.path)
-	}
-	if s.same(n.path, st) {
-		if st.Nlink > 1 {
-			s.copy.links[inodeOf(st)] = n.path
-		}
-		return false, nil
-	}
-	if n.there {
-		if err := s.remove(n.to, n.name, n.path); err != nil {
-			return true, err
-		}
-	}
-	s.note(n.path, st)
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return true, s.copy.node(ctx, n.from, n.name, n.to, n.path)
-	}
-	s.res.Files++
-	s.res.Bytes += min(st.Size, st.Blocks*512)
-	if st.Nlink > 1 { // the other names have to know
-		return true, s.copy.file(ctx, n.from, n.name, n.to, n.path)
-	}
-	work.do(func(c *copier) error {
-		if err := c.file(ctx, n.from, n.name, n.to, n.path); !vanished(err) {
+// directory notes the open directory and all that is in it.
+func (s *Stage) directory(ctx context.Context, fd int, path string, st *unix.Stat_t) error {
+	n, same := s.note(path, st)
+	if !same {
+		var err error
+		if n.xattrs, n.opaque, err = readXattrs(fd, s.buf); err != nil {
 			return err
 		}
-		return nil
-	})
-	return true, nil
-}
-
-// remove takes what is there under a name out of the copy.
-func (s *Stage) remove(to int, name, path string) error {
-	delete(s.files, path)
-	err := unix.Unlinkat(to, name, 0)
-	if err == unix.EISDIR {
-		err = removeTree(to, name)
 	}
-	if err == unix.ENOENT {
-		err = nil
-	}
-	return wrap("remove", path, err)
-}
-
-func (s *Stage) subdirectory(ctx context.Context, from int, name string, to int, path string) (touched bool, err error) {
-	src, err := unix.Openat(from, name, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	names, err := readNames(fd)
 	if err != nil {
-		return true, wrap("open", path, err)
-	}
-	defer unix.Close(src)
-	var st, is unix.Stat_t
-	err = unix.Fstatat(to, name, &is, unix.AT_SYMLINK_NOFOLLOW)
-	switch {
-	case err == unix.ENOENT:
-		touched = true
-	case err != nil:
-		return true, wrap("stat", path, err)
-	case is.Mode&unix.S_IFMT != unix.S_IFDIR:
-		touched = true
-		if err := s.remove(to, name, path); err != nil {
-			return true, err
-		}
-	}
-	if err := unix.Fstat(src, &st); err != nil {
-		return true, wrap("stat", path, err)
-	}
-	dst, err := makeDir(to, name)
-	if err != nil {
-		return true, wrap("mkdir", path, err)
-	}
-	defer unix.Close(dst)
-	return touched, s.directory(ctx, src, dst, path)
-}
-
-// clearXattrs removes what an earlier pass has set.
-func clearXattrs(fd int) error {
-	names, err := listXattrs(fd)
-	if err != nil {
-		return wrap("list attributes", "", err)
+		return wrap("read directory", path, err)
 	}
 	for _, name := range names {
-		if judgeXattr(name) != xattrKeep && name != OpaqueXattr {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%w: %w", errdefs.ErrAborted, err)
+		}
+		if strings.HasPrefix(name, whiteoutPrefix) {
+			s.left++
 			continue
 		}
-		if err := unix.Fremovexattr(fd, name); err != nil && err != unix.ENODATA {
-			return wrap("remove attribute", name, err)
+		if err := s.node(ctx, fd, name, join(path, name)); err != nil && !vanished(err) {
+			return err
 		}
 	}
 	return nil
+}
+
+// note adds an entry to the layer: what it was in the pass before if it is the
+// same still, with what was copied then.
+func (s *Stage) note(path string, st *unix.Stat_t) (n *staged, same bool) {
+	was, ok := s.known[path]
+	if ok && !was.racy && was.id == inodeOf(st) && was.ctime == st.Ctim && was.size == st.Size {
+		was.pass = s.pass
+		s.nodes = append(s.nodes, was)
+		return was, true
+	}
+	n = &staged{
+		path: path, pass: s.pass, id: inodeOf(st), ctime: st.Ctim, mtime: st.Mtim, size: st.Size, mode: st.Mode, uid: st.Uid, gid: st.Gid, several: st.Nlink > 1,
+		racy: time.Unix(st.Ctim.Unix()).After(s.begun.Add(-coarse)),
+	}
+	s.nodes = append(s.nodes, n)
+	return n, false
+}
+
+// node notes an entry of an open directory. The contents of most files are
+// copied by the crew.
+func (s *Stage) node(ctx context.Context, dir int, name, path string) error {
+	if len(path)+len(whiteoutPrefix) >= unix.PathMax {
+		return fmt.Errorf("path of %d bytes: %w", len(path), errdefs.ErrInvalid)
+	}
+	st, err := lstat(dir, name)
+	if err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		fd, err := unix.Openat(dir, name, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return wrap("open", path, err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Fstat(fd, st); err != nil {
+			return wrap("stat", path, err)
+		}
+		return s.directory(ctx, fd, path, st)
+	case unix.S_IFREG:
+		return s.file(ctx, dir, name, path, st)
+	case unix.S_IFLNK:
+		n, same := s.note(path, st)
+		if same {
+			return nil
+		}
+		length, err := readlink(dir, name, s.buf)
+		n.link, n.gone = string(s.buf[:max(length, 0)]), err != nil
+		return wrap("readlink", path, err)
+	case unix.S_IFIFO:
+		s.note(path, st)
+		return nil
+	case unix.S_IFCHR:
+		if isWhiteout(st) {
+			s.note(path, st)
+			return nil
+		}
+	}
+	s.left++ // a socket, or a device that nobody could have made
+	return nil
+}
+
+// file notes a regular file.
+func (s *Stage) file(ctx context.Context, dir int, name, path string, st *unix.Stat_t) error {
+	n, same := s.note(path, st)
+	if n.several {
+		first, ok := s.links[n.id]
+		if ok && first.ctime == n.ctime && first.size == n.size {
+			n.at, n.xattrs, n.gone = first.at, first.xattrs, first.gone
+			return nil
+		}
+		s.links[n.id] = n
+	}
+	if same {
+		return nil
+	}
+	s.res.Files++
+	s.res.Bytes += min(st.Size, st.Blocks*512)
+	fd, err := openFile(dir, name)
+	if err != nil {
+		n.gone = true
+		return wrap("open", path, err)
+	}
+	work := job{node: n, fd: fd, holes: st.Blocks*512 < st.Size && st.Size >= tiny}
+	if n.several { // the other names have to know
+		return s.crew.now(ctx, work)
+	}
+	return s.crew.do(ctx, work)
 }

@@ -11,6 +11,7 @@
 // # A life
 //
 //	Unpack(chain id, fill)            a layer that is not here yet
+//	Pack(chain id, fill)              one whose directory is made when it is wanted
 //	Prepare(key, chain, limit)        a disk over the layers
 //	Root(key, ids)                    the disk as the container sees it, or
 //	Mount(key, target, ids)           the same at a path of the host
@@ -61,8 +62,20 @@ type LayerStore interface {
 	// upper directory (Documentation/filesystems/overlayfs.rst), and what it
 	// wrote becomes visible, durably, when it returned nil. On error nothing is
 	// left. A layer that is there already is success, and fill is not called.
+	// One that is packed is unpacked so: what fill wrote takes the place of the
+	// packed files in one step, or they stay.
 	// errdefs.ErrInvalid for a malformed chain id.
 	Unpack(ctx context.Context, chainID string, fill func(dir string) error) error
+	// Pack makes the layer chainID as Unpack does, but of files from which the
+	// caller can make its content: fill writes them to an empty private
+	// directory. Such a layer is here (HasLayer, Layers, RemoveLayer, Check); what
+	// needs its content (Layer, View, Prepare) is errdefs.ErrConflict until it is
+	// unpacked.
+	Pack(ctx context.Context, chainID string, fill func(dir string) error) error
+	// Packed returns the directory that Pack has filled, to be read only: files
+	// opened there stay readable when the layer is unpacked. errdefs.ErrNotFound
+	// if there is no such layer or it is unpacked.
+	Packed(ctx context.Context, chainID string) (dir string, err error)
 	// RemoveLayer removes a layer. Absent is nil; one that an active snapshot
 	// has below it is errdefs.ErrConflict.
 	RemoveLayer(ctx context.Context, chainID string) error

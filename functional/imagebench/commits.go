@@ -39,6 +39,19 @@ func (b *bench) commit(ctx context.Context) error {
 			{"docker commit of " + c.name, b.theirs("commit", "bench", "snap:bench"), b.theirs("rmi", "-f", "snap:bench")},
 		})
 		b.report.Ratio("commit of "+c.name+": gantry / docker", s[0], s[1], 1.0/3)
+		// what a commit leaves to the first container of the image
+		b.race(ctx, []contender{
+			{
+				"gantry commit of " + c.name + " and a container of it",
+				[]string{"sh", "-c", shell(b.ours("commit", "c", "snap")) + " &&" + shell(b.ours("run", "--id", "d", "snap", "/bin/sh", "-c", "exec sleep 100000"))},
+				[]string{"sh", "-c", shell(b.ours("rm", "-k", "d")) + " &&" + shell(b.oursImage("rm", "snap"))},
+			},
+			{
+				"docker commit of " + c.name + " and a container of it",
+				[]string{"sh", "-c", shell(b.theirs("commit", "bench", "snap:bench")) + " &&" + shell(b.theirs("run", "-d", "--network", "none", "--name", "derived", "snap:bench", "/bin/sh", "-c", "exec sleep 100000"))},
+				[]string{"sh", "-c", shell(b.theirs("rm", "-f", "derived")) + " &&" + shell(b.theirs("rmi", "-f", "snap:bench"))},
+			},
+		})
 		for _, args := range [][]string{b.ours("rm", "-k", "c"), b.theirs("rm", "-f", "bench")} {
 			if err := b.must(ctx, args...); err != nil {
 				return err

@@ -208,7 +208,7 @@ func (c *Checker) layer(ctx context.Context, id string) error {
 	case err == nil:
 	case errors.Is(err, fs.ErrNotExist) && content == nil:
 		c.Report(snapshot.FindingUnrecorded, id, "made by an earlier version", func() error {
-			if err := writeManifest(ctx, dir); err != nil {
+			if err := writeManifest(ctx, dir, "fs"); err != nil {
 				return err
 			}
 			return SyncTree(dir)

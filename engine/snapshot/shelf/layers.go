@@ -27,7 +27,12 @@ func (s *Shelf) HasLayer(_ context.Context, chainID string) (bool, error) {
 
 // Unpack implements snapshot.LayerStore.
 func (s *Shelf) Unpack(ctx context.Context, chainID string, fill func(dir string) error) error {
-	return s.PutLayer(ctx, chainID, func(dir string) error {
+	return s.PutLayer(ctx, chainID, filled(fill))
+}
+
+// filled makes the directory that fill fills.
+func filled(fill func(dir string) error) func(dir string) error {
+	return func(dir string) error {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
@@ -35,7 +40,7 @@ func (s *Shelf) Unpack(ctx context.Context, chainID string, fill func(dir string
 			return err
 		}
 		return fill(dir)
-	})
+	}
 }
 
 // PutLayer is Unpack with a place that does not exist yet: make makes it, or
@@ -45,11 +50,24 @@ func (s *Shelf) PutLayer(ctx context.Context, chainID string, make func(dir stri
 	if err != nil {
 		return err
 	}
-	final := s.Path("layers", name)
-	if there, err := Exists(final); there || err != nil {
+	unlock, err := s.making.Lock(ctx, name)
+	if err != nil {
 		return err
 	}
-	if err := s.putLayer(ctx, final, make); err != nil {
+	defer unlock()
+	final := s.Path("layers", name)
+	packed, err := isPacked(final)
+	if err != nil {
+		return err
+	}
+	if there, err := Exists(final); there && !packed || err != nil {
+		return err
+	}
+	put := putLayer
+	if packed {
+		put = swapLayer
+	}
+	if err := s.putLayer(ctx, "fs", make, SyncTree, func(tmp string) error { return put(tmp, final) }); err != nil {
 		return fmt.Errorf("unpack layer %s: %w", chainID, Classify(err))
 	}
 	return ctx.Err()
@@ -98,21 +116,28 @@ func (s *Shelf) dropLayer(tmp string) error {
 	return os.RemoveAll(tmp)
 }
 
-func (s *Shelf) putLayer(ctx context.Context, final string, make func(dir string) error) error {
+// putLayer has make fill the directory form of a layer that has no name yet, and
+// put name it.
+func (s *Shelf) putLayer(ctx context.Context, form string, make, sync, put func(dir string) error) error {
 	tmp, drop, err := s.Temp("layers", s.dropLayer)
 	if err != nil {
 		return err
 	}
 	defer drop()
-	if err := make(filepath.Join(tmp, "fs")); err != nil {
+	if err := make(filepath.Join(tmp, form)); err != nil {
 		return err
 	}
-	if err := writeManifest(ctx, tmp); err != nil {
+	if err := writeManifest(ctx, tmp, form); err != nil {
 		return err
 	}
-	if err := SyncTree(tmp); err != nil {
+	if err := sync(tmp); err != nil {
 		return err
 	}
+	return put(tmp)
+}
+
+// putLayer gives a layer its name.
+func putLayer(tmp, final string) error {
 	if err := os.Rename(tmp, final); err != nil {
 		if there, eerr := Exists(final); eerr == nil && there {
 			return nil // somebody else was faster with the same content
@@ -169,6 +194,9 @@ func (s *Shelf) Layer(_ context.Context, chainID string) (string, error) {
 	}
 	dir := s.Path("layers", name, "fs")
 	if there, err := Exists(dir); err != nil || !there {
+		if packed, perr := isPacked(filepath.Dir(dir)); perr == nil && packed {
+			return "", fmt.Errorf("layer %s is packed: %w", chainID, errdefs.ErrConflict)
+		}
 		return "", errors.Join(err, fmt.Errorf("layer %s: %w", chainID, errdefs.ErrNotFound))
 	}
 	return dir, nil

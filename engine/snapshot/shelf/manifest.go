@@ -30,9 +30,10 @@ type manifest struct {
 
 const manifestVersion = 1
 
-// writeManifest records the content of the layer at dir. It syncs nothing.
-func writeManifest(ctx context.Context, dir string) error {
-	m, err := takeManifest(ctx, filepath.Join(dir, "fs"))
+// writeManifest records the content of the layer at dir, which has the form of
+// the name. It syncs nothing.
+func writeManifest(ctx context.Context, dir, form string) error {
+	m, err := takeManifest(ctx, filepath.Join(dir, form))
 	if err != nil {
 		return fmt.Errorf("record layer: %w", err)
 	}
@@ -76,7 +77,11 @@ func verifyManifest(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	got, err := takeManifest(ctx, filepath.Join(dir, "fs"))
+	form := "fs"
+	if is, err := isPacked(dir); err == nil && is {
+		form = packed
+	}
+	got, err := takeManifest(ctx, filepath.Join(dir, form))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("the content is gone: %w", errdefs.ErrCorrupt)

@@ -3,7 +3,8 @@
 // Shelf and adds how a disk is made, shown and bounded.
 //
 // Layout below the root (docs/ondisk.md): layers/HEX holds a committed layer's
-// content in "fs" and its "manifest"; active/KEY holds a disk, whatever the
+// content in "fs", or what it can be made of in "packed", and its "manifest";
+// active/KEY holds a disk, whatever the
 // back end puts there, and "chain-RECORD", one more name of chains/RECORD, or
 // "chain", a symbolic link that names it: the chain ids of the layers below, one
 // a line,
@@ -11,7 +12,7 @@
 // begin with ".new-" or ".gone-" are half made or half removed and are swept at
 // the start.
 //
-// It imports errdefs, atomicfile and engine/snapshot of ours, and is for the
+// It imports errdefs, atomicfile, keylock and engine/snapshot of ours, and is for the
 // back ends below engine/snapshot only.
 package shelf
 
@@ -31,6 +32,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/keylock"
 )
 
 // Beginnings of names that are not there yet or no more.
@@ -54,6 +56,8 @@ type Public interface {
 	HasLayer(ctx context.Context, chainID string) (bool, error)
 	Unpack(ctx context.Context, chainID string, fill func(dir string) error) error
 	RemoveLayer(ctx context.Context, chainID string) error
+	Pack(ctx context.Context, chainID string, fill func(dir string) error) error
+	Packed(ctx context.Context, chainID string) (dir string, err error)
 	Layer(ctx context.Context, chainID string) (dir string, err error)
 	Layers(ctx context.Context) ([]string, error)
 	Remove(ctx context.Context, key string) error
@@ -69,6 +73,8 @@ type Shelf struct {
 	mu sync.RWMutex
 	// recording keeps two from making one record of a chain.
 	recording sync.Mutex
+	// making keeps two from making one layer, by its name.
+	making keylock.Map[string]
 	// busy holds the paths of half made things that somebody works on.
 	busy  sync.Map
 	trash trash

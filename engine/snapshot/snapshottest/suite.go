@@ -35,6 +35,7 @@ func RunIn(t *testing.T, dir string, f Factory) {
 	for name, check := range map[string]func(*testing.T, *env){
 		"layers are committed once":        layersOnce,
 		"a failed unpack leaves nothing":   failedUnpack,
+		"packed layers":                    packedLayers,
 		"names are checked":                namesChecked,
 		"disks over layers":                disks,
 		"two containers share layers":      shareLayers,
