@@ -3,7 +3,7 @@
 // realises instances on this host.
 //
 // The required core is ComputeDriver. Abilities beyond it are small optional
-// interfaces (Recoverer, Preparer, Snapshotter, InterfaceAttacher, Pauser, PasswordSetter, Migrator, Rescuer,
+// interfaces (Recoverer, Preparer, Snapshotter, InterfaceAttacher, Pauser, PasswordSetter, Migrator, Rescuer, Suspender,
 // ConsoleReader, ConsoleStreamer, EventSource and others);
 // Capabilities must agree with them, and the suite in drivertest checks it.
 //
@@ -432,6 +432,6 @@ type Capabilities struct {
 	Resize, Migrate bool
 	// ConfigDrive: SpawnRequest.Drive is heeded.
 	ConfigDrive bool
-	// Rescue is Rescuer.
-	Rescue bool
+	// Rescue is Rescuer, Suspend Suspender.
+	Rescue, Suspend bool
 }

@@ -32,7 +32,7 @@ func TestRescue(t *testing.T) {
 	c.tell(t, addr, "before")
 	rescue := func() {
 		t.Helper()
-		c.act(t, id, map[string]any{"rescue": map[string]any{"adminPass": "let me in", "rescue_image_ref": c.imageID(t, "app")}})
+		c.act(t, id, map[string]any{"rescue": map[string]any{"adminPass": "let me in", "rescue_image_ref": c.imageID(t, "busybox")}})
 	}
 	own := func(what string, told ...string) {
 		t.Helper()

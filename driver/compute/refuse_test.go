@@ -18,8 +18,6 @@ func TestRefusals(t *testing.T) {
 		args         map[string]any
 		class        string
 	}{
-		{"suspend_instance", "suspending", nil, notImplemented},
-		{"resume_instance", "resuming", nil, notImplemented},
 		{"trigger_crash_dump", "", nil, notImplemented},
 		{"quiesce_instance", "", nil, "InstanceQuiesceNotSupported"},
 		{"get_vnc_console", "", map[string]any{"console_type": "novnc"}, "ConsoleTypeUnavailable"},

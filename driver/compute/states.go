@@ -53,6 +53,8 @@ const (
 	taskOffloading       = "shelving_offloading"
 	taskUnshelving       = "unshelving"
 	taskImageBackup      = "image_backup"
+	taskSuspending       = "suspending"
+	taskResuming         = "resuming"
 	taskRescuing         = "rescuing"
 	taskUnrescuing       = "unrescuing"
 	taskResizePrep       = "resize_prep"

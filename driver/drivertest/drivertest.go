@@ -93,6 +93,8 @@ func Run(t *testing.T, h Harness) {
 		{"rescue", testRescue},
 		{"rescue of a stopped instance", testRescueStopped},
 		{"rescue that cannot be", testRescueRefused},
+		{"suspend and resume", testSuspend},
+		{"suspended instances end", testSuspendEnds},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

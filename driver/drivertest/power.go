@@ -143,6 +143,7 @@ func testCapabilities(t *testing.T, e *env) {
 	_, attacher := e.d.(driver.InterfaceAttacher)
 	_, migrator := e.d.(driver.Migrator)
 	_, rescuer := e.d.(driver.Rescuer)
+	_, suspender := e.d.(driver.Suspender)
 	for _, x := range []struct {
 		name      string
 		says, has bool
@@ -160,6 +161,7 @@ func testCapabilities(t *testing.T, e *env) {
 		{"SetPassword", c.SetPassword, setter},
 		{"Resize", c.Resize, migrator},
 		{"Rescue", c.Rescue, rescuer},
+		{"Suspend", c.Suspend, suspender},
 		{"Migrate", c.Migrate, c.Migrate && c.Resize},
 	} {
 		if x.says != x.has {

@@ -22,6 +22,13 @@ func (d *Driver) PowerOn(ctx context.Context, req driver.PowerOnRequest) error {
 	if i.state == driver.PowerRunning {
 		return nil
 	}
+	if i.state == driver.PowerSuspended {
+		d.host.replug(req.UUID, i, req.VIFs)
+		i.state = driver.PowerRunning
+		d.host.residue[processOf(req.UUID)] = req.UUID
+		delete(d.host.residue, memoryOf(req.UUID))
+		return nil
+	}
 	if i.state == driver.PowerPaused {
 		return fmt.Errorf("power on %s: paused: %w", req.UUID, errdefs.ErrConflict)
 	}
@@ -41,7 +48,8 @@ func (d *Driver) PowerOff(ctx context.Context, uuid driver.InstanceUUID, _ drive
 	if err != nil {
 		return err
 	}
-	if i.state == driver.PowerRunning || i.state == driver.PowerPaused {
+	delete(d.host.residue, memoryOf(uuid))
+	if i.state == driver.PowerRunning || i.state == driver.PowerPaused || i.state == driver.PowerSuspended {
 		i.state, i.reason = driver.PowerShutdown, "stopped"
 	}
 	i.hangUp()
@@ -62,6 +70,7 @@ func (d *Driver) Reboot(ctx context.Context, req driver.RebootRequest) error {
 	}
 	d.host.replug(req.UUID, i, req.VIFs)
 	i.hangUp()
+	delete(d.host.residue, memoryOf(req.UUID))
 	d.host.boot(req.UUID, i)
 	return nil
 }

@@ -77,12 +77,14 @@ type Options struct {
 	InjectPassword bool
 	// SnapshotFormat is what Snapshot makes.
 	SnapshotFormat SnapshotFormat
-	Log            zerolog.Logger
+	// Suspend is how guests are put aside.
+	Suspend SuspendMode
+	Log     zerolog.Logger
 }
 
 // Driver implements driver.ComputeDriver, Recoverer, Snapshotter, Pauser,
 // PasswordSetter, ConsoleReader, ConsoleStreamer, DiagnosticsReader, EventSource,
-// ImageCacher, InterfaceAttacher, Migrator and Rescuer.
+// ImageCacher, InterfaceAttacher, Migrator, Rescuer and Suspender.
 type Driver struct {
 	opts   Options
 	images cache.Group[engine.ImageInfo]
@@ -109,6 +111,7 @@ var (
 	_ driver.InterfaceAttacher = (*Driver)(nil)
 	_ driver.Migrator          = (*Driver)(nil)
 	_ driver.Rescuer           = (*Driver)(nil)
+	_ driver.Suspender         = (*Driver)(nil)
 )
 
 // New returns a driver over an open engine. Events are forwarded until ctx ends.
@@ -120,7 +123,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, ConfigDrive: true, Rescue: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, ConfigDrive: true, Rescue: true, Suspend: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept
@@ -142,6 +145,8 @@ type guest struct {
 	Drive bool `json:"drive,omitempty"`
 	// Own is set while this is a rescue system: what the instance runs itself.
 	Own *guest `json:"own,omitempty"`
+	// Suspended says that a start was, or was to be, put aside.
+	Suspended *suspension `json:"suspended,omitempty"`
 }
 
 const guestLabel = "gantry.guest"

@@ -36,6 +36,9 @@ func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
 	if err := d.sweepRescues(ctx, states, parts); err != nil {
 		return nil, err
 	}
+	if err := d.sweepMemories(states); err != nil {
+		return nil, err
+	}
 	if err := d.sweepDrives(known); err != nil {
 		return nil, err
 	}

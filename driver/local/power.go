@@ -27,7 +27,7 @@ func (d *Driver) Destroy(ctx context.Context, uuid driver.InstanceUUID) error {
 		err = d.opts.Engine.Delete(ctx, rescueDisk(uuid))
 	}
 	wg.Wait()
-	if err := errors.Join(err, links, d.dropDrive(uuid)); err != nil {
+	if err := errors.Join(err, links, d.dropDrive(uuid), d.dropMemory(uuid)); err != nil {
 		return fmt.Errorf("destroy %s: %w", uuid, err)
 	}
 	return nil
@@ -42,6 +42,9 @@ func (d *Driver) Info(ctx context.Context, uuid driver.InstanceUUID) (driver.Inf
 	info := infoOf(s)
 	if g, err := guestOf(s); err == nil {
 		info.Rescued = g.Own != nil
+		if d.suspended(s, g) {
+			info.State, info.Reason = driver.PowerSuspended, ""
+		}
 	}
 	return info, nil
 }
@@ -94,6 +97,12 @@ func (d *Driver) PowerOn(ctx context.Context, req driver.PowerOnRequest) error {
 	if s.Status == engine.StatusRunning {
 		return nil
 	}
+	if g, err := guestOf(s); err == nil && d.suspended(s, g) {
+		if err := d.goOn(ctx, s, g, req.VIFs); err != nil {
+			return fmt.Errorf("resume %s: %w", req.UUID, err)
+		}
+		return nil
+	}
 	if s.Status == engine.StatusPaused {
 		return fmt.Errorf("power on %s: it is paused: %w", req.UUID, errdefs.ErrConflict)
 	}
@@ -128,7 +137,7 @@ func (d *Driver) PowerOff(ctx context.Context, uuid driver.InstanceUUID, opts dr
 	if err := d.opts.Engine.Stop(ctx, s.ID, engine.StopRequest{Signal: g.StopSignal, Timeout: opts.Timeout, Retry: opts.RetryInterval}); err != nil {
 		return fmt.Errorf("power off %s: %w", uuid, err)
 	}
-	return nil
+	return d.dropMemory(uuid)
 }
 
 // Reboot stops and starts; disk and network namespace stay.
@@ -148,6 +157,9 @@ func (d *Driver) Reboot(ctx context.Context, req driver.RebootRequest) error {
 
 // Pause freezes the instance's processes.
 func (d *Driver) Pause(ctx context.Context, uuid driver.InstanceUUID) error {
+	if err := d.forgetSuspension(ctx, uuid); err != nil {
+		return fmt.Errorf("pause %s: %w", uuid, err)
+	}
 	return d.opts.Engine.Pause(ctx, container(uuid))
 }
 

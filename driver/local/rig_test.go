@@ -74,6 +74,8 @@ type rig struct {
 	grace  time.Duration
 	format local.SnapshotFormat
 	inject bool
+	// suspend is the freezer's: not every host has criu
+	suspend local.SuspendMode
 
 	plugger netbridge.Plugger
 	engine  *engine.Engine
@@ -94,7 +96,7 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = links.Close() })
-	r := &rig{host: enginetest.NewHost(t), links: links, images: &images{data: map[string][]byte{
+	r := &rig{host: enginetest.NewHost(t), links: links, suspend: local.SuspendFreeze, images: &images{data: map[string][]byte{
 		bootable: enginetest.Busybox(t),
 		garbage:  bytes.Repeat([]byte("this is no image. "), 1000),
 	}}}
@@ -119,7 +121,7 @@ func (r *rig) open(t testing.TB) {
 	r.end = func() { cancel(); stop() }
 	r.driver = local.New(life, local.Options{
 		Engine: r.engine, Network: r.plugger, Images: r.images, Node: "node", StorePath: r.host.Root,
-		ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, SnapshotFormat: r.format, InjectPassword: r.inject, Log: zerolog.Nop(),
+		ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, SnapshotFormat: r.format, InjectPassword: r.inject, Suspend: r.suspend, Log: zerolog.Nop(),
 	})
 }
 

@@ -155,11 +155,12 @@ func verbs() []Feature {
 		{"`server evacuate` to this host; the dead host removes its guest when it is back", []string{"driver/compute:TestEvacuate", "driver/compute:TestEvacuateFails", "functional:TestEvacuate"}, "boots from the image again: disks are not shared"},
 		{"kill -9 in the middle of a resize: undone at the next start", []string{"driver/compute:TestAbandonMove", "functional:TestResizeCutOff"}, "not within a confirmation"},
 		{"`server rescue`, `unrescue`: another system, the server's disk at /mnt/rescue; ends after `rescue_timeout`", []string{"driver/local:TestRescue", "driver/local:TestConformance/rescue", "driver/compute:TestRescue", "driver/compute:TestRescueEnds", "driver/compute/periodic:TestEndRescues", "functional:TestRescue"}, ""},
+		{"`server suspend`, `resume`", []string{"driver/local:TestConformance/suspend_and_resume", "driver/local:TestSuspend.*", "driver/compute:TestSuspend", "driver/compute/recovery:TestDecide", "functional:TestOtherVerbs"}, "with a real Nova by the freezer; by criu where it is installed"},
 		{"a rescue that fails, or is cut off by a kill, leaves the server as it was", []string{"driver/local:TestRescueEachStepCanFail", "driver/local:TestRescueIsRecovered", "driver/compute:TestRescueRefused", "driver/compute/recovery:TestAct"}, ""},
 		{"`server backup create` with rotation", []string{"driver/compute:TestBackup", "functional/cloud:TestBackups", "functional:TestFunctionalBackup"}, ""},
 		{"`server add network`, `add port`, `remove port`: interfaces of a running guest come and go, with traffic; addresses change", []string{"functional:TestFunctionalInterfacesComeAndGo", "functional/cloud:TestInterfaces", "driver/local:TestHotPlugCarriesTraffic", "driver/local:TestConformance/interfaces_come_and_go", "driver/compute:TestAttachAndDetachInterface"}, ""},
 		{"an attach that fails leaves neither port nor interface; a service that dies in it leaves what Neutron says", []string{"driver/compute:TestAttachInterfaceFails", "driver/compute:TestAttachInterfaceFailsAtEachStep", "driver/neutron:TestAttachFails", "driver/local:TestChangeCanFail", "driver/local:TestBadPortsHurtNobodyElse"}, "the kill not with a real Nova"},
-		{"what is not done is refused without harm to the instance", []string{"driver/compute:TestRefusals", "driver/compute:TestMethodsAreComplete"}, "migration, suspend, volumes, SPICE consoles"},
+		{"what is not done is refused without harm to the instance", []string{"driver/compute:TestRefusals", "driver/compute:TestMethodsAreComplete"}, "live migration, volumes, SPICE consoles"},
 	}
 }
 

@@ -49,6 +49,10 @@ func (r *Recovery) act(ctx context.Context, inst *objects.Object, d Decision, pr
 		return r.rebootHard(ctx, rc, inst)
 	case Unpause:
 		return ops.Unpause(ctx, rc, inst)
+	case SettleSuspended:
+		return r.save(ctx, rc, inst, map[string]any{"vm_state": vmSuspended, "task_state": nil, "power_state": int(driver.PowerSuspended)})
+	case Resume:
+		return ops.Resume(ctx, rc, inst)
 	case Unrescue:
 		return ops.Unrescue(ctx, rc, inst)
 	case AbandonRescue:

@@ -59,6 +59,10 @@ const (
 	SettleRescued Action = "settle rescued"
 	// Unrescue runs the operation again.
 	Unrescue Action = "unrescue"
+	// SettleSuspended completes a suspension that had taken hold.
+	SettleSuspended Action = "settle suspended"
+	// Resume runs the operation again.
+	Resume Action = "resume"
 	// Fail sets vm_state error and no task; the guest stays for the user to delete.
 	Fail Action = "fail"
 	// RebootSoft and RebootHard run the reboot again.
@@ -184,6 +188,16 @@ func decideTask(f Found) Action {
 			return Offload
 		}
 		return ClearTask
+	case taskSuspending, taskResuming:
+		switch {
+		case running:
+			return SettleActive
+		case f.TaskState == taskResuming:
+			return Resume
+		case f.Real == driver.PowerSuspended:
+			return SettleSuspended
+		}
+		return ClearTask // the guest has ended: the power state sync sees to it
 	case taskRescuing:
 		if f.Rescued && running {
 			return SettleRescued

@@ -94,6 +94,13 @@ func TestDecide(t *testing.T) {
 		{"unpausing, paused", vmPaused, taskUnpausing, frozen, Unpause},
 		{"unpausing, ended", vmPaused, taskUnpausing, off, ClearTask},
 
+		{"suspending, runs", vmActive, taskSuspending, on, SettleActive},
+		{"suspending, put aside", vmActive, taskSuspending, driver.PowerSuspended, SettleSuspended},
+		{"suspending, ended", vmActive, taskSuspending, off, ClearTask},
+		{"suspended", vmSuspended, "", driver.PowerSuspended, Continue},
+		{"resuming, runs", vmSuspended, taskResuming, on, SettleActive},
+		{"resuming, put aside", vmSuspended, taskResuming, driver.PowerSuspended, Resume},
+		{"resuming, lost", vmSuspended, taskResuming, off, Resume},
 		{"rescuing, own guest", vmActive, taskRescuing, on, AbandonRescue},
 		{"rescuing one in error", vmError, taskRescuing, off, AbandonRescue},
 		{"unrescuing", vmRescued, taskUnrescuing, off, Unrescue},
@@ -124,7 +131,7 @@ func TestDecide(t *testing.T) {
 // allStates is every state that the table could meet.
 var (
 	allVM   = []string{"", vmActive, vmBuilding, vmPaused, vmSuspended, vmStopped, vmDeleted, vmSoftDeleted, vmError, vmRescued, "resized", vmShelved, vmOffloaded}
-	allTask = []string{"", taskScheduling, taskBlockDeviceMapping, taskNetworking, taskSpawning, taskRebuilding, taskRebuildBDM, taskRebuildSpawning, taskSnapshotPending, taskSnapshot, taskUploadPending, taskUploading, taskResizePrep, taskResizeMigrating, taskResizeMigrated, taskResizeFinish, taskResizeReverting, taskMigrating, taskDeleting, taskPoweringOff, taskPoweringOn, taskPausing, taskUnpausing, taskRebootPending, taskRebootStarted, taskRebootPendingHard, taskRebootStartedHard, "rebooting", "suspending", taskRescuing, taskUnrescuing, taskBackup, taskShelving, taskShelvingWait, taskShelvingUpload, taskOffloading}
+	allTask = []string{"", taskScheduling, taskBlockDeviceMapping, taskNetworking, taskSpawning, taskRebuilding, taskRebuildBDM, taskRebuildSpawning, taskSnapshotPending, taskSnapshot, taskUploadPending, taskUploading, taskResizePrep, taskResizeMigrating, taskResizeMigrated, taskResizeFinish, taskResizeReverting, taskMigrating, taskDeleting, taskPoweringOff, taskPoweringOn, taskPausing, taskUnpausing, taskRebootPending, taskRebootStarted, taskRebootPendingHard, taskRebootStartedHard, "rebooting", taskSuspending, taskResuming, taskRescuing, taskUnrescuing, taskBackup, taskShelving, taskShelvingWait, taskShelvingUpload, taskOffloading}
 	allReal = []driver.PowerState{missing, on, frozen, off, driver.PowerCrashed, driver.PowerSuspended}
 )
 

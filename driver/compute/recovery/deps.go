@@ -39,6 +39,7 @@ type Operations interface {
 	Stop(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	Start(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	Unpause(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
+	Resume(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	Unrescue(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	Offload(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	AbandonMove(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error

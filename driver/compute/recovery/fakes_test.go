@@ -215,6 +215,10 @@ func (c cloud) Unrescue(_ context.Context, _ messaging.RequestContext, inst *obj
 	return c.do("unrescue", "%s", inst.String("uuid"))
 }
 
+func (c cloud) Resume(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
+	return c.do("resume", "%s", inst.String("uuid"))
+}
+
 func (c cloud) Offload(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
 	return c.do("offload", "%s", inst.String("uuid"))
 }

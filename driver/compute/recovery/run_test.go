@@ -124,6 +124,11 @@ func TestAct(t *testing.T) {
 			name: "rescue done", vm: vmActive, task: taskRescuing, guest: on, rescued: true,
 			want: []string{"save a if[rescuing] launched_at power_state=1 task_state=<nil> vm_state=rescued", "plug a port-a"},
 		},
+		{
+			name: "suspended", vm: vmActive, task: taskSuspending, guest: driver.PowerSuspended,
+			want: []string{"save a if[suspending] power_state=7 task_state=<nil> vm_state=suspended"},
+		},
+		{name: "resume again", vm: vmSuspended, task: taskResuming, guest: driver.PowerSuspended, want: []string{"resume a"}},
 		{name: "unrescue", vm: vmRescued, task: taskUnrescuing, guest: on, want: []string{"unrescue a"}},
 		{name: "stop", vm: vmActive, task: taskPoweringOff, guest: on, want: []string{"stop a"}},
 		{name: "start", vm: vmStopped, task: taskPoweringOn, guest: off, want: []string{"start a"}},

@@ -47,6 +47,8 @@ const (
 	taskDeleting    = "deleting"
 	taskPoweringOff = "powering-off"
 	taskPoweringOn  = "powering-on"
+	taskSuspending  = "suspending"
+	taskResuming    = "resuming"
 	taskRescuing    = "rescuing"
 	taskUnrescuing  = "unrescuing"
 	taskPausing     = "pausing"
