@@ -19,6 +19,8 @@ type LimitsChange struct {
 	CPUQuota, CPUPeriod, CPUShares *int64
 	Pids                           *int64
 	CPUSet                         *string
+	// BlockIO replaces the limits of block devices; an empty one takes them away.
+	BlockIO *cgroup.BlockIO
 	// DiskBytes and DiskInodes bound what is written over the image.
 	DiskBytes, DiskInodes *int64
 	// Labels replace those of the container; nil leaves them.
@@ -51,6 +53,12 @@ func (u LimitsChange) Apply(l cgroup.Limits) cgroup.Limits {
 	set(&l.Pids, u.Pids)
 	if u.CPUSet != nil {
 		l.CPUSet = *u.CPUSet
+	}
+	if u.BlockIO != nil {
+		l.BlockIO = u.BlockIO
+	}
+	if l.BlockIO.None() {
+		l.BlockIO = nil
 	}
 	return l
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/engine"
-	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
@@ -19,7 +18,6 @@ const (
 	// commandProperty is Glance's documented property for the start command.
 	commandProperty = "os_command_line"
 	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	cpuPeriod       = 100_000 // microseconds
 )
 
 // inits are looked for, in this order, in a bare root file system; the last is
@@ -110,21 +108,6 @@ func hostname(name, fallback string) string {
 		return fallback
 	}
 	return out
-}
-
-// limitsFor turns a flavor into limits; every one is set, whatever the flavor
-// says.
-func limitsFor(f driver.Flavor, pidsPerVCPU int64) cgroup.Limits {
-	vcpus := max(f.VCPUs, 1)
-	return cgroup.Limits{
-		MemoryBytes: max(f.MemoryMB, 1) * mib,
-		SwapBytes:   -1,
-		CPUPeriod:   cpuPeriod,
-		CPUQuota:    vcpus * cpuPeriod,
-		CPUShares:   min(vcpus*1024, 262144),
-		Pids:        pidLimit(vcpus, pidsPerVCPU),
-		Devices:     engine.DefaultDevices(),
-	}
 }
 
 // networkFiles are written at each start: they follow Neutron. A network

@@ -11,7 +11,6 @@ import (
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/engine"
-	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/snapshot"
@@ -167,20 +166,6 @@ func TestEnvironment(t *testing.T) {
 		if d := cmp.Diff(tc.want, got); err != nil || d != "" {
 			t.Errorf("%s: %s", name, d)
 		}
-	}
-}
-
-func TestLimitsFor(t *testing.T) {
-	want := cgroup.Limits{MemoryBytes: 512 << 20, SwapBytes: -1, CPUPeriod: 100_000, CPUQuota: 200_000, CPUShares: 2048, Pids: 2000, Devices: engine.DefaultDevices()}
-	if d := cmp.Diff(want, limitsFor(driver.Flavor{MemoryMB: 512, VCPUs: 2}, 1000)); d != "" {
-		t.Error(d)
-	}
-	if got := limitsFor(driver.Flavor{MemoryMB: 1, VCPUs: 1024}, 1); got.CPUShares != 262144 || got.Pids != 1024 {
-		t.Errorf("large: %+v", got)
-	}
-	// nothing is unlimited, whatever the flavor says
-	if got := limitsFor(driver.Flavor{}, 0); got.MemoryBytes <= 0 || got.CPUQuota <= 0 || got.CPUShares <= 0 || got.Pids <= 0 || got.SwapBytes != -1 || got.Devices == nil {
-		t.Errorf("empty flavor: %+v", got)
 	}
 }
 

@@ -124,10 +124,13 @@ func (d *Driver) replaceSystem(ctx context.Context, req driver.RescueRequest, g 
 	if err := d.ownSystem(ctx, req.UUID); err != nil {
 		return err
 	}
+	limits, err := d.limitsFor(req.Flavor)
+	if err != nil {
+		return err
+	}
 	id := rescueDisk(req.UUID)
-	err := d.opts.Engine.Create(ctx, engine.CreateRequest{
-		ID: id, Image: g.Image, Labels: map[string]string{rescueLabel: string(req.UUID)},
-		Limits: limitsFor(req.Flavor, d.opts.PidsPerVCPU), Disk: diskFor(req.Flavor, img),
+	err = d.opts.Engine.Create(ctx, engine.CreateRequest{
+		ID: id, Image: g.Image, Labels: map[string]string{rescueLabel: string(req.UUID)}, Limits: limits, Disk: diskFor(req.Flavor, img),
 	})
 	if err == nil {
 		err = failpoint.Hit("rescue.disk")

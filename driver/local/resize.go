@@ -54,6 +54,9 @@ func (d *Driver) MigrateDiskAndPowerOff(ctx context.Context, req driver.MigrateR
 		return "", fmt.Errorf("migrate %s: %w", req.UUID, err)
 	}
 	need, err := changeTo(req.Old, req.New)
+	if err == nil {
+		_, err = d.limitsFor(req.New)
+	}
 	if err != nil {
 		return "", fmt.Errorf("migrate %s: %w", req.UUID, err)
 	}
@@ -149,7 +152,11 @@ func (d *Driver) limitsChange(ctx context.Context, s engine.State, f driver.Flav
 		return engine.LimitsChange{}, err
 	}
 	g.VCPUs, g.MemoryMB = f.VCPUs, f.MemoryMB
-	out := limitsOf(limitsFor(f, d.opts.PidsPerVCPU))
+	limits, err := d.limitsFor(f)
+	if err != nil {
+		return engine.LimitsChange{}, err
+	}
+	out := limitsOf(limits)
 	if out.Labels, err = g.labels(); err != nil {
 		return out, err
 	}
@@ -175,9 +182,12 @@ func (d *Driver) limitsChange(ctx context.Context, s engine.State, f driver.Flav
 
 // limitsOf is a change to all limits that follow from a flavor.
 func limitsOf(l cgroup.Limits) engine.LimitsChange {
+	if l.BlockIO == nil {
+		l.BlockIO = &cgroup.BlockIO{} // takes away what there is
+	}
 	return engine.LimitsChange{
 		MemoryBytes: &l.MemoryBytes, SwapBytes: &l.SwapBytes, CPUQuota: &l.CPUQuota, CPUPeriod: &l.CPUPeriod,
-		CPUShares: &l.CPUShares, Pids: &l.Pids, CPUSet: &l.CPUSet,
+		CPUShares: &l.CPUShares, Pids: &l.Pids, CPUSet: &l.CPUSet, BlockIO: l.BlockIO,
 	}
 }
 

@@ -114,9 +114,6 @@ func cpuInfo() (doc string, features []string, err error) {
 	return string(out), features, nil
 }
 
-// pidLimit is how many processes an instance may have: never unlimited.
-func pidLimit(vcpus, perVCPU int64) int64 { return max(vcpus*perVCPU, 512) }
-
 // Of a disk.
 const (
 	// leastDisk is for an image that fills its flavor: an instance has to write

@@ -98,6 +98,9 @@ func (d *Driver) plan(ctx context.Context, req driver.SpawnRequest) (guest, engi
 	if err := possible(req.Flavor); err != nil {
 		return guest{}, engine.ImageInfo{}, err
 	}
+	if _, err := d.limitsFor(req.Flavor); err != nil {
+		return guest{}, engine.ImageInfo{}, err
+	}
 	if err := d.opts.Engine.CheckRuntime(runtimeOf(req.Flavor)); err != nil {
 		return guest{}, engine.ImageInfo{}, errdefs.WithPublic(fmt.Errorf("flavor %s: %w", req.Flavor.Name, err),
 			"The flavor asks for a runtime that this host does not have.")
@@ -119,9 +122,13 @@ func (d *Driver) create(ctx context.Context, req driver.SpawnRequest, g guest, d
 	if err != nil {
 		return "", err
 	}
+	limits, err := d.limitsFor(req.Flavor)
+	if err != nil {
+		return "", err
+	}
 	id := container(req.UUID)
 	if err := d.opts.Engine.Create(ctx, engine.CreateRequest{
-		ID: id, Image: g.Image, Labels: labels, Limits: limitsFor(req.Flavor, d.opts.PidsPerVCPU), Disk: disk,
+		ID: id, Image: g.Image, Labels: labels, Limits: limits, Disk: disk,
 		Runtime: runtimeOf(req.Flavor),
 	}); err != nil {
 		return "", err
@@ -237,22 +244,6 @@ func (d *Driver) lastLine(ctx context.Context, uuid driver.InstanceUUID) string 
 	}
 	line := strings.TrimSpace(string(bytes.ToValidUTF8(out, []byte("?"))))
 	return line[:min(len(line), 100)]
-}
-
-// possible refuses a flavor that asks for what no instance gets here: it would
-// boot without it, and nobody would know.
-func possible(f driver.Flavor) error {
-	var what string
-	switch {
-	case f.EphemeralGB > 0:
-		what = "an ephemeral disk"
-	case f.SwapMB > 0:
-		what = "a swap disk"
-	default:
-		return nil
-	}
-	return errdefs.WithPublic(fmt.Errorf("flavor %s with %s: %w", f.Name, what, errdefs.ErrInvalid),
-		"The flavor has "+what+", which container hosts do not support.")
 }
 
 // runtimeOf is the runtime of the operator's that a flavor asks for, "" for the

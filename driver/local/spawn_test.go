@@ -381,3 +381,67 @@ func TestTheFlavorBoundsTheDisk(t *testing.T) {
 	}
 	check(t, r.driver.Destroy(t.Context(), req.UUID))
 }
+
+// TestExtraSpecsLimitTheGuest compares quotas of a flavor with what the kernel has
+// been told, before and after resizes.
+func TestExtraSpecsLimitTheGuest(t *testing.T) {
+	r := newRig(t)
+	req := request()
+	plain := req.Flavor
+	req.Flavor.ExtraSpecs = map[string]string{"quota:disk_write_bytes_sec": "1048576", "quota:cpu_shares": "77", "gantry:pids": "99"}
+	check(t, r.driver.Spawn(t.Context(), req))
+	resize := func(from, to driver.Flavor) {
+		t.Helper()
+		_, err := r.driver.MigrateDiskAndPowerOff(t.Context(), driver.MigrateRequest{UUID: req.UUID, Old: from, New: to})
+		check(t, err)
+		done := driver.FinishMigrationRequest{SpawnRequest: req, Old: from}
+		done.Flavor = to
+		check(t, r.driver.FinishMigration(t.Context(), done))
+	}
+	throttled := func(want bool) {
+		t.Helper()
+		s := must(r.engine.State(t.Context(), engine.ContainerID(req.UUID)))(t)
+		if has := s.Limits.BlockIO != nil; has != want {
+			t.Errorf("limits of the disk: %+v, want some: %t", s.Limits.BlockIO, want)
+		}
+		if has := strings.Contains(told(t, s.Process.Pid, "blkio", "blkio.throttle.write_bps_device", "io.max"), "1048576"); has != want {
+			t.Errorf("the kernel was told of a limit of the disk: %t, want %t", has, want)
+		}
+	}
+	s := must(r.engine.State(t.Context(), engine.ContainerID(req.UUID)))(t)
+	if got := strings.TrimSpace(told(t, s.Process.Pid, "pids", "pids.max", "pids.max")); got != "99" {
+		t.Errorf("processes: %s", got)
+	}
+	throttled(true)
+	resize(req.Flavor, plain)
+	throttled(false)
+	resize(plain, req.Flavor)
+	throttled(true)
+	_, err := r.driver.MigrateDiskAndPowerOff(t.Context(), driver.MigrateRequest{
+		UUID: req.UUID, Old: req.Flavor, New: driver.Flavor{Name: "bad", ExtraSpecs: map[string]string{"quota:cpu_shares": "none"}, RootGB: plain.RootGB},
+	})
+	if !errors.Is(err, errdefs.ErrInvalid) {
+		t.Errorf("resize to a bad flavor: %v", err)
+	}
+	throttled(true)
+	check(t, r.driver.Destroy(t.Context(), req.UUID))
+}
+
+// told is what a process's control group has in a file, by its name on v1 in that
+// controller or on v2; nothing where the file is not.
+func told(t *testing.T, pid int, controller, v1, v2 string) string {
+	t.Helper()
+	raw := must(os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)))(t)
+	for line := range strings.Lines(string(raw)) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		for _, file := range []string{filepath.Join("/sys/fs/cgroup", controller, fields[2], v1), filepath.Join("/sys/fs/cgroup", fields[2], v2)} {
+			if fields[1] != controller && fields[1] != "" {
+				continue
+			}
+			if text, err := os.ReadFile(file); err == nil {
+				return string(text)
+			}
+		}
+	}
+	return ""
+}

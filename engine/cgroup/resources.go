@@ -82,6 +82,12 @@ type BlockIO struct {
 	ReadBPS, WriteBPS, ReadIOPS, WriteIOPS []ThrottleDevice
 }
 
+// None says that nothing is limited; nil limits nothing.
+func (b *BlockIO) None() bool {
+	return b == nil || b.Weight == 0 && b.LeafWeight == 0 &&
+		len(b.WeightDevice)+len(b.ReadBPS)+len(b.WriteBPS)+len(b.ReadIOPS)+len(b.WriteIOPS) == 0
+}
+
 // WeightDevice is a weight for one device.
 type WeightDevice struct {
 	Major, Minor       int64
