@@ -26,6 +26,7 @@ func joining() []Feature {
 		{"it stays up for hours", nil, "needs a run of hours"},
 		{"`hypervisor list / show / stats`", []string{"functional:TestFunctionalHostIsUp"}, ""},
 		{"resource provider with VCPU, MEMORY_MB, DISK_GB, allocation ratios, traits", []string{"functional:TestFunctionalPlacementKnowsTheHost"}, ""},
+		{"traits of the processor, of what boots here, and our own", []string{"functional:TestFunctionalPlacementKnowsTheHost", "driver/local:TestCPUTraits"}, ""},
 		{"disabling and enabling the service reaches Placement", []string{"functional:TestFunctionalPlacementKnowsTheHost"}, ""},
 		{"`nova-manage cell_v2 discover_hosts`", []string{"functional:TestFunctionalDiscoverHostsMapsTheHost"}, ""},
 		{"UUID of the node survives a lost record and is refused when it contradicts the control plane", []string{"driver/compute/tracker:TestIdentitySurvivesALostRecord", "driver/compute/tracker:TestIdentify"}, ""},
@@ -70,6 +71,8 @@ func instance() []Feature {
 	return []Feature{
 		{"user, pid, mount, network, uts, ipc and cgroup namespaces of its own", []string{"functional:TestFunctionalIsolatedAndLimited"}, ""},
 		{"memory, CPU and process limits of the flavor", []string{"functional:TestFunctionalIsolatedAndLimited", "engine/cgroup:TestLinuxSuite"}, "on the layout of control groups of the machine that ran the tests"},
+		{"quotas of the flavor: cpu shares, period and quota, rates of the disk, processes", []string{"driver/local:TestLimitsFor", "driver/local:TestLimitsOfTheDisk", "driver/local:TestExtraSpecsLimitTheGuest"}, ""},
+		{"flavors that ask for what no instance gets are refused", []string{"driver/local:TestFlavorsThatAreRefused", "driver/local:TestFits"}, ""},
 		{"a process beyond the memory limit is killed, and only there", []string{"engine/cgroup:TestOOMKillIsCounted"}, ""},
 		{"devices outside the list are refused", []string{"engine/cgroup:TestDevices"}, ""},
 		{"system call filter", []string{"engine/seccomp:TestUnderFilter", "engine/process:TestLocalWithDefaultFilter"}, ""},
