@@ -52,7 +52,8 @@ var flavorTrio = [...]string{"flavor", "old_flavor", "new_flavor"}
 //
 // metadata and system_metadata are replaced as a whole: what is marked must be
 // the full map. A changed flavor needs flavor, old_flavor and new_flavor to be
-// loaded (errdefs.ErrConflict). The remote exceptions InstanceNotFound,
+// loaded (errdefs.ErrConflict). With a changed node goes the id of its row,
+// where conductor is new enough to have that. The remote exceptions InstanceNotFound,
 // UnexpectedTaskStateError and UnexpectedDeletingTaskStateError are the ones to
 // expect.
 func (c *Client) SaveInstance(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, expect Expect) error {
@@ -61,6 +62,9 @@ func (c *Client) SaveInstance(ctx context.Context, rc messaging.RequestContext, 
 		send.Unset(field)
 	}
 	if err := keepTrio(inst, send); err != nil {
+		return fmt.Errorf("save instance %s: %w", inst.String("uuid"), err)
+	}
+	if err := instanceLink().follow(ctx, c, rc, inst, send); err != nil {
 		return fmt.Errorf("save instance %s: %w", inst.String("uuid"), err)
 	}
 	kwargs := expect.kwargs()

@@ -46,8 +46,12 @@ func (c *Client) migrations(ctx context.Context, rc messaging.RequestContext, me
 	return list.Objects("objects"), nil
 }
 
-// SaveMigration is Migration.save of the changed fields.
+// SaveMigration is Migration.save of the changed fields; as in SaveInstance,
+// with a changed node goes the id of its row.
 func (c *Client) SaveMigration(ctx context.Context, rc messaging.RequestContext, migration *objects.Object) error {
+	if err := migrationLink().follow(ctx, c, rc, migration, migration); err != nil {
+		return fmt.Errorf("save migration %s: %w", migration.String("uuid"), err)
+	}
 	if err := c.do(ctx, rc, migration, "save"); err != nil {
 		return fmt.Errorf("save migration %s: %w", migration.String("uuid"), err)
 	}

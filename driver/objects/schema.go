@@ -152,6 +152,20 @@ func Check(o *Object) error {
 	return nil
 }
 
+// Since reports whether o is of that version, "MAJOR.MINOR", or of a newer
+// minor of the same major.
+func (o *Object) Since(version string) bool {
+	have, err := strconv.Atoi(minor(o.Version))
+	want, werr := strconv.Atoi(minor(version))
+	return err == nil && werr == nil && major(o.Version) == major(version) && have >= want
+}
+
+func minor(version string) string {
+	_, rest, _ := strings.Cut(version, ".")
+	m, _, _ := strings.Cut(rest, ".")
+	return m
+}
+
 func major(version string) string {
 	m, _, _ := strings.Cut(version, ".")
 	return m

@@ -107,6 +107,27 @@ func TestCheckVersions(t *testing.T) {
 	}
 }
 
+func TestSince(t *testing.T) {
+	for _, c := range []struct {
+		have, want string
+		since      bool
+	}{
+		{"2.8", "2.8", true},
+		{"2.8.1", "2.8", true},
+		{"2.10", "2.8", true},
+		{"2.7", "2.8", false},
+		{"3.0", "2.8", false},
+		{"1.9", "2.8", false},
+		{"", "2.8", false},
+		{"2", "2.0", false},
+		{"2.x", "2.0", false},
+	} {
+		if got := (&Object{Version: c.have}).Since(c.want); got != c.since {
+			t.Errorf("%q since %q: %v", c.have, c.want, got)
+		}
+	}
+}
+
 func TestParseSchemasRefuses(t *testing.T) {
 	for _, text := range []string{"Instance", "Instance 2.7", "Instance: id i", "A 1.0: id", "A 1.0: id i\nA 1.0: id i"} {
 		if _, err := parseSchemas(text); err == nil {

@@ -8,7 +8,9 @@ const (
 	TraitComputeNode = "COMPUTE_NODE"
 	// TraitDisabled keeps the scheduler away while the service is disabled.
 	TraitDisabled = "COMPUTE_STATUS_DISABLED"
-	// TraitOwnerNova is wanted from service version 73 on.
+	// TraitOwnerNova tells providers of Nova from those of other services. A
+	// scheduler asks for it once all computes report service version 73; a
+	// Placement older than that does not know it.
 	TraitOwnerNova = "OWNER_NOVA"
 )
 

@@ -155,10 +155,15 @@ func TestChooseVersion(t *testing.T) {
 		{"Zed", 64, 0, 64, false},
 		{"2023.1 in an upgrade from Zed", 65, 0, 65, false},
 		{"2023.2", 66, 0, 66, false},
-		{"2024.1", 67, 0, 66, false},
-		{"2025.1", 68, 0, 66, false},
-		{"2025.2 wants 68", 70, 0, 0, true},
-		{"master wants 72", 73, 0, 0, true},
+		{"2024.1", 67, 0, 67, false},
+		{"2025.1", 68, 0, 68, false},
+		{"2025.2", 70, 0, 70, false},
+		{"2026.1", 72, 0, 72, false},
+		{"2026.1 in an upgrade to 2026.2", 73, 0, 73, false},
+		{"2026.2", 74, 0, 74, false},
+		{"the release after that", 76, 0, 74, false},
+		{"override that 2025.2 refuses", 70, 67, 0, true},
+		{"override that 2026.2 refuses", 74, 70, 0, true},
 		{"override in range", 66, 64, 64, false},
 		{"override where 66 is the least", 67, 64, 0, true},
 		{"override of an operator who knows better", 70, 70, 70, false},
@@ -240,7 +245,7 @@ func TestRegisterRefusals(t *testing.T) {
 	t.Run("too old for the cloud", func(t *testing.T) {
 		c := newConductor()
 		c.minimum = 73
-		err := New(c, Options{Host: "cmp1"}, zerolog.Nop()).Register(t.Context())
+		err := New(c, Options{Host: "cmp1", Version: 71}, zerolog.Nop()).Register(t.Context())
 		if !errors.Is(err, errdefs.ErrUnsupported) || c.row != nil {
 			t.Errorf("Register = %v, row %v", err, c.row)
 		}

@@ -7,9 +7,11 @@ import (
 )
 
 const (
-	// HighestVersion is the newest service version whose behaviour gantry has
-	// (2023.1 and 2023.2: target_state on rebuild).
-	HighestVersion = 66
+	// HighestVersion is the newest service version whose behaviour gantry has:
+	// that of 2026.2. Of what came after 66 it serves the topic compute-alt
+	// (71) and says OWNER_NOVA (73); what else came is asked for by traits that
+	// it does not have (models of sound and USB, vTPM) or is refused (shares).
+	HighestVersion = 74
 	// LowestVersion is the oldest control plane that gantry can talk to: Zed,
 	// whose object versions it sends.
 	LowestVersion = 64
@@ -20,8 +22,7 @@ const (
 //
 // Source: SERVICE_VERSION_ALIASES and OLDEST_SUPPORTED_SERVICE_VERSION of
 // nova/objects/service.py in each release. 66 is reported by 2023.1, which
-// takes 61, and by 2023.2, which takes 66: since we report 66 there, both are
-// content.
+// takes 61, and by 2023.2, which takes 66: we report 66 to both.
 type tolerance struct{ conductor, oldest int }
 
 // oldestAccepted returns the least compute version that a control plane whose

@@ -13,7 +13,7 @@ func wanted(o Options, id string, r driver.Resources, disabled bool) placement.W
 	w := placement.Wanted{
 		UUID: id, Name: r.Node,
 		Inventories: map[string]placement.Inventory{},
-		Traits:      append([]string{placement.TraitComputeNode}, r.Traits...),
+		Traits:      append([]string{placement.TraitComputeNode, placement.TraitOwnerNova}, r.Traits...),
 		Owned:       append(placement.ServiceTraits(), r.OwnTraits...),
 	}
 	for class, inv := range map[string]placement.Inventory{

@@ -115,7 +115,7 @@ func TestWanted(t *testing.T) {
 			"VCPU":      {Total: 8, Reserved: 1, AllocationRatio: 4, InitialRatio: 16},
 			"MEMORY_MB": {Total: 16000, Reserved: 512, InitialRatio: 1.5},
 		},
-		Traits: []string{"COMPUTE_NODE", "CUSTOM_HV_CONTAINER"}, Owned: append(placement.ServiceTraits(), "HW_CPU_X86_VMX"),
+		Traits: []string{"COMPUTE_NODE", "OWNER_NOVA", "CUSTOM_HV_CONTAINER"}, Owned: append(placement.ServiceTraits(), "HW_CPU_X86_VMX"),
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

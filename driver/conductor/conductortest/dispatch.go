@@ -194,6 +194,17 @@ func argsOf(req *messaging.Request, in *invocation, named map[string]any) error 
 	return nil
 }
 
+// gained are the fields of 2023.2 that are saved from compute.
+func gained(o *objects.Object, field string) bool {
+	switch o.Name {
+	case "Instance":
+		return field == "compute_id" && o.Since("2.8")
+	case "Migration":
+		return field == "dest_compute_id" && o.Since("1.8")
+	}
+	return false
+}
+
 // declared refuses fields that Nova does not know.
 func declared(o *objects.Object) error {
 	if err := objects.Check(o); err != nil {
@@ -201,7 +212,7 @@ func declared(o *objects.Object) error {
 	}
 	s, _ := objects.Lookup(o.Name)
 	for _, name := range o.Fields() {
-		if _, ok := s.Field(name); !ok {
+		if _, ok := s.Field(name); !ok && !gained(o, name) {
 			return valueError("%s has no field %s", o.Name, name)
 		}
 	}

@@ -227,6 +227,9 @@ func (c *Conductor) saveInstance(in invocation) (any, error) {
 		return nil, err
 	}
 	changes := in.obj.Changes()
+	if in.obj.Since("2.8") && slices.Contains(changes, "node") && !slices.Contains(changes, "compute_id") {
+		return nil, messaging.NovaError("ObjectActionError", 500, "Object action save failed because: node is being updated but compute_id is not")
+	}
 	trio := slices.ContainsFunc(changes, func(f string) bool { return f == "flavor" || f == "old_flavor" || f == "new_flavor" })
 	if trio && (!in.obj.Has("flavor") || !in.obj.Has("old_flavor") || !in.obj.Has("new_flavor")) {
 		return nil, valueError("a flavor is saved without the other two")
