@@ -149,7 +149,7 @@ discover_hosts_in_cells_interval = 5
 [filter_scheduler]
 track_instance_changes = true
 [wsgi]
-api_paste_config = /etc/nova/api-paste.ini
+api_paste_config = $NOVA_PASTE
 [serial_console]
 enabled = true
 serialproxy_host = $IP

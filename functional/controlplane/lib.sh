@@ -20,6 +20,10 @@ EXT_BR=br-ext EXT_CIDR=172.24.4.0/24 EXT_GW=172.24.4.1
 PRIV_CIDR=10.77.0.0/24
 RABBIT=rabbit://openstack:$PASS@$IP:5672/
 DB=mysql+pymysql://openstack:$PASS@$IP:3306
+# a virtual environment whose Nova and Placement take the place of Debian's (releases/venv makes it); the rest stays
+RELEASE_VENV=${RELEASE_VENV:-}
+NOVA_BIN=${RELEASE_VENV:+$RELEASE_VENV/bin/}
+NOVA_PASTE=${RELEASE_VENV:+$RELEASE_VENV}/etc/nova/api-paste.ini
 
 die() { echo "error: $*" >&2; exit 1; }
 now() { date +%s.%N; }
@@ -83,6 +87,7 @@ wait_http() { # wait_http NAME URL [seconds]
 }
 daemons() { # in start order
   echo mariadb rabbitmq memcached keystone placement glance-api nova-conductor nova-scheduler nova-api nova-serialproxy nova-novncproxy
+  [ -z "$RELEASE_VENV" ] || echo nova-metadata
   [ "$WITH_NEUTRON" = 1 ] && echo neutron-server neutron-linuxbridge-agent neutron-dhcp-agent neutron-l3-agent neutron-metadata-agent
   return 0
 }
