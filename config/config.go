@@ -26,6 +26,7 @@ type Config struct {
 	VNC           VNC           `section:"vnc"`
 	SerialConsole SerialConsole `section:"serial_console"`
 	ConsoleAuth   ConsoleAuth   `section:"consoleauth"`
+	Reports       Reports       `section:"oslo_reports"`
 	Gantry        Gantry        `section:"gantry"`
 }
 
@@ -193,6 +194,11 @@ type SerialConsole struct {
 // ConsoleAuth is [consoleauth] (nova/conf/consoleauth.py).
 type ConsoleAuth struct {
 	TokenTTL time.Duration `key:"token_ttl" default:"600" doc:"how long the URL of a console is good"`
+}
+
+// Reports is [oslo_reports] (oslo_reports/opts.py).
+type Reports struct {
+	LogDir string `key:"log_dir" doc:"directory of the reports that SIGUSR2 asks for; default: standard error"`
 }
 
 // Gantry is [gantry]: what Nova has no option for. An unknown key here is refused.

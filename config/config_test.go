@@ -145,3 +145,20 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestChanges(t *testing.T) {
+	load := func(set ...string) *Config {
+		cfg, err := Load(Sources{Files: []string{write(t, novaConf)}, Overrides: set})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	if got := load().Changes(load()); len(got) != 0 {
+		t.Errorf("%v changed by nothing", got)
+	}
+	got := load().Changes(load("neutron.password=other", "DEFAULT.debug=false", "vnc.auth_schemes=none,vencrypt"))
+	if strings.Join(got, " ") != "DEFAULT.debug neutron.password vnc.auth_schemes" {
+		t.Errorf("changed: %v", got)
+	}
+}

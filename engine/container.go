@@ -108,6 +108,9 @@ func (e *Engine) State(ctx context.Context, id ContainerID) (State, error) {
 	return c.state(), nil
 }
 
+// Locks tells for each container whose lock somebody has or wants how many do.
+func (e *Engine) Locks() map[ContainerID]int { return e.locks.Held() }
+
 // List reports all containers, in no order.
 func (e *Engine) List(ctx context.Context) ([]State, error) {
 	e.mu.Lock()

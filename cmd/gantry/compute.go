@@ -40,11 +40,7 @@ func computeCommand() *cobra.Command {
 			"Instances outlive the service: stop or kill it, start it again, and they are adopted.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := s.load()
-			if err != nil {
-				return err
-			}
-			return daemon.Compute(cmd.Context(), cfg, version)
+			return daemon.Compute(cmd.Context(), s.load, version)
 		},
 	}
 	s.flags(cmd.Flags())

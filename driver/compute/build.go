@@ -60,6 +60,11 @@ func (b *build) run(ctx context.Context) {
 		return
 	}
 	ok = false
+	event := *b.op
+	event.name = buildEvent
+	leave := m.running.begin(&event)
+	var err error
+	defer func() { leave(); m.observe("build", err, time.Since(began)) }()
 	defer func() {
 		if end() && ok {
 			m.networkChanged(context.WithoutCancel(ctx), b.rc.Elevated(), b.inst)
@@ -77,8 +82,6 @@ func (b *build) run(ctx context.Context) {
 		return
 	}
 	defer free()
-	event := *b.op
-	event.name = buildEvent
 	finish, err := m.startEvent(ctx, wrapE, &event)
 	if err == nil {
 		err = b.attempt(ctx)

@@ -25,6 +25,7 @@ func (m *Manager) Watch(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-m.probe:
 		case ev, open := <-events:
 			if !open {
 				return nil

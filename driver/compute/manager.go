@@ -26,6 +26,8 @@ type Manager struct {
 	waiters waiters
 	active  activities
 	refresh refreshes
+	running operations
+	probe   chan struct{} // read by Watch
 
 	background sync.WaitGroup
 	closing    chan struct{}
@@ -39,7 +41,7 @@ func New(dep Deps, opt Options, log zerolog.Logger) *Manager {
 		log:     log.With().Str(logging.Host, opt.Host).Logger(),
 		builds:  newSlots(opt.MaxConcurrentBuilds),
 		uploads: newSlots(opt.MaxConcurrentSnapshots),
-		closing: make(chan struct{}),
+		closing: make(chan struct{}), probe: make(chan struct{}),
 	}
 }
 

@@ -2,7 +2,6 @@ package compute
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -77,10 +76,11 @@ func (m *Manager) own(rc messaging.RequestContext, name string, inst *objects.Ob
 
 // perform runs one operation inside its wraps, in Nova's order outside-in:
 // X, R, E, M, F. The error that it returns has been told to Nova.
-func (m *Manager) perform(ctx context.Context, w wrap, o *op, run handler) (any, error) {
+func (m *Manager) perform(ctx context.Context, w wrap, o *op, run handler) (res any, err error) {
 	began := time.Now()
+	done := m.running.begin(o)
+	defer func() { done(); m.observe(o.name, err, time.Since(began)) }()
 	finish, err := m.startEvent(ctx, w, o)
-	var res any
 	if err == nil {
 		res, err = m.locked(ctx, w, o, run)
 	}
@@ -171,8 +171,7 @@ func (m *Manager) afterwards(ctx context.Context, w wrap, o *op, err error, even
 
 func (m *Manager) logFailure(o *op, err error) {
 	level := zerolog.ErrorLevel
-	switch e, remote := errors.AsType[*messaging.RemoteError](err); {
-	case gone(err), errors.Is(err, errdefs.ErrUnsupported), remote && e.Code >= 400 && e.Code < 500, remote && e.Module == "builtins":
+	if outcome(err) == OutcomeRefused {
 		level = zerolog.InfoLevel
 	}
 	o.log.WithLevel(level).Err(err).Msg("operation refused or failed")

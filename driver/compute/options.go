@@ -13,6 +13,9 @@ import (
 type Options struct {
 	// Host is the name of this compute service ([DEFAULT] host).
 	Host string
+	// Observe is told how each operation has ended, by its RPC method or "build",
+	// and how long it took. It must not block; nil for nobody.
+	Observe func(method, outcome string, took time.Duration)
 	// MyIP is the address by which other hosts know this one (my_ip).
 	MyIP string
 	// MaxConcurrentBuilds bounds builds and MaxConcurrentSnapshots uploads at

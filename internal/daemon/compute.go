@@ -6,7 +6,6 @@ import (
 	"fmt"
 	stdlog "log"
 	"math"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -38,24 +37,46 @@ const (
 
 // Compute runs the compute service until ctx ends; instances go on. It returns
 // an error when the service cannot start or must not: nothing has been changed
-// then that a later start would not find.
-func Compute(ctx context.Context, cfg *config.Config, version string) error {
-	log, closeLog, err := logger(cfg)
+// then that a later start would not find. load reads the configuration, and is
+// called again for each SIGHUP.
+func Compute(ctx context.Context, load func() (*config.Config, error), version string) error {
+	cfg, err := load()
 	if err != nil {
 		return err
 	}
-	defer closeLog()
+	log, sink, err := logger(cfg)
+	if err != nil {
+		return err
+	}
+	defer sink.close()
 	if err := failpoint.Arm(cfg.Gantry.Failpoints); err != nil {
 		return err
 	}
-	return runCompute(ctx, cfg, version, log, openWire, func() {})
+	now := &settings{load: load, cfg: cfg, sink: sink, log: log}
+	a, done, err := attend(ctx, attendantOptions{reread: now.reread, reportDir: now.reportDir, log: log})
+	if err != nil {
+		return err
+	}
+	defer done()
+	return runCompute(ctx, computeOptions{cfg: cfg, version: version, log: log, attendant: a, open: openWire, ready: func() {}})
 }
 
-// runCompute runs the service with what open connects to. It calls ready once it
-// takes messages.
-func runCompute(ctx context.Context, cfg *config.Config, version string, log zerolog.Logger,
-	open func(context.Context, *config.Config, zerolog.Logger) (*wire, error), ready func(),
-) error {
+// computeOptions of runCompute.
+type computeOptions struct {
+	cfg       *config.Config
+	version   string
+	log       zerolog.Logger
+	attendant *attendant
+	// open connects to the control plane.
+	open func(context.Context, *config.Config, zerolog.Logger) (*wire, error)
+	// ready is called once messages are taken.
+	ready func()
+}
+
+// runCompute runs the service.
+func runCompute(ctx context.Context, o computeOptions) error {
+	cfg, version, log := o.cfg, o.version, o.log
+	describeProcess(&o.attendant.report, cfg, version)
 	log.Info().Str("version", version).Str(logging.Host, cfg.Default.Host).Msg("compute service starts")
 
 	cloud, err := newCloud(cfg, log)
@@ -68,11 +89,12 @@ func runCompute(ctx context.Context, cfg *config.Config, version string, log zer
 		return err
 	}
 	defer host.close()
-	wire, err := open(ctx, cfg, log)
+	wire, err := o.open(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer wire.close(ctx)
+	describeHost(&o.attendant.report, host, wire)
 	life, stop := context.WithCancel(ctx)
 	waitMirrors, err := keepMirrors(life, cfg.Gantry.MirrorFile, cfg.Default.StatePath, mirrorImages{cloud.glance}, mirrorEngine{host.engine.engine}, log)
 	if err != nil {
@@ -85,23 +107,8 @@ func runCompute(ctx context.Context, cfg *config.Config, version string, log zer
 		return err
 	}
 	defer func() { _ = screens.server.Close() }() // it has no errors
-	s := &computeService{consoles: screens, cfg: cfg, version: version, log: log, cloud: cloud, host: host, wire: wire, ready: ready}
+	s := &computeService{consoles: screens, cfg: cfg, version: version, log: log, cloud: cloud, host: host, wire: wire, ready: o.ready, attendant: o.attendant}
 	return s.run(ctx)
-}
-
-// logger writes to the configured file, or to standard error.
-func logger(cfg *config.Config) (zerolog.Logger, func(), error) {
-	out, done := os.Stderr, func() {}
-	if cfg.Default.LogFile != "" {
-		f, err := os.OpenFile(cfg.Default.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
-		if err != nil {
-			return zerolog.Nop(), nil, fmt.Errorf("open log: %w", err)
-		}
-		out, done = f, func() { f.Close() }
-	}
-	log := logging.New(out, cfg.Default.Debug).With().Int("pid", os.Getpid()).Logger()
-	adoptStandardLog(log)
-	return log, done, nil
 }
 
 // adoptStandardLog takes what libraries print by package log, which is for
@@ -130,7 +137,8 @@ type computeService struct {
 	wire    *wire
 	ready   func()
 
-	consoles consoles
+	consoles  consoles
+	attendant *attendant
 }
 
 // parts are what run together once the service has started.
@@ -147,6 +155,7 @@ func (s *computeService) run(ctx context.Context) error {
 	if err != nil || p == nil {
 		return err
 	}
+	s.watch(p)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return p.server.Serve(ctx) })
 	group.Go(func() error {
@@ -162,6 +171,7 @@ func (s *computeService) run(ctx context.Context) error {
 		select {
 		case <-p.server.Ready():
 			s.log.Info().Msg("compute service ready")
+			s.attendant.ready(s.wire.state)
 			s.ready()
 		case <-ctx.Done():
 		}
@@ -191,6 +201,7 @@ func (s *computeService) prepare(ctx context.Context) (*parts, error) {
 		{"take stock", p.tracker.Init},
 	}
 	for _, step := range steps {
+		s.attendant.state("starting: " + step.name)
 		if err := s.persist(ctx, step.name, step.run); err != nil {
 			if ctx.Err() != nil {
 				return nil, nil //nolint:nilnil,nilerr // asked to stop before the start was complete
@@ -212,6 +223,7 @@ func (s *computeService) persist(ctx context.Context, name string, run func(cont
 			return err
 		}
 		s.log.Warn().Err(err).Str(logging.Step, name).Msg("the control plane does not answer; trying again")
+		s.attendant.state("starting: " + name + ": waiting for the control plane")
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

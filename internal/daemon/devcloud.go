@@ -77,11 +77,11 @@ func Cloud(ctx context.Context, o CloudOptions) (err error) {
 	if err := os.MkdirAll(o.State, 0o700); err != nil {
 		return fmt.Errorf("state of the cloud: %w", err)
 	}
-	log, closeLog, err := logger(&config.Config{Default: config.Default{LogFile: o.LogFile, Debug: o.Debug}})
+	log, sink, err := logger(&config.Config{Default: config.Default{LogFile: o.LogFile, Debug: o.Debug}})
 	if err != nil {
 		return err
 	}
-	defer closeLog()
+	defer sink.close()
 	if err := failpoint.Arm(o.Failpoints); err != nil {
 		return err
 	}
@@ -124,7 +124,13 @@ func Cloud(ctx context.Context, o CloudOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("open the cloud: %w", err)
 	}
-	run := &embedded{o: o, cloud: c, broker: broker, url: url, host: host, listening: make(chan struct{}), log: log}
+	// a terminal that is closed ends the cloud as it does other programs
+	a, done, err := attend(ctx, attendantOptions{reportDir: func() string { return "" }, log: log})
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	defer done()
+	run := &embedded{o: o, attendant: a, cloud: c, broker: broker, url: url, host: host, listening: make(chan struct{}), log: log}
 	err = run.serve(ctx, listener)
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
@@ -138,6 +144,7 @@ type embedded struct {
 	broker    *inproc.Broker
 	url, host string
 	listening chan struct{} // closed when the compute service takes messages
+	attendant *attendant
 	log       zerolog.Logger
 }
 
@@ -187,9 +194,13 @@ func (e *embedded) compute(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	return runCompute(ctx, cfg, e.o.Version, e.log, func(_ context.Context, cfg *config.Config, log zerolog.Logger) (*wire, error) {
-		return newWire(inproc.New(e.broker), cfg, log)
-	}, func() { close(e.listening) })
+	return runCompute(ctx, computeOptions{
+		cfg: cfg, version: e.o.Version, log: e.log, attendant: e.attendant,
+		open: func(_ context.Context, cfg *config.Config, log zerolog.Logger) (*wire, error) {
+			return newWire(inproc.New(e.broker), cfg, log)
+		},
+		ready: func() { close(e.listening) },
+	})
 }
 
 // overrides is the configuration of the compute service.

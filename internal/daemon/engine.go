@@ -18,6 +18,7 @@ import (
 	diskjail "github.com/gantry-project/gantry/engine/disk/jail"
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/jail"
+	"github.com/gantry-project/gantry/engine/keeper"
 	"github.com/gantry-project/gantry/engine/layer"
 	layerjail "github.com/gantry-project/gantry/engine/layer/jail"
 	"github.com/gantry-project/gantry/engine/store"
@@ -111,6 +112,7 @@ type imageLimits struct {
 // engineHost is an open engine with all below it.
 type engineHost struct {
 	engine *engine.Engine
+	keeper *keeper.Client
 	closes []func() error
 }
 
@@ -166,6 +168,7 @@ func openEngine(ctx context.Context, c engineConfig, log zerolog.Logger) (_ *eng
 	if err != nil {
 		return nil, err
 	}
+	h.keeper = runner
 	walls := jail.New(jail.Options{})
 	h.engine, err = engine.Open(ctx, engine.Options{
 		Root: c.root, Runner: runner, Cgroups: groups, Snapshots: snapshots, Store: db, Content: blobs,

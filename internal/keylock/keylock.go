@@ -49,3 +49,15 @@ func (l *Map[K]) release(key K, e *entry) {
 		delete(l.m, key)
 	}
 }
+
+// Held tells for each key that somebody has or wants how many do: the owner and
+// those that wait.
+func (l *Map[K]) Held() map[K]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held := make(map[K]int, len(l.m))
+	for key, e := range l.m {
+		held[key] = e.refs
+	}
+	return held
+}

@@ -20,13 +20,30 @@ const firstReport = 5 * time.Second
 // and again when it ends. A deleted record is logged and not made again: only
 // a restart brings a host back that the operator has removed.
 func (s *Service) Heartbeat(ctx context.Context) error {
+	s.stamp()
 	next := time.Now().Add(firstReport)
 	var failingSince time.Time
 	for sleep(ctx, time.Until(next)) {
+		s.stamp()
 		next = time.Now().Add(s.opts.ReportInterval)
 		failingSince = s.report(ctx, failingSince)
 	}
 	return nil
+}
+
+// Reported is when Heartbeat has last begun a report, whatever came of it, or
+// was called; zero before. Reports follow one another at least each twice the
+// ReportInterval.
+func (s *Service) Reported() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reported
+}
+
+func (s *Service) stamp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reported = time.Now()
 }
 
 // report sends one beat and tells what came of it. It takes and returns since

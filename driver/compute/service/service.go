@@ -74,6 +74,7 @@ type Service struct {
 	version  int             // guarded by mu
 	previous *int            // guarded by mu; version of the record as found first, 0 for none
 	state    State           // guarded by mu
+	reported time.Time       // guarded by mu; when Heartbeat was last seen alive
 }
 
 // New returns the unregistered service.

@@ -36,6 +36,7 @@ type link struct {
 
 	mu      sync.Mutex
 	current *session      // +checklocks:mu; nil while down
+	phase   phase         // +checklocks:mu; what run does
 	changed chan struct{} // +checklocks:mu; closed when current or closed changes
 	closed  bool          // +checklocks:mu
 }
@@ -55,6 +56,7 @@ func (l *link) run(ctx context.Context) {
 	defer l.set(nil, true)
 	for host, failures := 0, 0; ; host++ {
 		h := l.hosts[host%len(l.hosts)]
+		l.enter("connecting to "+h.String(), handshakeTime)
 		conn, err := l.dial(ctx, h)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -63,6 +65,7 @@ func (l *link) run(ctx context.Context) {
 			pause := l.pace.after(failures)
 			failures++
 			l.log.Warn().Err(err).Dur("retry_in", pause).Msg("broker not reachable")
+			l.enter("waiting after a failure", pause)
 			if !sleep(ctx, pause) {
 				return
 			}
@@ -71,17 +74,20 @@ func (l *link) run(ctx context.Context) {
 		failures = 0
 		s := newSession(conn)
 		l.log.Info().Stringer("broker", h).Msg("broker connected")
+		l.enter("connected to "+h.String(), 0)
 		l.set(s, false)
 		select {
 		case <-s.gone:
 		case <-ctx.Done():
 			l.set(nil, true)
+			l.enter("closing", tidyTime)
 			_ = conn.CloseDeadline(time.Now().Add(tidyTime))
 			<-s.gone
 			return
 		}
 		l.set(nil, false)
 		l.log.Warn().AnErr("cause", s.reason()).Stringer("broker", h).Msg("broker connection lost")
+		l.enter("waiting after a loss", l.pace.loss)
 		if !sleep(ctx, l.pace.loss) {
 			return
 		}

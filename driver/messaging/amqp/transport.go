@@ -28,7 +28,10 @@ type Transport struct {
 	subs   map[*subscription]struct{} // +checklocks:mu
 }
 
-var _ messaging.Transport = (*Transport)(nil)
+var (
+	_ messaging.Transport = (*Transport)(nil)
+	_ messaging.Connected = (*Transport)(nil)
+)
 
 // New returns a transport that connects in the background, for ever, and is
 // ended by Close only; of ctx it takes the values. Errors are
