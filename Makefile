@@ -11,7 +11,7 @@ CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-images bench-net install clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-releases acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-images bench-net install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ fuzz: ## each fuzz target for $(FUZZ) inputs
 
 functional: build ## functional tests against a real OpenStack in namespaces of its own (root)
 	./functional/controlplane/functional $(abspath $(BIN))
+
+functional-releases: build ## functional tests against the newest two OpenStack releases of the Python package index; SERIES=2026.1 one of them (root)
+	./functional/controlplane/releases/run $(abspath $(BIN)) $(SERIES)
 
 acceptance: build ## gophercloud's acceptance tests against gantry cloud, in namespaces of its own (root)
 	./functional/acceptance/run $(abspath $(BIN))

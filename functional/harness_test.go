@@ -141,6 +141,15 @@ func (c *cloud) openstackJSON(t *testing.T, v any, who clients, args ...string) 
 	}
 }
 
+// novaManage is the nova-manage of the control plane: Debian's, or that of the
+// release under test.
+func novaManage() string {
+	if venv := os.Getenv("RELEASE_VENV"); venv != "" {
+		return filepath.Join(venv, "bin/nova-manage")
+	}
+	return "/usr/bin/nova-manage"
+}
+
 // service is a running gantry compute.
 type service struct {
 	cmd   *exec.Cmd

@@ -366,10 +366,10 @@ func TestFunctionalDiagnostics(t *testing.T) {
 func TestFunctionalDiscoverHostsMapsTheHost(t *testing.T) {
 	c := the
 	args := []string{"--config-file", filepath.Join(c.state, "etc/nova/common.conf"), "--config-file", filepath.Join(c.state, "etc/nova/nova.conf"), "cell_v2"}
-	if out, err := exec.CommandContext(t.Context(), "/usr/bin/nova-manage", append(args, "discover_hosts", "--verbose")...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), novaManage(), append(args, "discover_hosts", "--verbose")...).CombinedOutput(); err != nil {
 		t.Fatalf("discover_hosts: %v %s", err, out)
 	}
-	out, err := exec.CommandContext(t.Context(), "/usr/bin/nova-manage", append(args, "list_hosts")...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), novaManage(), append(args, "list_hosts")...).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), host) {
 		t.Errorf("list_hosts: %v %s", err, out)
 	}
