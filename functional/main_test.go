@@ -6,10 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"slices"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -220,13 +220,24 @@ func TestFunctionalIsolatedAndLimited(t *testing.T) {
 
 func TestFunctionalNetworkOfAnInstance(t *testing.T) {
 	c := the
-	id := c.active(t, bootOpts{})
+	id := c.active(t, bootOpts{tag: "front"})
 	addr := c.address(t, id)
 	// the address was there before the first process ran: its first lines show it
 	c.waitConsole(t, id, "guest: eth0 has "+addr+"/24 mtu 1450")
 	c.waitConsole(t, id, "guest: route default via 10.77.0.1")
 	c.waitConsole(t, id, "guest: dns nameserver 10.77.0.")
 	c.waitConsole(t, id, "guest: metadata ok")
+	// what the tenant called the interface is what the guest finds it by
+	meta, err := c.inside(t, id, "/bin/busybox", "wget", "-q", "-O-", "http://169.254.169.254/openstack/latest/meta_data.json")
+	var md struct {
+		Devices []struct {
+			Type string
+			Tags []string
+		}
+	}
+	if err != nil || json.Unmarshal([]byte(meta), &md) != nil || len(md.Devices) != 1 || md.Devices[0].Type != "nic" || !slices.Equal(md.Devices[0].Tags, []string{"front"}) {
+		t.Errorf("tagged devices in the metadata: %v %s", err, meta)
+	}
 	eventually(t, 30*time.Second, "ping", func() bool {
 		_, err := c.inRouter(t, "/bin/busybox", "ping", "-c1", "-W1", addr)
 		return err == nil

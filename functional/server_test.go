@@ -32,6 +32,7 @@ const bootLimit = 90 * time.Second
 type bootOpts struct {
 	name, image, flavor string
 	network             string // "" is private, "none" no network
+	tag                 string // of the interface
 	who                 *clients
 	userData            []byte
 }
@@ -59,7 +60,7 @@ func (c *cloud) boot(t *testing.T, o bootOpts) string {
 	if o.network == "none" {
 		opts.Networks = "none"
 	} else {
-		opts.Networks = []servers.Network{{UUID: c.networkID(t, *who, o.network)}}
+		opts.Networks = []servers.Network{{UUID: c.networkID(t, *who, o.network), Tag: o.tag}}
 	}
 	s, err := servers.Create(t.Context(), who.compute, keypairs.CreateOptsExt{CreateOptsBuilder: opts, KeyName: "tenant"}, nil).Extract()
 	if err != nil {

@@ -298,14 +298,20 @@ type allocation struct {
 	b      *build
 	cancel context.CancelFunc
 	done   chan struct{}
-	vifs   objects.NetworkInfo // valid once done is closed
-	err    error
+	// valid once done is closed
+	inst *objects.Object
+	vifs objects.NetworkInfo
+	err  error
 }
+
+// devices are the tagged interfaces (Instance.device_metadata), once the network is
+// there.
+func (a *allocation) devices() any { return a.inst.Get("device_metadata") }
 
 // allocate starts the allocation beside the preparation of the disk.
 func (b *build) allocate(ctx context.Context) *allocation {
 	ctx, cancel := context.WithCancel(ctx)
-	a := &allocation{b: b, cancel: cancel, done: make(chan struct{})}
+	a := &allocation{b: b, cancel: cancel, done: make(chan struct{}), inst: b.inst.Clone()}
 	if b.args.noNetwork() {
 		close(a.done)
 		return a
@@ -314,7 +320,7 @@ func (b *build) allocate(ctx context.Context) *allocation {
 		defer close(a.done)
 		defer guard(&a.err)
 		a.vifs, a.err = b.m.dep.Ports.Allocate(ctx, b.rc, AllocateRequest{
-			Instance: b.inst.Clone(), Networks: b.args.networks, SecurityGroups: b.args.securityGroups,
+			Instance: a.inst, Networks: b.args.networks, SecurityGroups: b.args.securityGroups,
 			Rebind: b.inst.Strings("system_metadata")[networkAllocated] == "True",
 		})
 		if a.err != nil && !gone(a.err) {

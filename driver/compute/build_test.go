@@ -115,7 +115,7 @@ func TestBuildFailures(t *testing.T) {
 			r.drv.FailNext(fake.StepDestroy, errors.New("busy"))
 		}, failed, ""},
 		{"volume", func(_ *rig, a map[string]any) { a["block_device_mapping"] = bdms("volume", "volume", "") }, failed, "Volumes are not supported by this host"},
-		{"device tag", func(_ *rig, a map[string]any) { a["block_device_mapping"] = bdms("image", "local", "db") }, failed, "Device tags are not supported by this host"},
+		{"device tag", func(_ *rig, a map[string]any) { a["block_device_mapping"] = bdms("image", "local", "db") }, failed, "Tags of disks are not supported by this host"},
 		{"accelerator", func(_ *rig, a map[string]any) { a["accel_uuids"] = []string{"x"} }, failed, "Accelerators are not supported by this host"},
 		{"bad file", func(_ *rig, a map[string]any) { a["injected_files"] = [][]string{{"/x", "&"}} }, failed, "Invalid Base 64 data for file /x"},
 		{"malformed argument", func(_ *rig, a map[string]any) { a["security_groups"] = 7 }, failed, "The request cannot be accepted."},

@@ -137,12 +137,7 @@ func (a *buildArgs) refuse(inst *objects.Object) error {
 		case d.String("destination_type") == "volume" || d.String("source_type") == "volume" || d.String("source_type") == "snapshot":
 			return no(abort, "Volumes")
 		case d.String("tag") != "":
-			return no(abort, "Device tags")
-		}
-	}
-	for _, n := range a.networks.Objects("objects") {
-		if n.String("tag") != "" {
-			return no(abort, "Device tags")
+			return no(abort, "Tags of disks")
 		}
 	}
 	switch {
@@ -203,10 +198,10 @@ func (a *buildArgs) again(inst *objects.Object, cause error) map[string]any {
 }
 
 // request makes the driver's request.
-func (b *build) request(net driver.NetworkSource) driver.SpawnRequest {
+func (b *build) request(net *allocation) driver.SpawnRequest {
 	req := b.m.spawnRequest(b.op, b.args.image, net)
 	req.AdminPassword, req.Files = b.args.adminPassword, b.args.files
-	req.Drive = b.m.driveFor(b.op, &req, b.args.securityGroups)
+	req.Drive = b.m.driveFor(b.op, &req, b.args.securityGroups, net.devices)
 	return req
 }
 

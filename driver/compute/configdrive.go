@@ -16,8 +16,10 @@ func (m *Manager) wantsDrive(inst *objects.Object, img driver.Image) bool {
 		m.opt.ForceConfigDrive && inst.IsNull("launched_at")
 }
 
-// driveFor makes the function that makes the drive; nil for none.
-func (m *Manager) driveFor(o *op, req *driver.SpawnRequest, groups []string) func(objects.NetworkInfo) ([]driver.File, error) {
+// driveFor makes the function that makes the drive; nil for none. devices is asked
+// when there is a network, for tagged interfaces that the row does not have yet; it
+// may be nil.
+func (m *Manager) driveFor(o *op, req *driver.SpawnRequest, groups []string, devices func() any) func(objects.NetworkInfo) ([]driver.File, error) {
 	if !m.wantsDrive(o.inst, req.Image) {
 		return nil
 	}
@@ -32,6 +34,9 @@ func (m *Manager) driveFor(o *op, req *driver.SpawnRequest, groups []string) fun
 		facts := metadata.DriveFacts{EC2Facts: metadata.EC2Facts{Groups: groups}, AdminPassword: password}
 		for _, f := range personality {
 			facts.Personality = append(facts.Personality, metadata.File{Path: f.Path, Data: f.Content})
+		}
+		if devices != nil {
+			row.SetClean("device_metadata", devices())
 		}
 		files, err := metadata.Drive(row, vifs, facts)
 		if err != nil {

@@ -46,3 +46,34 @@ func TestConfigDrive(t *testing.T) {
 		})
 	}
 }
+
+// TestTaggedInterfaceOfABoot: what a user called an interface reaches the config drive.
+func TestTaggedInterfaceOfABoot(t *testing.T) {
+	r := newRig(t, noWait, func(o *compute.Options) { o.ForceConfigDrive = true })
+	inst := r.instance()
+	args := buildArgs(inst)
+	request := objects.New("NetworkRequest")
+	request.Set("network_id", "net-1")
+	request.Set("tag", "backend")
+	list := objects.New("NetworkRequestList")
+	list.Set("objects", []*objects.Object{request})
+	args["requested_networks"] = list
+	r.cast(r.context(inst.String("uuid"), "create"), "build_and_run_instance", args)
+	r.waitState(inst, "active")
+	req, _ := r.drv.Request(uuidOf(inst))
+	files, err := req.Drive(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		var md struct{ Devices []struct{ Tags []string } }
+		if f.Path != "openstack/latest/meta_data.json" {
+			continue
+		}
+		if err := json.Unmarshal(f.Content, &md); err != nil || len(md.Devices) != 1 || len(md.Devices[0].Tags) != 1 || md.Devices[0].Tags[0] != "backend" {
+			t.Errorf("devices of %s: %v", f.Content, err)
+		}
+		return
+	}
+	t.Error("the drive has no meta data")
+}

@@ -134,7 +134,8 @@ type Peers interface {
 // AllocateRequest asks for the ports of a new instance.
 type AllocateRequest struct {
 	// Instance has uuid, project_id, availability_zone, hostname and
-	// security_groups.
+	// security_groups. It gets device_metadata where interfaces have tags; the row
+	// has it then too.
 	Instance *objects.Object
 	// Networks is the NetworkRequestList of the build, nil for none given.
 	Networks *objects.Object

@@ -154,7 +154,7 @@ func (r *rebuild) prepare(ctx context.Context) (driver.SpawnRequest, error) {
 	net := func(context.Context) (objects.NetworkInfo, error) { return r.vifs, nil }
 	req := r.m.spawnRequest(r.op, img, networkFunc(net))
 	req.AdminPassword, req.Files = r.args.password, r.args.files
-	req.Drive = r.m.driveFor(r.op, &req, nil)
+	req.Drive = r.m.driveFor(r.op, &req, nil, nil)
 	if err := p.Prepare(ctx, req); err != nil {
 		return none, fmt.Errorf("prepare %s: %w", r.uuid(), err)
 	}

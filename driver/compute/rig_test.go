@@ -410,6 +410,16 @@ func (p *ports) Allocate(ctx context.Context, _ messaging.RequestContext, req co
 	}
 	id := req.Instance.String("uuid")
 	p.made[id] = portOf(id)
+	for _, n := range req.Networks.Objects("objects") {
+		if tag := n.String("tag"); tag != "" {
+			nic := objects.New("NetworkInterfaceMetadata")
+			nic.Set("mac", p.vifs(id)[0].Address)
+			nic.Set("tags", []string{tag})
+			all := objects.New("InstanceDeviceMetadata")
+			all.Set("devices", []*objects.Object{nic})
+			req.Instance.SetClean("device_metadata", all)
+		}
+	}
 	return p.vifs(id), nil
 }
 

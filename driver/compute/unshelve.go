@@ -88,7 +88,7 @@ func (u *unshelve) run(ctx context.Context) (err error) {
 		return m.dep.Ports.Allocate(ctx, o.rc, AllocateRequest{Instance: o.inst.Clone(), Rebind: true})
 	}))
 	req.PublicKey = ""
-	req.Drive = m.driveFor(o, &req, nil)
+	req.Drive = m.driveFor(o, &req, nil, nil)
 	if err := m.dep.Driver.Spawn(ctx, req); err != nil {
 		return fmt.Errorf("spawn %s: %w", o.uuid(), err)
 	}

@@ -12,7 +12,7 @@ import (
 
 // describeDevices saves what the metadata service tells of an instance's tagged
 // ports (Instance.device_metadata). A container has no bus on which its guest
-// could find one: the MAC address is what names it.
+// could find one: the MAC address is what names it. inst has it afterwards.
 //
 // Source: nova/virt/libvirt/driver.py, _build_interface_metadata.
 func (p ports) describeDevices(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error {
@@ -27,10 +27,12 @@ func (p ports) describeDevices(ctx context.Context, rc messaging.RequestContext,
 			row.Unset(f)
 		}
 	}
-	row.Set("device_metadata", deviceMetadata(rows))
+	devices := deviceMetadata(rows)
+	row.Set("device_metadata", devices)
 	if err := p.conductor.SaveInstance(ctx, rc, row, conductor.Expect{}); err != nil {
 		return fmt.Errorf("save tagged devices: %w", err)
 	}
+	inst.SetClean("device_metadata", devices)
 	return nil
 }
 
