@@ -20,7 +20,8 @@ import (
 
 // Create makes a container that does not run: its record, ids and disk. On error nothing is left. A present id is
 // errdefs.ErrAlreadyExists, an unknown image errdefs.ErrNotFound, a limit of
-// the disk that is too small to hold anything errdefs.ErrInvalid.
+// the disk that is too small to hold anything errdefs.ErrInvalid. What the
+// request says was written is read to its end; its errors are passed on.
 func (e *Engine) Create(ctx context.Context, req CreateRequest) error {
 	c, unlock, err := e.acquire(ctx, req.ID)
 	if err != nil {
@@ -95,7 +96,12 @@ func (e *Engine) create(ctx context.Context, c *container, req CreateRequest, gr
 		c.grouping = group(ctx, string(req.ID), req.Limits)
 		undone.Push("control group", c.grouping.drop)
 	}
-	makeDisk := e.diskSoon(ctx, img.Chain, disk)
+	var makeDisk func(id string) error
+	if req.Written == nil {
+		makeDisk = e.diskSoon(ctx, img.Chain, disk)
+	} else {
+		makeDisk = e.diskWith(ctx, img.Chain, disk, req.Written)
+	}
 	undone.Push("disk without a name", func(context.Context) error { _ = makeDisk(""); return nil })
 	// the record comes first: a disk that has a name is found by it
 	rec, err := e.opts.Store.CreateContainer(ctx, store.Container{

@@ -17,6 +17,7 @@ package engine
 
 import (
 	"context"
+	"io"
 	"sync"
 	"time"
 
@@ -99,6 +100,9 @@ type CreateRequest struct {
 	// Runtime is the name of another OCI runtime (Options.Runtimes) that starts
 	// the container, "" for the engine's own. It stays for the container's life.
 	Runtime string
+	// Written streams what the container has written over the same image
+	// elsewhere (Engine.Written); nil for a new one.
+	Written io.Reader
 }
 
 // StartRequest says what to run. It is given at each start.

@@ -12,7 +12,8 @@
 //
 //	Unpack(chain id, fill)            a layer that is not here yet
 //	Pack(chain id, fill)              one whose directory is made when it is wanted
-//	Prepare(key, chain, limit)        a disk over the layers
+//	Prepare(key, chain, limit)        a disk over the layers, or
+//	PrepareWith(…, fill)              the same with what was written on another host
 //	Root(key, ids)                    the disk as the container sees it, or
 //	Mount(key, target, ids)           the same at a path of the host
 //	Changes(key)                      what the container has written
@@ -115,6 +116,11 @@ type DiskStore interface {
 	// layer errdefs.ErrNotFound, and a limit that Describe does not offer
 	// errdefs.ErrUnsupported. On error nothing is left.
 	Prepare(ctx context.Context, key string, chain []string, limit Limit) error
+	// PrepareWith is Prepare of a disk on which something was written elsewhere:
+	// fill is called with an empty private directory to write it to, in the form
+	// of Changes. fill may take its time: others are not held up by it. Its error
+	// is passed on.
+	PrepareWith(ctx context.Context, key string, chain []string, limit Limit, fill func(dir string) error) error
 	// Root makes a mount of the snapshot that is attached nowhere (fsmount(2)),
 	// with ids mapped by ids and the properties of Mount's. It is gone when the
 	// file is closed, unless it was attached. A snapshot is mounted once at a

@@ -114,11 +114,8 @@ func (s *Snapshotter) Describe() snapshot.Description {
 
 // Prepare implements snapshot.DiskStore.
 func (s *Snapshotter) Prepare(ctx context.Context, key string, chain []string, limit snapshot.Limit) error {
-	if limit.Bytes < 0 || limit.Inodes < 0 {
-		return fmt.Errorf("prepare snapshot %s: limit of %d bytes and %d inodes: %w", key, limit.Bytes, limit.Inodes, errdefs.ErrInvalid)
-	}
-	if !s.Describe().Offers(limit) {
-		return fmt.Errorf("prepare snapshot %s: limit of %d bytes and %d inodes: %w", key, limit.Bytes, limit.Inodes, errdefs.ErrUnsupported)
+	if err := s.offers(key, limit); err != nil {
+		return err
 	}
 	return s.store.Prepare(ctx, key, chain, func(disk string) error {
 		base, err := s.merged(ctx, chain)
@@ -134,6 +131,36 @@ func (s *Snapshotter) Prepare(ctx context.Context, key string, chain []string, l
 		}
 		return flat.SetSince(disk, flat.Since(base))
 	})
+}
+
+// PrepareWith implements snapshot.DiskStore. The disk shares data with its layers
+// and no metadata.
+func (s *Snapshotter) PrepareWith(ctx context.Context, key string, chain []string, limit snapshot.Limit, fill func(dir string) error) error {
+	if err := s.offers(key, limit); err != nil {
+		return err
+	}
+	return s.store.PrepareSlowly(key, chain, func(disk string) error {
+		return s.disks.With(ctx, disk, chain, fill, func(layers []string) error {
+			group, err := s.groups.make(disk, limit)
+			if err == nil {
+				err = makeVolume(disk, "fs", "", group)
+			}
+			if err != nil {
+				return err
+			}
+			return flat.Flatten(ctx, layers, filepath.Join(disk, "fs"))
+		})
+	})
+}
+
+func (s *Snapshotter) offers(key string, limit snapshot.Limit) error {
+	if limit.Bytes < 0 || limit.Inodes < 0 {
+		return fmt.Errorf("prepare snapshot %s: limit of %d bytes and %d inodes: %w", key, limit.Bytes, limit.Inodes, errdefs.ErrInvalid)
+	}
+	if !s.Describe().Offers(limit) {
+		return fmt.Errorf("prepare snapshot %s: limit of %d bytes and %d inodes: %w", key, limit.Bytes, limit.Inodes, errdefs.ErrUnsupported)
+	}
+	return nil
 }
 
 // merged returns the directory of a chain's merged tree, which it makes when

@@ -115,22 +115,55 @@ func (s *Snapshotter) Prepare(ctx context.Context, key string, chain []string, l
 		if err != nil {
 			return err
 		}
-		home := disk
-		if limit != (snapshot.Limit{}) || s.opts.Limit == snapshot.LimitProject {
-			home = bounded(disk)
-			if err := s.makeBounded(ctx, home, layers, limit); err != nil {
+		home, err := s.copy(ctx, disk, layers, layers, limit)
+		if err != nil {
+			return err
+		}
+		use, err := s.uses(ctx, disk, home)
+		if err == nil {
+			err = s.finish(ctx, disk, home, use, limit)
+		}
+		if err != nil {
+			return err
+		}
+		return stamp(ctx, disk, home)
+	})
+}
+
+// PrepareWith implements snapshot.DiskStore. Nothing tells what of the disk is
+// its layers': Changes looks at all of it.
+func (s *Snapshotter) PrepareWith(ctx context.Context, key string, chain []string, limit snapshot.Limit, fill func(dir string) error) error {
+	return s.store.PrepareSlowly(key, chain, func(disk string) error {
+		return s.disks.With(ctx, disk, chain, fill, func(layers []string) error {
+			below := layers[:len(chain)]
+			home, err := s.copy(ctx, disk, below, layers, limit)
+			if err != nil {
 				return err
 			}
-		}
-		tree := filepath.Join(home, "fs")
-		if err := os.Mkdir(tree, 0o755); err != nil {
+			use, err := walkAll(ctx, below)
+			if err == nil {
+				err = s.finish(ctx, disk, home, use, limit)
+			}
 			return err
-		}
-		if err := flat.Flatten(ctx, layers, tree); err != nil {
-			return err
-		}
-		return s.finish(ctx, disk, home, limit)
+		})
 	})
+}
+
+// copy makes the tree of a disk that shows all, and is bounded by limit over
+// what below takes. It returns the directory of the tree.
+func (s *Snapshotter) copy(ctx context.Context, disk string, below, all []string, limit snapshot.Limit) (home string, err error) {
+	home = disk
+	if limit != (snapshot.Limit{}) || s.opts.Limit == snapshot.LimitProject {
+		home = bounded(disk)
+		if err := s.makeBounded(ctx, home, below, limit); err != nil {
+			return "", err
+		}
+	}
+	tree := filepath.Join(home, "fs")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return "", err
+	}
+	return home, flat.Flatten(ctx, all, tree)
 }
 
 // makeBounded makes the bounded directory of a disk with room for the copy. A
@@ -143,15 +176,23 @@ func (s *Snapshotter) makeBounded(ctx context.Context, home string, layers []str
 	if s.opts.Limit == snapshot.LimitProject {
 		return s.quota.Make(ctx, home, snapshot.Limit{})
 	}
-	var sum snapshot.Usage
-	for _, dir := range layers {
+	sum, err := walkAll(ctx, layers)
+	if err != nil {
+		return err
+	}
+	return s.quota.Make(ctx, home, plus(limit, sum))
+}
+
+// walkAll is what directories take together.
+func walkAll(ctx context.Context, dirs []string) (sum snapshot.Usage, err error) {
+	for _, dir := range dirs {
 		u, err := quota.Walk(ctx, dir)
 		if err != nil {
-			return err
+			return sum, err
 		}
 		sum.Bytes, sum.Inodes = sum.Bytes+u.Bytes, sum.Inodes+u.Inodes
 	}
-	return s.quota.Make(ctx, home, plus(limit, sum))
+	return sum, nil
 }
 
 // plus is a limit on top of what is there; what is unlimited stays so.
@@ -165,27 +206,23 @@ func plus(l snapshot.Limit, u snapshot.Usage) snapshot.Limit {
 	return l
 }
 
-// finish records what the copy took and when it was made, and sets the limit.
-func (s *Snapshotter) finish(ctx context.Context, disk, home string, limit snapshot.Limit) error {
-	var use snapshot.Usage
-	var err error
+// uses is what a tree takes.
+func (s *Snapshotter) uses(ctx context.Context, disk, home string) (snapshot.Usage, error) {
 	if home == disk {
-		use, err = quota.Walk(ctx, filepath.Join(home, "fs"))
-	} else {
-		use, err = s.quota.Usage(ctx, home)
+		return quota.Walk(ctx, filepath.Join(home, "fs"))
 	}
-	if err != nil {
-		return err
-	}
+	return s.quota.Usage(ctx, home)
+}
+
+// finish records what the layers take in the copy, and sets the limit.
+func (s *Snapshotter) finish(ctx context.Context, disk, home string, use snapshot.Usage, limit snapshot.Limit) error {
 	if err := flat.SetText(disk, "base", fmt.Sprint(use.Bytes, " ", use.Inodes)); err != nil {
 		return err
 	}
 	if home != disk && s.opts.Limit == snapshot.LimitProject {
-		if err := s.quota.Set(ctx, home, plus(limit, use)); err != nil {
-			return err
-		}
+		return s.quota.Set(ctx, home, plus(limit, use))
 	}
-	return stamp(ctx, disk, home)
+	return nil
 }
 
 func stamp(ctx context.Context, disk, home string) error {
@@ -286,7 +323,8 @@ func idBase(disk string) uint32 {
 }
 
 // shift re-owns a disk for ids that begin at root. A first mount has changed
-// nothing yet; after another one nobody knows any more what was written.
+// nothing yet; after another one, or if the disk came with changes, nobody knows
+// any more what was written.
 func (s *Snapshotter) shift(ctx context.Context, disk, tree string, root uint32) error {
 	record := flat.Text(disk, "shift")
 	if record == strconv.FormatUint(uint64(root), 10) {
@@ -318,7 +356,7 @@ func (s *Snapshotter) shift(ctx context.Context, disk, tree string, root uint32)
 	if err != nil {
 		return err
 	}
-	if old == 0 {
+	if old == 0 && flat.Since(disk).After(time.Unix(0, 0)) {
 		err = stamp(ctx, disk, filepath.Dir(tree))
 	} else {
 		err = flat.SetSince(disk, time.Unix(0, 0))

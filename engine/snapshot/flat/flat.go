@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -297,6 +298,27 @@ func Flatten(ctx context.Context, layers []string, tree string) error {
 	return WithDirs(append([]string{tree}, layers...), func(open []*os.File) error {
 		return layer.Flatten(ctx, open[1:], open[0])
 	})
+}
+
+// With is the common part of PrepareWith: fill writes changes, and make a tree
+// from the layers of the chain and, topmost, those. Of that tree nothing is known
+// to be as its layers have it.
+func (d *Disks) With(ctx context.Context, disk string, chain []string, fill func(dir string) error, make func(layers []string) error) error {
+	written := filepath.Join(disk, "changes")
+	if err := os.Mkdir(written, 0o755); err != nil {
+		return err
+	}
+	if err := fill(written); err != nil {
+		return err
+	}
+	layers, err := d.b.Store.Dirs(ctx, chain)
+	if err == nil {
+		err = make(append(slices.Clip(layers), written))
+	}
+	if err == nil {
+		err = SetSince(disk, time.Unix(0, 0))
+	}
+	return errors.Join(err, os.RemoveAll(written))
 }
 
 // Stamp returns a time that is later than the change times of everything on

@@ -114,6 +114,23 @@ func (s *Snapshotter) Prepare(ctx context.Context, key string, chain []string, l
 	return s.store.Prepare(ctx, key, chain, s.fill(ctx, chain, limit))
 }
 
+// PrepareWith implements snapshot.DiskStore.
+func (s *Snapshotter) PrepareWith(ctx context.Context, key string, chain []string, limit snapshot.Limit, fill func(dir string) error) error {
+	make := s.fill(ctx, chain, limit)
+	return s.store.PrepareSlowly(key, chain, func(dir string) error {
+		if err := make(dir); err != nil {
+			return err
+		}
+		branches := dir
+		if there, err := shelf.Exists(bounded(dir)); err != nil {
+			return err
+		} else if there {
+			branches = bounded(dir)
+		}
+		return fill(filepath.Join(branches, "upper"))
+	})
+}
+
 // Stage implements snapshot.Stager.
 func (s *Snapshotter) Stage(ctx context.Context, chain []string, limit snapshot.Limit) (snapshot.Staged, error) {
 	staged, err := s.store.Stage(chain, s.fill(ctx, chain, limit))

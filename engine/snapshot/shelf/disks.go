@@ -70,34 +70,78 @@ func (s *Shelf) Stage(chain []string, fill func(dir string) error) (_ *Staged, e
 			err = Classify(err)
 		}
 	}()
-	for _, id := range chain {
-		layer, err := LayerName(id)
-		if err != nil {
-			return nil, err
-		}
-		if there, err := Exists(s.Path("layers", layer)); err != nil {
-			return nil, err
-		} else if !there {
-			return nil, fmt.Errorf("layer %s: %w", id, errdefs.ErrNotFound)
-		}
+	if err := s.haveAll(chain); err != nil {
+		return nil, err
 	}
 	tmp, drop, err := s.Temp("active", s.opts.RemoveDisk)
 	if err != nil {
 		return nil, err
 	}
-	err = fill(tmp)
-	var record string
-	if err == nil {
-		record, err = s.recordChain(chain)
-	}
-	if err == nil {
-		err = s.nameChain(tmp, record)
+	if err = fill(tmp); err == nil {
+		err = s.keepChain(tmp, chain)
 	}
 	if err != nil {
 		drop()
 		return nil, err
 	}
 	return &Staged{s, tmp, drop}, nil
+}
+
+// PrepareSlowly is Prepare for a fill that takes long: layers may be removed
+// meanwhile, those of chain too, which is an error in the end.
+func (s *Shelf) PrepareSlowly(key string, chain []string, fill func(dir string) error) error {
+	name, err := KeyName(key)
+	if err != nil {
+		return err
+	}
+	if there, err := Exists(s.Path("active", name)); err != nil || there {
+		return errors.Join(err, fmt.Errorf("prepare snapshot %s: %w", key, errdefs.ErrAlreadyExists))
+	}
+	tmp, drop, err := s.Temp("active", s.opts.RemoveDisk)
+	if err != nil {
+		return fmt.Errorf("prepare snapshot %s: %w", key, Classify(err))
+	}
+	err = fill(tmp)
+	s.mu.RLock()
+	if err == nil {
+		err = s.haveAll(chain)
+	}
+	if err == nil {
+		err = s.keepChain(tmp, chain)
+	}
+	staged := &Staged{s, tmp, drop}
+	if err != nil {
+		staged.Drop()
+		return fmt.Errorf("prepare snapshot %s: %w", key, Classify(err))
+	}
+	return staged.Name(key)
+}
+
+// haveAll is errdefs.ErrNotFound for a chain of which a layer is missing.
+func (s *Shelf) haveAll(chain []string) error {
+	for _, id := range chain {
+		layer, err := LayerName(id)
+		if err != nil {
+			return err
+		}
+		there, err := Exists(s.Path("layers", layer))
+		if err != nil {
+			return err
+		}
+		if !there {
+			return fmt.Errorf("layer %s: %w", id, errdefs.ErrNotFound)
+		}
+	}
+	return nil
+}
+
+// keepChain notes the chain of the disk tmp.
+func (s *Shelf) keepChain(tmp string, chain []string) error {
+	record, err := s.recordChain(chain)
+	if err != nil {
+		return err
+	}
+	return s.nameChain(tmp, record)
 }
 
 // Drop implements snapshot.Staged.

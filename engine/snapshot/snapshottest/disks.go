@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -121,6 +122,58 @@ func commits(t *testing.T, e *env) {
 // a disk over that with the first.
 func roundTrip(t *testing.T, e *env) {
 	ctx := t.Context()
+	low := changed(t, e)
+	first, second := e.target(t, "first"), e.target(t, "second")
+	e.mount(t, "a", first, baseA)
+	id := chainID("changes")
+	want := listing(t, first)
+	must(t, e.Unmount(ctx, first), e.Commit(ctx, "a", id))
+	must(t, e.Prepare(ctx, "b", []string{low, id}, snapshot.Limit{}))
+	e.mount(t, "b", second, baseA)
+	if got := listing(t, second); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// carry is roundTrip for a disk that has the changes as its own, twice over.
+func carry(t *testing.T, e *env) {
+	ctx := t.Context()
+	low := changed(t, e)
+	want := ""
+	for i, key := range []string{"a", "b", "c"} {
+		if i > 0 {
+			changes, err := e.Changes(ctx, string(rune('a'+i-1)))
+			must(t, err)
+			must(t, e.PrepareWith(ctx, key, []string{low}, snapshot.Limit{}, func(dir string) error {
+				return exec.Command("cp", "-a", changes+"/.", dir).Run()
+			}))
+		}
+		target := e.target(t, "carried-"+key)
+		e.mount(t, key, target, baseA)
+		got := listing(t, target)
+		must(t, e.Unmount(ctx, target))
+		if want == "" {
+			want = got
+		}
+		if got != want {
+			t.Errorf("disk %s: got\n%s\nwant\n%s", key, got, want)
+		}
+	}
+	wrong := errors.New("cut off")
+	fail := func(dir string) error { return errors.Join(write(dir, "half=x"), wrong) }
+	wantClass(t, e.PrepareWith(ctx, "d", []string{low}, snapshot.Limit{}, fail), wrong)
+	wantClass(t, e.PrepareWith(ctx, "c", []string{low}, snapshot.Limit{}, fail), errdefs.ErrAlreadyExists)
+	wantClass(t, e.PrepareWith(ctx, "d", []string{chainID("absent")}, snapshot.Limit{}, func(string) error { return nil }), errdefs.ErrNotFound)
+	if list, err := e.List(ctx); err != nil || len(list) != 3 {
+		t.Error(list, err)
+	}
+	must(t, e.Remove(ctx, "a"), e.Remove(ctx, "b"), e.Remove(ctx, "c"), e.RemoveLayer(ctx, low))
+	sound(t, e, snapshot.CheckRequest{References: &snapshot.References{}})
+}
+
+// changed makes the disk a, changed in every way, over the layer that it returns.
+func changed(t *testing.T, e *env) string {
+	ctx := t.Context()
 	low := chainID("low")
 	same := "0123456789abcdef" // one size and time for several files
 	must(t, e.Unpack(ctx, low, func(dir string) error {
@@ -129,9 +182,9 @@ func roundTrip(t *testing.T, e *env) {
 			os.Link(filepath.Join(dir, "linked"), filepath.Join(dir, "linked2")))
 	}))
 	must(t, e.Prepare(ctx, "a", []string{low}, snapshot.Limit{}))
-	first, second := e.target(t, "first"), e.target(t, "second")
-	e.mount(t, "a", first, baseA)
-	_, err := Inside(t, baseA, 0, first, strings.Join([]string{
+	target := e.target(t, "changed")
+	e.mount(t, "a", target, baseA)
+	_, err := Inside(t, baseA, 0, target, strings.Join([]string{
 		"set -e",
 		"cp -a one three/one; rm -r two; mv one two || { cp -a one two; rm -r one; }", // no redirects: a move of a layer's directory may fail
 		"rm -r gone; mkdir gone; echo y > gone/new",                                   // replaced
@@ -143,15 +196,8 @@ func roundTrip(t *testing.T, e *env) {
 		"rm empty/x; head -c 300000 /dev/zero > zeros; mkdir -p new/tree/deep; echo q > new/tree/deep/q",
 		"setfattr -n user.note -v hello keep 2>/dev/null || true",
 	}, "\n"))
-	must(t, err)
-	id := chainID("changes")
-	want := listing(t, first)
-	must(t, e.Unmount(ctx, first), e.Commit(ctx, "a", id))
-	must(t, e.Prepare(ctx, "b", []string{low, id}, snapshot.Limit{}))
-	e.mount(t, "b", second, baseA)
-	if got := listing(t, second); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
+	must(t, err, e.Unmount(ctx, target))
+	return low
 }
 
 // listing describes a tree as its container sees it.

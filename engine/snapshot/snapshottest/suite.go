@@ -53,6 +53,7 @@ func RunIn(t *testing.T, dir string, f Factory) {
 		"commit":                           commits,
 		"stage":                            stages,
 		"changes make the same disk again": roundTrip,
+		"changes make the same disk there": carry,
 		"limits":                           limits,
 		"limits that cannot be had":        noLimits,
 		"check of a sound store":           checkSound,
