@@ -222,6 +222,7 @@ type Gantry struct {
 	InjectPassword  bool          `key:"inject_password" default:"false" doc:"the administrator password of a new instance becomes root's, where the image keeps passwords in /etc/shadow; costs some milliseconds of a boot"`
 	UploadRate      int64         `key:"upload_bytes_per_second" default:"0" doc:"bound of the upload of a snapshot; 0 is none"`
 	MirrorFile      string        `key:"mirror_file" doc:"a mirror.yaml: images that the service keeps in step between registries, the image service and this host"`
+	MigrationPort   int           `key:"migration_port" default:"16599" doc:"port of my_ip at which other hosts fetch the disks of instances that move to them, over TLS with keys of each move; 0 for a host that neither gives nor takes instances"`
 	Runtimes        string        `key:"runtimes" doc:"other OCI runtimes that flavors may ask for by gantry:runtime=NAME: a list of NAME=/PATH, divided by spaces or commas"`
 	VNCCert         string        `key:"vnc_cert" doc:"certificate of this host for [vnc] auth_schemes vencrypt (PEM)"`
 	VNCKey          string        `key:"vnc_key" doc:"its key"`

@@ -80,6 +80,11 @@ func (e *Engine) diskWith(ctx context.Context, chain []string, limit snapshot.Li
 		if id == "" {
 			return nil
 		}
+		release := e.layers.hold(chain...)
+		defer release()
+		if err := e.unpacked(ctx, chain); err != nil {
+			return err
+		}
 		return e.opts.Snapshots.PrepareWith(ctx, id, chain, limit, func(dir string) error {
 			to, err := os.Open(dir)
 			if err != nil {

@@ -75,6 +75,9 @@ type Options struct {
 	// InjectPassword makes the password of a request the one of root, where the
 	// image has a place for it.
 	InjectPassword bool
+	// MoveAddress is HOST:PORT where other hosts reach ServeMoves; empty for a
+	// host whose instances do not move to others.
+	MoveAddress string
 	// SnapshotFormat is what Snapshot makes.
 	SnapshotFormat SnapshotFormat
 	// Suspend is how guests are put aside.
@@ -123,7 +126,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, ConfigDrive: true, Rescue: true, Suspend: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: d.opts.MoveAddress != "", ConfigDrive: true, Rescue: true, Suspend: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept
@@ -147,6 +150,8 @@ type guest struct {
 	Own *guest `json:"own,omitempty"`
 	// Suspended says that a start was, or was to be, put aside.
 	Suspended *suspension `json:"suspended,omitempty"`
+	// Arrived: it came from another host, whole, and may never have run here.
+	Arrived bool `json:"arrived,omitempty"`
 }
 
 const guestLabel = "gantry.guest"

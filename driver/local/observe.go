@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -23,7 +24,7 @@ func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
 	known := map[string]bool{}
 	for _, s := range states {
 		uuid := driver.InstanceUUID(s.ID)
-		if s.Status == engine.StatusCreated {
+		if s.Status == engine.StatusCreated && !arrived(s) {
 			if err := d.Destroy(ctx, uuid); err != nil {
 				return nil, fmt.Errorf("remove a half-made instance: %w", err)
 			}
@@ -39,7 +40,7 @@ func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
 	if err := d.sweepMemories(states); err != nil {
 		return nil, err
 	}
-	if err := d.sweepDrives(known); err != nil {
+	if err := errors.Join(d.sweepDrives(known), d.sweepMoves(known)); err != nil {
 		return nil, err
 	}
 	owners, err := d.opts.Network.Owners(ctx)

@@ -27,7 +27,7 @@ func (d *Driver) Destroy(ctx context.Context, uuid driver.InstanceUUID) error {
 		err = d.opts.Engine.Delete(ctx, rescueDisk(uuid))
 	}
 	wg.Wait()
-	if err := errors.Join(err, links, d.dropDrive(uuid), d.dropMemory(uuid)); err != nil {
+	if err := errors.Join(err, links, d.dropDrive(uuid), d.dropMemory(uuid), d.forgetMoves(uuid)); err != nil {
 		return fmt.Errorf("destroy %s: %w", uuid, err)
 	}
 	return nil
@@ -56,10 +56,19 @@ func infoOf(s engine.State) driver.Info {
 	case engine.StatusPaused:
 		return driver.Info{State: driver.PowerPaused}
 	case engine.StatusCreated:
+		if arrived(s) {
+			return driver.Info{State: driver.PowerShutdown, Reason: "stopped"}
+		}
 		return driver.Info{State: driver.PowerNoState, Reason: "never started"}
 	case engine.StatusStopped:
 	}
 	return endOf(s.Exit)
+}
+
+// arrived reports whether an instance that has not run here is whole.
+func arrived(s engine.State) bool {
+	g, err := guestOf(s)
+	return err == nil && g.Arrived
 }
 
 // endOf is the state of an instance that does not run. One that reboots itself

@@ -50,7 +50,8 @@ func (d *Driver) MigrateDiskAndPowerOff(ctx context.Context, req driver.MigrateR
 	if err != nil {
 		return "", fmt.Errorf("migrate %s: %w", req.UUID, err)
 	}
-	if _, err := guestOf(s); err != nil {
+	g, err := guestOf(s)
+	if err != nil {
 		return "", fmt.Errorf("migrate %s: %w", req.UUID, err)
 	}
 	need, err := changeTo(req.Old, req.New)
@@ -61,7 +62,7 @@ func (d *Driver) MigrateDiskAndPowerOff(ctx context.Context, req driver.MigrateR
 		return "", fmt.Errorf("migrate %s: %w", req.UUID, err)
 	}
 	if req.Peer != "" {
-		return d.offer(ctx, req)
+		return d.offer(ctx, req, s, g)
 	}
 	if need.restart {
 		if err := d.PowerOff(ctx, req.UUID, req.Off); err != nil {
@@ -95,7 +96,7 @@ func (d *Driver) FinishMigration(ctx context.Context, req driver.FinishMigration
 
 // FinishRevertMigration implements driver.Migrator.
 func (d *Driver) FinishRevertMigration(ctx context.Context, req driver.RevertMigrationRequest) error {
-	err := d.withdraw(ctx, req.UUID)
+	err := d.withdraw(req.UUID)
 	if err == nil {
 		err = d.resize(ctx, req.UUID, req.Flavor, req.Off)
 	}
@@ -113,7 +114,7 @@ func (d *Driver) ConfirmMigration(ctx context.Context, uuid driver.InstanceUUID,
 	if !moved {
 		return nil
 	}
-	if err := d.withdraw(ctx, uuid); err != nil {
+	if err := d.withdraw(uuid); err != nil {
 		return fmt.Errorf("confirm migration of %s: %w", uuid, err)
 	}
 	return d.Destroy(ctx, uuid)

@@ -3,8 +3,10 @@ package local_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -76,6 +78,7 @@ type rig struct {
 	inject bool
 	// suspend is the freezer's: not every host has criu
 	suspend local.SuspendMode
+	moves   string // the address, from the first life on
 
 	plugger netbridge.Plugger
 	engine  *engine.Engine
@@ -118,11 +121,19 @@ func (r *rig) open(t testing.TB) {
 	r.engine, stop = r.host.Engine(t)
 	r.plugger = netbridge.New(netbridge.Options{HostNetNS: fmt.Sprintf("/proc/self/fd/%d", r.links.Fd())})
 	life, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	r.end = func() { cancel(); stop() }
+	if r.moves == "" {
+		r.moves = "127.0.0.1:0"
+	}
+	l, err := net.Listen("tcp", r.moves)
+	check(t, err)
+	r.moves = l.Addr().String()
+	served := make(chan error, 1)
+	r.end = func() { cancel(); check(t, <-served); stop() }
 	r.driver = local.New(life, local.Options{
 		Engine: r.engine, Network: r.plugger, Images: r.images, Node: "node", StorePath: r.host.Root,
-		ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, SnapshotFormat: r.format, InjectPassword: r.inject, Suspend: r.suspend, Log: zerolog.Nop(),
+		MoveAddress: r.moves, ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, SnapshotFormat: r.format, InjectPassword: r.inject, Suspend: r.suspend, Log: zerolog.Nop(),
 	})
+	go func() { served <- r.driver.ServeMoves(life, l) }()
 }
 
 // residue is all that the host holds because of instances.
@@ -160,9 +171,11 @@ func (r *rig) residue(t testing.TB) []string {
 			add("mount", strings.Fields(line)[4])
 		}
 	}
-	for _, dir := range []string{"ns", "rootfs", "console", "tmp", "snapshots/active", "content"} {
+	for _, dir := range []string{"ns", "rootfs", "console", "tmp", "snapshots/active", "content", "migrations", "config-drives"} {
 		entries, err := os.ReadDir(filepath.Join(r.host.Root, dir))
-		check(t, err)
+		if !errors.Is(err, os.ErrNotExist) {
+			check(t, err)
+		}
 		for _, e := range entries {
 			if id, _, log := strings.Cut(e.Name(), ".log"); dir == "console" && log && talks[id] {
 				continue // the first word makes it

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -118,6 +119,11 @@ func (d *Driver) plan(ctx context.Context, req driver.SpawnRequest) (guest, engi
 
 // create makes the container: disk, ids, namespaces, no process.
 func (d *Driver) create(ctx context.Context, req driver.SpawnRequest, g guest, disk snapshot.Limit, undone *undo.Stack) (netns string, err error) {
+	return d.createFrom(ctx, req, g, disk, nil, undone)
+}
+
+// createFrom is create of an instance that has written to its disk elsewhere.
+func (d *Driver) createFrom(ctx context.Context, req driver.SpawnRequest, g guest, disk snapshot.Limit, written io.Reader, undone *undo.Stack) (netns string, err error) {
 	labels, err := g.labels()
 	if err != nil {
 		return "", err
@@ -129,7 +135,7 @@ func (d *Driver) create(ctx context.Context, req driver.SpawnRequest, g guest, d
 	id := container(req.UUID)
 	if err := d.opts.Engine.Create(ctx, engine.CreateRequest{
 		ID: id, Image: g.Image, Labels: labels, Limits: limits, Disk: disk,
-		Runtime: runtimeOf(req.Flavor),
+		Runtime: runtimeOf(req.Flavor), Written: written,
 	}); err != nil {
 		return "", err
 	}

@@ -84,21 +84,23 @@ func runCompute(ctx context.Context, o computeOptions) error {
 		return err
 	}
 	defer cloud.close()
-	host, err := openHost(ctx, cfg, cloud.images, log)
+	moves := listenMoves(ctx, cfg, log)
+	host, err := openHost(ctx, cfg, cloud.images, moves.address(), log)
 	if err != nil {
-		return err
+		return errors.Join(err, moves.close())
 	}
 	defer host.close()
+	life, stop := context.WithCancel(ctx)
+	waitMoves := moves.serve(life, host.driver, log)
+	defer func() { stop(); waitMoves() }()
 	wire, err := o.open(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
 	defer wire.close(ctx)
 	describeHost(&o.attendant.report, host, wire)
-	life, stop := context.WithCancel(ctx)
 	waitMirrors, err := keepMirrors(life, cfg.Gantry.MirrorFile, cfg.Default.StatePath, mirrorImages{cloud.glance}, mirrorEngine{host.engine.engine}, log)
 	if err != nil {
-		stop()
 		return err
 	}
 	defer func() { stop(); waitMirrors() }()

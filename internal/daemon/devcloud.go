@@ -207,7 +207,7 @@ func (e *embedded) compute(ctx context.Context) error {
 func (e *embedded) overrides(password string) []string {
 	set := []string{
 		"DEFAULT.host=" + e.host, "DEFAULT.my_ip=127.0.0.1", "DEFAULT.transport_url=inproc://",
-		"DEFAULT.state_path=" + filepath.Join(e.o.State, "compute"), "DEFAULT.periodic_fuzzy_delay=0",
+		"DEFAULT.state_path=" + filepath.Join(e.o.State, "compute"), "DEFAULT.periodic_fuzzy_delay=0", "gantry.migration_port=0",
 		"gantry.cgroup=gantry-cloud-" + cloudName(e.o.State), "service_user.send_service_user_token=true",
 	}
 	if e.cloud != nil { // nil for who purges

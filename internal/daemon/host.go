@@ -28,7 +28,8 @@ func (h *host) close() {
 	}
 }
 
-func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource, log zerolog.Logger) (_ *host, err error) {
+// openHost opens the host; moves is where others fetch instances, empty for nowhere.
+func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource, moves string, log zerolog.Logger) (_ *host, err error) {
 	h := &host{}
 	defer func() {
 		if err != nil {
@@ -66,6 +67,7 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 		ConsoleBytes: cfg.Gantry.ConsoleLogBytes, PidsPerVCPU: cfg.Gantry.PidsPerVCPU, StartGrace: cfg.Gantry.StartGrace, InjectPassword: cfg.Gantry.InjectPassword, Log: log,
 		Suspend:        local.SuspendMode(cfg.Gantry.Suspend),
 		SnapshotFormat: local.SnapshotFormat(cfg.Gantry.SnapshotFormat),
+		MoveAddress:    moves,
 	})
 	return h, nil
 }
