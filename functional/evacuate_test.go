@@ -79,13 +79,14 @@ func (s *second) start(t *testing.T) {
 }
 
 // launch runs the service.
-func (s *second) launch(t *testing.T) {
+func (s *second) launch(t *testing.T, more ...string) {
 	t.Helper()
 	args := []string{"--uts", "sh", "-c", "hostname " + s.host + ".test && exec \"$@\"", "sh", s.binary, "compute"}
 	for _, f := range s.config() {
 		args = append(args, "--config-file", f)
 	}
-	for _, set := range []string{"DEFAULT.host=" + s.host, "DEFAULT.state_path=" + filepath.Join(s.state, s.host), "gantry.cgroup=" + s.group(t) + "-2"} {
+	for _, set := range append(more, "DEFAULT.host="+s.host, "DEFAULT.state_path="+filepath.Join(s.state, s.host),
+		"gantry.cgroup="+s.group(t)+"-2", "gantry.migration_port=16600") {
 		args = append(args, "--set", set)
 	}
 	log, err := os.OpenFile(filepath.Join(s.state, "log", s.host+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -133,19 +133,25 @@ func (c *cloud) memoryOf(t *testing.T, id string) (sum int) {
 // memoryUsed is what everybody holds on the host of the test (MiB).
 func (c *cloud) memoryUsed(t *testing.T) int {
 	t.Helper()
+	return c.memoryOn(t, nodeName(t))
+}
+
+// memoryOn is what everybody holds on a host (MiB).
+func (c *cloud) memoryOn(t *testing.T, node string) int {
+	t.Helper()
 	var list struct {
 		Providers []struct {
 			UUID string `json:"uuid"`
 			Name string `json:"name"`
 		} `json:"resource_providers"`
 	}
-	resp, err := c.admin.placement.Get(t.Context(), c.admin.placement.Endpoint+"resource_providers?name="+nodeName(t), &list, nil)
+	resp, err := c.admin.placement.Get(t.Context(), c.admin.placement.Endpoint+"resource_providers?name="+node, &list, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
 	if len(list.Providers) != 1 {
-		t.Fatalf("providers of the host: %v", list.Providers)
+		t.Fatalf("providers called %s: %v", node, list.Providers)
 	}
 	var use struct {
 		Usages map[string]int `json:"usages"`

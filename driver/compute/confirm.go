@@ -57,8 +57,13 @@ func (v *move) confirm(ctx context.Context) error {
 	if driver.PowerState(o.inst.Int("power_state")) == driver.PowerShutdown {
 		state = vmStopped
 	}
-	fields := v.settledFields(map[string]any{"vm_state": state, "task_state": nil})
-	if err := m.save(ctx, o.rc, o.inst, fields, Expect{TaskState: []string{noTask, taskDeleting, taskSoftDeleting}}); err != nil && !gone(err) {
+	if o.inst.String("vm_state") == vmResized { // else an earlier life of the service had come so far
+		fields := v.settledFields(map[string]any{"vm_state": state, "task_state": nil})
+		if err := m.save(ctx, o.rc, o.inst, fields, Expect{TaskState: []string{noTask, taskDeleting, taskSoftDeleting}}); err != nil && !gone(err) {
+			return err
+		}
+	}
+	if err := failpoint.Hit("compute.confirm_resize.saved"); err != nil {
 		return err
 	}
 	if err := v.setStatus(ctx, "confirmed"); err != nil {

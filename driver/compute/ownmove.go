@@ -11,9 +11,10 @@ import (
 
 // AbandonMove ends a resize that the end of the service has cut off: the
 // instance is what it was before, with its flavor and its allocation, and the
-// migration is in error, or reverted if that is what was under way. Of a move
-// to another host only the part before the instance has left is undone; later
-// ones stay as they are. Each step is idempotent.
+// migration is in error, or reverted if that is what was under way. So does a
+// move between two hosts: where the instance goes to, nothing of it is left and
+// the other host is told; where it comes from, it is brought back, unless the
+// other host has begun with it. Each step is idempotent.
 func (m *Manager) AbandonMove(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error {
 	_, err := m.perform(ctx, wrapX|wrapR|wrapF, m.own(rc, "finish_revert_resize", inst), (*Manager).abandonMove)
 	return err
@@ -57,18 +58,34 @@ func (m *Manager) abandonMove(ctx context.Context, o *op) (any, error) {
 		}
 		return nil, v.stayHere(ctx, nil)
 	}
-	if v.moved() {
-		return nil, nil
+	back := v.abandonHere
+	if v.moved() && v.mig.DestCompute() == m.opt.Host {
+		back = v.abandonThere
 	}
-	if err := v.abandonHere(ctx, task); err != nil && ctx.Err() == nil && !gone(err) && !stale(err) {
-		return nil, errors.Join(err, m.setError(ctx, o))
+	err = back(ctx, task)
+	switch {
+	case gone(err), stale(err):
+		return nil, nil // somebody else's from here on
+	case err != nil && ctx.Err() == nil:
+		err = errors.Join(err, m.setError(ctx, o))
 	}
 	return nil, err
 }
 
-// abandonHere goes back on the host that the instance has never left.
+// abandonThere sends an instance back to the host that it comes from.
+func (v *move) abandonThere(ctx context.Context, task string) error {
+	if task == taskResizeReverting {
+		return v.leave(ctx)
+	}
+	return v.turnBack(ctx, nil)
+}
+
+// abandonHere goes back on the host where the instance was.
 func (v *move) abandonHere(ctx context.Context, task string) error {
 	status := "reverted"
+	if v.mig.Status() == "error" {
+		status = "error"
+	}
 	if task != taskResizeReverting {
 		status = "error"
 		if err := v.m.save(ctx, v.rc, v.inst, map[string]any{"task_state": taskResizeReverting}, Expect{TaskState: []string{task}}); err != nil {

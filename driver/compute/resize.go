@@ -79,6 +79,9 @@ func (v *move) send(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := failpoint.Hit("compute.resize_instance.departed"); err != nil {
+		return err
+	}
 	if err := v.cast(ctx, v.mig.DestCompute(), "finish_resize", map[string]any{"disk_info": info, "image": v.pass("image")}); err != nil {
 		back := map[string]any{"host": before.Get("host"), "node": before.Get("node"), "old_flavor": nil, "task_state": taskResizeMigrating}
 		return errors.Join(err, m.save(context.WithoutCancel(ctx), o.rc, o.inst, back, Expect{TaskState: []string{taskResizeMigrated}}))

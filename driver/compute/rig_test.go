@@ -48,6 +48,7 @@ type rig struct {
 	caller    messaging.Caller
 	opt       compute.Options
 	consoles  *consoles
+	serve     func(topic, name string, endpoints []messaging.Endpoint)
 }
 
 // newRig starts everything; the test's end stops it and looks for leaks.
@@ -80,6 +81,7 @@ func newRig(t *testing.T, set ...func(*compute.Options)) *rig {
 		<-s.Ready()
 		t.Cleanup(func() { cancel(); <-done })
 	}
+	r.serve = serve
 	serve("conductor", "controller", r.db.Endpoints())
 	serve("scheduler", "controller", r.db.SchedulerEndpoints())
 	r.caller = client()
@@ -91,11 +93,14 @@ func newRig(t *testing.T, set ...func(*compute.Options)) *rig {
 }
 
 // managerWith returns a manager on the rig's host with another conductor.
-func (r *rig) managerWith(c compute.Conductor) *compute.Manager {
+func (r *rig) managerWith(c compute.Conductor) *compute.Manager { return r.managerOf(c, r.drv, r.opt) }
+
+// managerOf returns a manager of any host.
+func (r *rig) managerOf(c compute.Conductor, drv *fake.Driver, opt compute.Options) *compute.Manager {
 	m := compute.New(compute.Deps{
-		Driver: r.drv, Conductor: c, Tracker: r.tracker, Ports: r.ports, Images: r.images,
-		Scheduler: conductor.NewScheduler(r.caller, host, zerolog.Nop()), Notifier: r.notes, Peers: compute.NewPeers(r.caller), Consoles: r.consoles,
-	}, r.opt, zerolog.Nop())
+		Driver: drv, Conductor: c, Tracker: r.tracker, Ports: r.ports, Images: r.images,
+		Scheduler: conductor.NewScheduler(r.caller, opt.Host, zerolog.Nop()), Notifier: r.notes, Peers: compute.NewPeers(r.caller), Consoles: r.consoles,
+	}, opt, zerolog.Nop())
 	r.t.Cleanup(func() {
 		if err := m.Close(context.Background()); err != nil {
 			r.t.Errorf("Close: %v", err)

@@ -75,6 +75,9 @@ func (r *Recovery) act(ctx context.Context, inst *objects.Object, d Decision, pr
 		if err := r.abandonMove(ctx, rc, inst); err != nil {
 			return err
 		}
+		if _, err := r.deps.Driver.Info(ctx, driver.InstanceUUID(inst.String("uuid"))); errors.Is(err, errdefs.ErrNotFound) {
+			return nil // it has gone back to the host that it came from
+		}
 	case Thaw:
 		if err := r.thaw(ctx, inst); err != nil {
 			return err

@@ -43,6 +43,7 @@ type Operations interface {
 	Unrescue(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	Offload(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
 	AbandonMove(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) error
+	ConfirmMove(ctx context.Context, rc messaging.RequestContext, inst, mig *objects.Object) error
 	Reboot(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, kind driver.RebootType) error
 }
 

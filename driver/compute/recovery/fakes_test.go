@@ -32,7 +32,8 @@ type world struct {
 	mu         sync.Mutex
 	guests     map[string]driver.PowerState
 	rows       map[string]*objects.Object
-	migrations []*objects.Object
+	migrations []*objects.Object // evacuations
+	moves      []*objects.Object // from cmp1
 	consumers  []string
 	rescued    bool
 	fail       map[string]error // by verb
@@ -96,6 +97,15 @@ func (w *world) Info(_ context.Context, uuid driver.InstanceUUID) (driver.Info, 
 		return driver.Info{}, errdefs.ErrNotFound
 	}
 	return driver.Info{State: state, Rescued: w.rescued}, nil
+}
+
+// Instances lists the guests; the order is that of their names.
+func (w *world) Instances(context.Context) ([]driver.InstanceUUID, error) {
+	var out []driver.InstanceUUID
+	for _, id := range slices.Sorted(maps.Keys(w.guests)) {
+		out = append(out, driver.InstanceUUID(id))
+	}
+	return out, w.fail["instances"]
 }
 
 func (w *world) Destroy(_ context.Context, uuid driver.InstanceUUID) error {
@@ -184,11 +194,22 @@ func (c cloud) CleanConsoleAuths(_ context.Context, _ messaging.RequestContext, 
 	return c.do("consoles", "%s", uuid)
 }
 
-func (c cloud) MigrationsByFilters(_ context.Context, rc messaging.RequestContext, _ map[string]any) ([]*objects.Object, error) {
-	if rc.String("read_deleted") != "yes" {
-		return nil, errors.New("read_deleted must be yes")
+func (c cloud) MigrationsByFilters(_ context.Context, rc messaging.RequestContext, filters map[string]any) ([]*objects.Object, error) {
+	if filters["migration_type"] == "evacuation" {
+		if rc.String("read_deleted") != "yes" {
+			return nil, errors.New("read_deleted must be yes")
+		}
+		return c.migrations, c.fail["migrations"]
 	}
-	return c.migrations, c.fail["migrations"]
+	var out []*objects.Object
+	statuses, _ := filters["status"].([]string)
+	for _, m := range c.moves {
+		of, one := filters["instance_uuid"].(string)
+		if filters["source_compute"] == "cmp1" && slices.Contains(statuses, m.String("status")) && (!one || of == m.String("instance_uuid")) {
+			out = append(out, m)
+		}
+	}
+	return out, c.fail["migrations"]
 }
 
 func (c cloud) SaveMigration(_ context.Context, _ messaging.RequestContext, m *objects.Object) error {
@@ -225,6 +246,10 @@ func (c cloud) Offload(_ context.Context, _ messaging.RequestContext, inst *obje
 
 func (c cloud) AbandonMove(_ context.Context, _ messaging.RequestContext, inst *objects.Object) error {
 	return c.do("abandon move", "%s", inst.String("uuid"))
+}
+
+func (c cloud) ConfirmMove(_ context.Context, _ messaging.RequestContext, inst, mig *objects.Object) error {
+	return c.do("confirm move", "%s %s", inst.String("uuid"), mig.String("status"))
 }
 
 func (c cloud) Reboot(_ context.Context, _ messaging.RequestContext, inst *objects.Object, kind driver.RebootType) error {

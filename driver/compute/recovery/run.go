@@ -65,6 +65,7 @@ func (r *Recovery) Run(ctx context.Context) error {
 	if err := errors.Join(group.Wait(), ctx.Err()); err != nil {
 		return fmt.Errorf("recover host %s: %w", r.opts.Host, err)
 	}
+	r.moves(ctx, instances)
 	r.unclaimed(ctx, handled)
 	r.log.Info().Int("instances", len(instances)).Dur(logging.Took, time.Since(began)).Msg("instances recovered")
 	return nil

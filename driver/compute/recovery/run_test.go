@@ -253,6 +253,46 @@ func TestEvacuated(t *testing.T) {
 	}
 }
 
+// Instances that have left this host, and confirmations, that the end of the
+// service has cut off.
+func TestMovesFromHere(t *testing.T) {
+	const there = "cmp2"
+	move := func(w *world, uuid, status string) {
+		m := &objects.Object{Name: "Migration", Version: "1.7"}
+		m.SetClean("instance_uuid", uuid)
+		m.SetClean("status", status)
+		w.moves = append(w.moves, m)
+	}
+	for name, tc := range map[string]struct {
+		task, status string
+		guest        driver.PowerState
+		want         []string
+	}{
+		"left and lost":        {taskResizeMigrated, "post-migrating", driver.PowerShutdown, []string{"fault a 500", "abandon move a"}},
+		"arriving there":       {taskResizeFinish, "post-migrating", driver.PowerShutdown, nil},
+		"arrived there":        {"", "finished", driver.PowerShutdown, nil},
+		"reverting there":      {taskResizeReverting, "reverting", driver.PowerShutdown, nil},
+		"reverted and lost":    {taskResizeReverting, "reverted", driver.PowerShutdown, []string{"fault a 500", "abandon move a"}},
+		"turned back and lost": {taskResizeReverting, "error", driver.PowerShutdown, []string{"fault a 500", "abandon move a"}},
+		"confirming":           {"", "confirming", driver.PowerShutdown, []string{"confirm move a confirming"}},
+		"confirmed nearly":     {"", "confirming", missing, []string{"confirm move a confirming"}},
+		"of nobody here":       {taskResizeMigrated, "post-migrating", missing, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.instance("a", there, vmActive, tc.task, tc.guest)
+			move(w, "a", tc.status)
+			w.guests["operators-own"] = driver.PowerRunning
+			if err := w.recovery(false).Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.done(); !slices.Equal(got[1:], tc.want) {
+				t.Errorf("did %q, want %q", got[1:], tc.want)
+			}
+		})
+	}
+}
+
 func TestUnclaimedBuilds(t *testing.T) {
 	w := newWorld()
 	w.instance("waiting", "", vmBuilding, taskScheduling, missing)
