@@ -25,13 +25,11 @@ type second struct {
 	cmd  *exec.Cmd
 }
 
-const secondHost = "gantry-2"
-
 func (c *cloud) secondHost(t *testing.T) *second {
 	t.Helper()
-	s := &second{cloud: c, host: secondHost}
-	s.start(t)
-	id := c.openstack(t, c.admin, "compute", "service", "list", "--host", s.host, "-f", "value", "-c", "ID")
+	// a name of its own: Nova does not map a host again whose service was deleted
+	s := &second{cloud: c, host: "gantry-" + strconv.FormatInt(time.Now().UnixNano(), 36)}
+	id := ""
 	t.Cleanup(func() {
 		if err := errors.Join(s.end(syscall.SIGTERM), c.stopKeeper(s.engine())); err != nil {
 			t.Error(err)
@@ -47,8 +45,12 @@ func (c *cloud) secondHost(t *testing.T) *second {
 			}
 			return !left
 		})
-		c.openstackCleanup(t, "--os-compute-api-version", "2.92", "compute", "service", "delete", strings.TrimSpace(id))
+		if id != "" {
+			c.openstackCleanup(t, "--os-compute-api-version", "2.92", "compute", "service", "delete", strings.TrimSpace(id))
+		}
 	})
+	s.start(t)
+	id = c.openstack(t, c.admin, "compute", "service", "list", "--host", s.host, "-f", "value", "-c", "ID")
 	return s
 }
 

@@ -61,14 +61,19 @@ func (d *Driver) receive(ctx context.Context, req driver.FinishMigrationRequest)
 	return nil
 }
 
-// settleIn connects an instance that has come, and starts it if asked.
+// settleIn connects an instance that has come, and starts it if asked. It waits
+// for no event: the ports were bound to this host before, and Neutron may have
+// told so already (as nova/virt/libvirt/driver.py, finish_migration).
 func (d *Driver) settleIn(ctx context.Context, req driver.FinishMigrationRequest, g guest, undone *undo.Stack) error {
 	netns, err := d.opts.Engine.NetNS(ctx, container(req.UUID))
 	if err != nil {
 		return err
 	}
-	vifs, err := d.connect(ctx, req.SpawnRequest, netns, undone)
+	vifs, err := req.Network.Wait(ctx)
 	if err != nil {
+		return err
+	}
+	if err := d.wire(ctx, req.UUID, netns, vifs, undone); err != nil {
 		return err
 	}
 	if err := failpoint.Hit("move.connected"); err != nil {

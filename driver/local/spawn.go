@@ -163,17 +163,11 @@ func (d *Driver) connect(ctx context.Context, req driver.SpawnRequest, netns str
 	if err != nil {
 		return nil, err
 	}
-	plan, err := networkPlan(string(req.UUID), netns, vifs)
-	if err != nil {
-		return nil, err
-	}
 	expected := req.Events.Expect(req.UUID, inactive(vifs))
 	defer expected.Cancel()
-	undone.Push("plug", func(ctx context.Context) error { return d.unplug(ctx, req.UUID) })
-	if err := d.opts.Network.Set(ctx, plan); err != nil {
+	if err := d.wire(ctx, req.UUID, netns, vifs, undone); err != nil {
 		return nil, err
 	}
-	d.reboots.plugged(req.UUID, vifs)
 	if err := failpoint.Hit("spawn.plugged"); err != nil {
 		return nil, err
 	}
@@ -181,6 +175,20 @@ func (d *Driver) connect(ctx context.Context, req driver.SpawnRequest, netns str
 		return nil, err
 	}
 	return vifs, nil
+}
+
+// wire plugs the ports.
+func (d *Driver) wire(ctx context.Context, uuid driver.InstanceUUID, netns string, vifs objects.NetworkInfo, undone *undo.Stack) error {
+	plan, err := networkPlan(string(uuid), netns, vifs)
+	if err != nil {
+		return err
+	}
+	undone.Push("plug", func(ctx context.Context) error { return d.unplug(ctx, uuid) })
+	if err := d.opts.Network.Set(ctx, plan); err != nil {
+		return err
+	}
+	d.reboots.plugged(uuid, vifs)
+	return nil
 }
 
 // unplug removes the host ends. An empty plan needs no namespace.
