@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/drivertest"
@@ -250,5 +251,11 @@ func TestMovesAreSwept(t *testing.T) {
 	must(m.b.driver.Recover(t.Context()))(t)
 	if left := must(filepath.Glob(filepath.Join(m.b.host.Root, "migrations", "*")))(t); len(left) != 1 {
 		t.Errorf("it is not expected any more: %q", left)
+	}
+	file := filepath.Join(m.b.host.Root, "migrations", string(m.req.UUID)+".in")
+	check(t, os.Chtimes(file, time.Time{}, time.Now().Add(-25*time.Hour)))
+	must(m.b.driver.ExpectMigration(t.Context(), drivertest.NewUUID()))(t)
+	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is expected still: %v", err)
 	}
 }

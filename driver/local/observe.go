@@ -40,7 +40,7 @@ func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
 	if err := d.sweepMemories(states); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(d.sweepDrives(known), d.sweepMoves(known)); err != nil {
+	if err := errors.Join(d.sweepDrives(known), d.sweepMoves(func(id string) bool { return !known[id] })); err != nil {
 		return nil, err
 	}
 	owners, err := d.opts.Network.Owners(ctx)

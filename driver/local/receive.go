@@ -96,7 +96,8 @@ func (d *Driver) take(ctx context.Context, req driver.FinishMigrationRequest, un
 	}
 	began := time.Now()
 	g := info.Guest
-	g.Arrived, g.VCPUs, g.MemoryMB = true, req.Flavor.VCPUs, req.Flavor.MemoryMB
+	g.Arrived, g.Own, g.Suspended = true, nil, nil // what a start was put aside as stays where it was
+	g.VCPUs, g.MemoryMB = req.Flavor.VCPUs, req.Flavor.MemoryMB
 	if g.Profile, err = profileOf(req.Flavor); err != nil {
 		return err
 	}

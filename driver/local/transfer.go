@@ -60,7 +60,7 @@ const (
 	// drive, and the image itself for who cannot have it elsewhere.
 	diskStream, driveStream, imageStream = "disk", "drive", "image"
 	// expectationAge is after how long an instance does not come any more.
-	expectationAge = 7 * 24 * time.Hour
+	expectationAge = 24 * time.Hour
 )
 
 func (d *Driver) moves() string { return filepath.Join(d.opts.StorePath, "migrations") }
@@ -114,9 +114,9 @@ func (d *Driver) forgetMoves(uuid driver.InstanceUUID) error {
 // withdraw ends the offer of an instance's disk.
 func (d *Driver) withdraw(uuid driver.InstanceUUID) error { return removeMove(d.offerFile(uuid)) }
 
-// sweepMoves forgets offers of instances that are not here, and instances that
-// have not come.
-func (d *Driver) sweepMoves(known map[string]bool) error {
+// sweepMoves forgets instances that have not come, and offers of instances that
+// are not here by what gone says of their ids.
+func (d *Driver) sweepMoves(gone func(id string) bool) error {
 	entries, err := os.ReadDir(d.moves())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("list moves: %w", err)
@@ -124,7 +124,7 @@ func (d *Driver) sweepMoves(known map[string]bool) error {
 	for _, e := range entries {
 		id, offer := strings.CutSuffix(e.Name(), ".out")
 		info, err := e.Info()
-		if err != nil || offer && known[id] || !offer && time.Since(info.ModTime()) < expectationAge {
+		if err != nil || offer && !gone(id) || !offer && time.Since(info.ModTime()) < expectationAge {
 			continue
 		}
 		if err := removeMove(filepath.Join(d.moves(), e.Name())); err != nil {
@@ -183,6 +183,9 @@ func (d *Driver) ExpectMigration(_ context.Context, uuid driver.InstanceUUID) (s
 	if d.opts.MoveAddress == "" {
 		return "", fmt.Errorf("expect %s: %w", uuid, errdefs.ErrUnsupported)
 	}
+	if err := d.sweepMoves(func(string) bool { return false }); err != nil {
+		return "", fmt.Errorf("expect %s: %w", uuid, err)
+	}
 	key, err := courier.NewKey()
 	if err == nil {
 		err = d.keepMove(d.expectationFile(uuid), expectation{key})
@@ -197,6 +200,9 @@ func (d *Driver) ExpectMigration(_ context.Context, uuid driver.InstanceUUID) (s
 func (d *Driver) offer(ctx context.Context, req driver.MigrateRequest, s engine.State, g guest) (_ string, err error) {
 	if d.opts.MoveAddress == "" {
 		return "", fmt.Errorf("offer %s: %w", req.UUID, errdefs.ErrUnsupported)
+	}
+	if g.Own != nil {
+		return "", fmt.Errorf("offer %s, which is being rescued: %w", req.UUID, errdefs.ErrConflict)
 	}
 	peer, err := courier.ParsePublicKey(req.Peer)
 	if err != nil {
