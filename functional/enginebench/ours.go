@@ -95,6 +95,9 @@ func (o *ours) await(ctx context.Context) error {
 
 // open opens an engine in this process, composed as the service does it.
 func (o *ours) open(ctx context.Context, s settings) error {
+	if err := linux.CalmMonitor(); err != nil {
+		return err
+	}
 	root := filepath.Join(s.work, "inside")
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return err
