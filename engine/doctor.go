@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/gantry-project/gantry/engine/cgroup"
-	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/store"
 )
@@ -28,11 +27,6 @@ const (
 	// FindingInterrupted: an operation was cut off. The next opening of the
 	// engine settles it.
 	FindingInterrupted = "interrupted"
-	// FindingUnusedContent: an archive that no import needs. Removed.
-	FindingUnusedContent = "unused-content"
-	// FindingDamagedContent: an archive whose bytes are not its digest's.
-	// Removed: it is imported again when it is wanted.
-	FindingDamagedContent = "damaged-content"
 	// FindingExpiredLease: removed.
 	FindingExpiredLease = "expired-lease"
 	// FindingBrokenImage: an image lacks a layer. Its record is removed if no
@@ -72,7 +66,6 @@ type StorageDoctor struct {
 	// Writer is the same store; nil if nothing is to be mended.
 	Writer    store.Store
 	Snapshots snapshot.Snapshotter
-	Content   content.Store
 	Cgroups   cgroup.Tree
 	// Intents are what the journal holds of this boot.
 	Intents []store.Intent
@@ -88,7 +81,6 @@ var storageChecks = []struct {
 	{"images", (*StorageDoctor).checkImages},
 	{"layers", (*StorageDoctor).checkLayers},
 	{"disks and layers", (*StorageDoctor).checkSnapshots},
-	{"content", (*StorageDoctor).checkContent},
 	{"leases", (*StorageDoctor).checkLeases},
 	{"left-overs", (*StorageDoctor).checkOrphans},
 }
@@ -251,34 +243,6 @@ func (d *StorageDoctor) checkSnapshots(ctx context.Context, o CheckOptions, f *f
 	return out, err
 }
 
-func (d *StorageDoctor) checkContent(ctx context.Context, o CheckOptions, f *facts) (out []Finding, _ error) {
-	leases, err := d.Records.Leases(ctx)
-	if err != nil {
-		return nil, err
-	}
-	blobs, err := d.Content.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range blobs {
-		finding := Finding{What: b.Digest.String(), Detail: fmt.Sprintf("%d bytes", b.Size)}
-		leased := slices.ContainsFunc(leases, func(l store.Lease) bool { return slices.Contains(l.Blobs, finding.What) })
-		switch {
-		case !leased && !f.importing:
-			finding.Kind = FindingUnusedContent
-		case o.Deep && content.Verify(ctx, d.Content, b.Digest) != nil:
-			finding.Kind = FindingDamagedContent
-		default:
-			continue
-		}
-		if o.Repair {
-			finding.mend(d.Content.Delete(ctx, b.Digest))
-		}
-		out = append(out, finding)
-	}
-	return out, nil
-}
-
 func (d *StorageDoctor) checkLeases(ctx context.Context, o CheckOptions, _ *facts) (out []Finding, _ error) {
 	leases, err := d.Records.Leases(ctx)
 	if err != nil {
@@ -306,7 +270,7 @@ func (e *Engine) Check(ctx context.Context, o CheckOptions) ([]Finding, error) {
 		return nil, err
 	}
 	d := &StorageDoctor{
-		Root: e.opts.Root, Records: e.opts.Store, Snapshots: e.opts.Snapshots, Content: e.opts.Content, Cgroups: e.opts.Cgroups, Intents: open,
+		Root: e.opts.Root, Records: e.opts.Store, Snapshots: e.opts.Snapshots, Cgroups: e.opts.Cgroups, Intents: open,
 	}
 	o.Repair = false
 	found, err := d.Check(ctx, o)

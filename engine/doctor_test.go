@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/engine"
-	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/engine/enginetest"
 	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/engine/snapshot/overlay"
@@ -28,12 +26,10 @@ func doctor(t *testing.T, h *enginetest.Host, o engine.CheckOptions) []engine.Fi
 	check(t, err)
 	snaps, err := overlay.New(filepath.Join(h.Root, "snapshots"))
 	check(t, err)
-	blobs, err := content.NewDir(filepath.Join(h.Root, "content"))
-	check(t, err)
 	_, intents, err := store.ReadLog(filepath.Join(h.Root, "journal"))
 	check(t, err)
 	d := &engine.StorageDoctor{
-		Root: h.Root, Records: db, Writer: db, Snapshots: snaps, Content: blobs, Cgroups: h.Cgroups, Intents: intents,
+		Root: h.Root, Records: db, Writer: db, Snapshots: snaps, Cgroups: h.Cgroups, Intents: intents,
 	}
 	found, err := d.Check(t.Context(), o)
 	snaps.Close()
@@ -69,9 +65,6 @@ func TestTheDoctor(t *testing.T) {
 		"a temporary file": {func(t *testing.T, h *enginetest.Host) {
 			check(t, os.WriteFile(filepath.Join(h.Root, "tmp", "commit-1"), nil, 0o600))
 		}, engine.FindingOrphan, "tmp/commit-1", false},
-		"an unused archive": {func(t *testing.T, h *enginetest.Host) {
-			check(t, putBlob(t.Context(), h, "unused"))
-		}, engine.FindingUnusedContent, "sha256:", false},
 		"an orphan layer": {func(t *testing.T, h *enginetest.Host) {
 			snaps, err := overlay.New(filepath.Join(h.Root, "snapshots"))
 			check(t, err)
@@ -134,46 +127,6 @@ func TestTheDoctor(t *testing.T) {
 			defer done()
 			check(t, e.Delete(t.Context(), "c"))
 		})
-	}
-}
-
-func putBlob(ctx context.Context, h *enginetest.Host, text string) error {
-	blobs, err := content.NewDir(filepath.Join(h.Root, "content"))
-	if err != nil {
-		return err
-	}
-	w, err := blobs.Writer(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := w.Write([]byte(text)); err != nil {
-		return err
-	}
-	_, err = w.Commit(ctx, "")
-	return errors.Join(err, w.Close())
-}
-
-// TestDamagedContentIsFound among what a lease keeps, when it is read.
-func TestDamagedContentIsFound(t *testing.T) {
-	h, _, done := fixture(t)
-	done()
-	check(t, putBlob(t.Context(), h, "text"))
-	files, err := filepath.Glob(filepath.Join(h.Root, "content/blobs/sha256/*"))
-	if err != nil || len(files) != 1 {
-		t.Fatal(files, err)
-	}
-	edit(t, h, func(s *store.Bolt) error {
-		return s.PutLease(t.Context(), store.Lease{ID: "l", Expires: time.Now().Add(time.Hour), Blobs: []string{"sha256:" + filepath.Base(files[0])}})
-	})
-	check(t, os.WriteFile(files[0], []byte("tex7"), 0o600))
-	if found := doctor(t, h, engine.CheckOptions{}); len(found) != 0 {
-		t.Errorf("without reading: %+v", found)
-	}
-	if found := doctor(t, h, engine.CheckOptions{Deep: true, Repair: true}); len(found) != 1 || found[0].Kind != engine.FindingDamagedContent || !found[0].Mended {
-		t.Errorf("%+v", found)
-	}
-	if n := blobs(t, h); n != 0 {
-		t.Errorf("%d blobs", n)
 	}
 }
 

@@ -24,7 +24,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-project/gantry/engine/cgroup"
-	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/engine/disk"
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
@@ -153,7 +152,6 @@ type Options struct {
 	Cgroups   cgroup.Tree
 	Snapshots snapshot.Snapshotter
 	Store     store.Store
-	Content   content.Store
 	// Journal keeps the intents of operations under way. nil forgets them with
 	// the process, which only a test can want.
 	Journal store.Journal
@@ -195,9 +193,6 @@ type Engine struct {
 	strays *strays
 	// nursery bears the processes that make namespaces.
 	nursery *process.Nursery
-	// commits keeps content from being removed (write) while a lease is taken
-	// (read).
-	commits sync.RWMutex
 	events  chan Event
 	// bus is for everybody who wants to know, events for who must.
 	bus  Bus

@@ -32,14 +32,13 @@ type GCOptions struct {
 type GCReport struct {
 	Images []string // references
 	Layers []string // chain ids
-	Blobs  []string // digests
 	Leases []string // ids of those that had expired
 	// Bytes that the layers took, as far as the image records tell.
 	Bytes int64
 }
 
 // Collect removes what nobody needs: leases that have expired, unused images as
-// the options say, layers without an image, content without an import. A
+// the options say, layers without an image. A
 // container's image, what a live lease names and what an operation under way
 // needs stay. While a record is damaged nobody knows what it needs, and images
 // and layers stay.
@@ -95,7 +94,7 @@ func (e *Engine) collect(ctx context.Context, o GCOptions, r *GCReport) error {
 	return e.collectRest(ctx, layerSizes(images), o.DryRun, r)
 }
 
-// collectUnused removes layers and content that nothing refers to.
+// collectUnused removes layers that nothing refers to.
 func (e *Engine) collectUnused(ctx context.Context) (GCReport, error) {
 	var r GCReport
 	e.collecting.Lock()
@@ -123,8 +122,7 @@ func (e *Engine) collectRest(ctx context.Context, sizes map[string]int64, dry bo
 	for _, id := range r.Layers {
 		r.Bytes += sizes[id]
 	}
-	r.Blobs, err = e.removeBlobs(ctx, dry)
-	return err
+	return nil
 }
 
 func (e *Engine) expireLeases(ctx context.Context, dry bool, r *GCReport) error {
@@ -357,35 +355,4 @@ func (e *Engine) neededLayers(ctx context.Context, gone map[string]bool) (map[st
 		add(l.Layers)
 	}
 	return needed, nil
-}
-
-// removeBlobs removes content that no lease names. Who imports has the blob open
-// and needs no name.
-func (e *Engine) removeBlobs(ctx context.Context, dry bool) (removed []string, err error) {
-	e.commits.Lock()
-	defer e.commits.Unlock()
-	leases, err := e.liveLeases(ctx)
-	if err != nil {
-		return nil, err
-	}
-	blobs, err := e.opts.Content.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range blobs {
-		d := b.Digest.String()
-		if slices.ContainsFunc(leases, func(l store.Lease) bool { return slices.Contains(l.Blobs, d) }) {
-			continue
-		}
-		if err := failpoint.Hit("engine.collect.blob"); err != nil {
-			return removed, err
-		}
-		if !dry {
-			if err := e.opts.Content.Delete(ctx, b.Digest); err != nil {
-				return removed, err
-			}
-		}
-		removed = append(removed, d)
-	}
-	return removed, nil
 }

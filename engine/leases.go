@@ -18,9 +18,8 @@ type LeaseRequest struct {
 	Holder string
 	// TTL is how long it holds from now.
 	TTL time.Duration
-	// Images are references, Layers chain ids, Blobs digests of the content
-	// store. They need not be here yet.
-	Images, Layers, Blobs []string
+	// Images are references, Layers chain ids. They need not be here yet.
+	Images, Layers []string
 }
 
 // Lease takes or renews a lease. It survives the engine and ends with Release
@@ -34,13 +33,11 @@ func (e *Engine) Lease(ctx context.Context, req LeaseRequest) (store.Lease, erro
 	now := time.Now()
 	l := store.Lease{
 		ID: req.ID, Holder: req.Holder, Created: now, Expires: now.Add(req.TTL),
-		Images: req.Images, Layers: req.Layers, Blobs: req.Blobs,
+		Images: req.Images, Layers: req.Layers,
 	}
 	// not between a collector's look at the leases and its removal
 	e.layers.mu.Lock()
 	defer e.layers.mu.Unlock()
-	e.commits.RLock()
-	defer e.commits.RUnlock()
 	if err := e.opts.Store.PutLease(ctx, l); err != nil {
 		return store.Lease{}, fmt.Errorf("take lease %s: %w", req.ID, err)
 	}

@@ -69,6 +69,9 @@ func (e *Engine) recover(ctx context.Context) error {
 	if err := os.RemoveAll(e.tmpDir()); err != nil {
 		return err
 	}
+	if err := os.RemoveAll(filepath.Join(e.opts.Root, "content")); err != nil { // archives of earlier versions
+		return err
+	}
 	for _, dir := range []string{"ns", "rootfs", "console", "tmp", "recipes"} {
 		if err := os.MkdirAll(filepath.Join(e.opts.Root, dir), 0o700); err != nil {
 			return err

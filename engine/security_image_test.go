@@ -86,8 +86,8 @@ func TestSecurityHostileImages(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		check(t, e.RemoveImage(t.Context(), "x"))
-		if n, b := entries(t, h, "snapshots/layers"), blobs(t, h); n != 0 || b != 0 {
-			t.Fatalf("%s: %d layers, %d blobs left", name, n, b)
+		if n, b := entries(t, h, "snapshots/layers"), entries(t, h, "tmp"); n != 0 || b != 0 {
+			t.Fatalf("%s: %d layers, %d temporary files left", name, n, b)
 		}
 	}
 }
@@ -114,8 +114,8 @@ func TestSecurityDamagedLayers(t *testing.T) {
 		bad[at] ^= 0x10
 		if importOCI(t, e, "x", bad) != nil {
 			refused++
-			if n, b := entries(t, h, "snapshots/layers"), blobs(t, h); n != 0 || b != 0 {
-				t.Fatalf("byte %d: %d layers, %d blobs left", at, n, b)
+			if n, b := entries(t, h, "snapshots/layers"), entries(t, h, "tmp"); n != 0 || b != 0 {
+				t.Fatalf("byte %d: %d layers, %d temporary files left", at, n, b)
 			}
 			continue
 		}

@@ -36,7 +36,7 @@ func (s *Spool) Write(p []byte) (int, error) {
 	s.hash.Write(p[:n])
 	s.n += int64(n)
 	if err != nil {
-		return n, classify("write spool", "", err)
+		return n, classify("write spool", err)
 	}
 	return n, nil
 }
@@ -51,7 +51,9 @@ func (s *Spool) Fd() uintptr { return s.f.Fd() }
 func (s *Spool) Size() int64 { return s.n }
 
 // Digest of what has been written so far.
-func (s *Spool) Digest() digest.Digest { return sum(s.hash) }
+func (s *Spool) Digest() digest.Digest {
+	return digest.NewDigestFromBytes(digest.SHA256, s.hash.Sum(nil))
+}
 
 // Close gives the room back. It may be called more than once.
 func (s *Spool) Close() error {
@@ -66,7 +68,7 @@ func (s *Spool) Close() error {
 func TempFile(dir string) (*os.File, error) {
 	f, err := os.CreateTemp(dir, "spool-")
 	if err != nil {
-		return nil, classify("make spool", "", err)
+		return nil, classify("make spool", err)
 	}
 	if err := os.Remove(f.Name()); err != nil {
 		return nil, errors.Join(fmt.Errorf("make spool: %w", err), f.Close())

@@ -19,7 +19,6 @@ import (
 
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/cgroup"
-	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/engine/disk"
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/layer"
@@ -119,10 +118,6 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blobs, err := content.NewDir(filepath.Join(h.Root, "content"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	boot := h.BootID
 	if boot == "" {
 		if boot, err = linux.BootID(); err != nil {
@@ -134,7 +129,7 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 		t.Fatal(err)
 	}
 	e, err = engine.Open(t.Context(), engine.Options{
-		Root: h.Root, Runner: h.Runner, Cgroups: h.Cgroups, Snapshots: snaps, Store: db, Content: blobs,
+		Root: h.Root, Runner: h.Runner, Cgroups: h.Cgroups, Snapshots: snaps, Store: db,
 		Runtimes: h.Runtimes, Journal: journal, BootID: boot, Unpack: h.Unpack, ReadDisk: h.ReadDisk, WriteDisk: h.WriteDisk,
 		ImageLimits: h.ImageLimits, LayerLimits: h.LayerLimits, ImageTime: h.ImageTime,
 		Log: zerolog.New(log),

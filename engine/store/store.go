@@ -165,10 +165,9 @@ type Lease struct {
 	Holder  string    `json:"holder,omitempty"`
 	Created time.Time `json:"created"`
 	Expires time.Time `json:"expires"`
-	// Images are references, Layers chain ids, Blobs digests.
+	// Images are references, Layers chain ids.
 	Images []string `json:"images,omitempty"`
 	Layers []string `json:"layers,omitempty"`
-	Blobs  []string `json:"blobs,omitempty"`
 }
 
 // Live reports whether the lease holds at the time.

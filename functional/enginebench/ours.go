@@ -16,7 +16,6 @@ import (
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/api"
 	"github.com/gantry-project/gantry/engine/cgroup"
-	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/engine/keeper"
 	"github.com/gantry-project/gantry/engine/seccomp"
 	"github.com/gantry-project/gantry/engine/snapshot/overlay"
@@ -112,10 +111,6 @@ func (o *ours) open(ctx context.Context, s settings) error {
 		return err
 	}
 	o.closes = append(o.closes, disks.Close)
-	blobs, err := content.NewDir(filepath.Join(root, "content"))
-	if err != nil {
-		return err
-	}
 	groups, err := cgroup.New(ctx, cgroup.Options{Name: groupName + "-inside"})
 	if err != nil {
 		return err
@@ -138,7 +133,7 @@ func (o *ours) open(ctx context.Context, s settings) error {
 	}
 	o.closes = append(o.closes, func() { _ = journal.Close() })
 	o.engine, err = engine.Open(ctx, engine.Options{
-		Root: root, Runner: runner, Cgroups: groups, Snapshots: disks, Store: db, Content: blobs, Journal: journal, Log: zerolog.Nop(),
+		Root: root, Runner: runner, Cgroups: groups, Snapshots: disks, Store: db, Journal: journal, Log: zerolog.Nop(),
 	})
 	if err != nil {
 		return err

@@ -11,7 +11,6 @@ import (
 
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/cgroup"
-	"github.com/gantry-project/gantry/engine/content"
 	"github.com/gantry-project/gantry/engine/snapshot"
 	"github.com/gantry-project/gantry/engine/snapshot/probe"
 	"github.com/gantry-project/gantry/engine/store"
@@ -183,9 +182,6 @@ func checkStorage(ctx context.Context, o DoctorOptions) (_ []engine.Finding, err
 		return nil, err
 	}
 	defer snapshots.Close()
-	if d.Content, err = content.NewDir(filepath.Join(o.StorePath, "content")); err != nil {
-		return nil, err
-	}
 	if d.Cgroups, err = cgroup.New(ctx, cgroup.Options{Name: o.Cgroup}); err != nil {
 		return nil, err
 	}

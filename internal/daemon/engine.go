@@ -14,7 +14,6 @@ import (
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/api"
 	"github.com/gantry-project/gantry/engine/cgroup"
-	"github.com/gantry-project/gantry/engine/content"
 	diskjail "github.com/gantry-project/gantry/engine/disk/jail"
 	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/engine/jail"
@@ -156,10 +155,6 @@ func openEngine(ctx context.Context, c engineConfig, log zerolog.Logger) (_ *eng
 	}
 	h.closes = append(h.closes, func() error { snapshots.Close(); return nil })
 	logSnapshots(log, snapshots, choice, c.diskLimit)
-	blobs, err := content.NewDir(filepath.Join(c.root, "content"))
-	if err != nil {
-		return nil, err
-	}
 	groups, err := cgroup.New(ctx, cgroup.Options{Name: c.cgroup})
 	if err != nil {
 		return nil, err
@@ -171,7 +166,7 @@ func openEngine(ctx context.Context, c engineConfig, log zerolog.Logger) (_ *eng
 	h.keeper = runner
 	walls := jail.New(jail.Options{})
 	h.engine, err = engine.Open(ctx, engine.Options{
-		Root: c.root, Runner: runner, Cgroups: groups, Snapshots: snapshots, Store: db, Content: blobs,
+		Root: c.root, Runner: runner, Cgroups: groups, Snapshots: snapshots, Store: db,
 		Journal:     journal,
 		Runtimes:    runtimes,
 		ImageLimits: image.Limits{LayerBytes: c.images.bytes, Ratio: c.images.ratio},

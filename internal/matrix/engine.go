@@ -11,7 +11,7 @@ func storage() []Feature {
 		{"limit of the disk by project quota (ext4, xfs)", nil, "tried in a virtual machine only, not in this run: it needs a kernel with quota"},
 		{"a host without limits says so and boots instances all the same", []string{"engine:TestDiskLimit/overlay,_no_limits", "driver/local:TestTheFlavorBoundsTheDisk", "internal/daemon:TestSnapshotsOpen/no_quota"}, ""},
 		{"layers are unpacked in a child without rights", []string{"engine/layer/jail:TestWalls", "engine/layer/jail:TestSameAsWithoutJail", "engine/layer/jail:TestErrors", "engine:TestUnpackElsewhere"}, ""},
-		{"`gantry doctor --storage` finds what a crash has left, and mends it", []string{"engine:TestTheDoctor", "engine:TestDamagedContentIsFound", "internal/daemon:TestDoctorOfTheStorage"}, ""},
+		{"`gantry doctor --storage` finds what a crash has left, and mends it", []string{"engine:TestTheDoctor", "engine:TestDamagedPack", "internal/daemon:TestDoctorOfTheStorage"}, ""},
 		{"garbage collection by age and size, with leases", []string{"engine:TestCollectByAgeAndSize", "engine:TestLeases", "engine:TestACollectionThatWasCutOff", "engine:TestCollectingDuringChurn"}, ""},
 		{"commit, changes, export of containers and images", []string{"engine:TestCommitCarriesChangesIntoANewImage", "engine:TestChanges", "engine:TestExport", "engine:TestExportImage"}, ""},
 		{"records of every earlier schema are upgraded; a torn or full disk is told", []string{"engine/store:TestBolt", "engine/store:TestMemory", "engine/store:TestOldSchemasAreBroughtUpToDate", "engine/store:TestUnknownSchemasAreRefused", "engine/store:TestTornDatabases", "engine/store:TestAFullDiskLosesNothing", "engine/store:TestReadingWhileNobodyOwnsIt"}, ""},

@@ -174,7 +174,7 @@ func simultaneous(t *testing.T, s store.Store) {
 func leases(t *testing.T, s store.Store) {
 	ctx := t.Context()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	a := store.Lease{ID: "a", Holder: "boot", Created: at, Expires: at.Add(time.Hour), Images: []string{"r"}, Layers: []string{"l"}, Blobs: []string{"b"}}
+	a := store.Lease{ID: "a", Holder: "boot", Created: at, Expires: at.Add(time.Hour), Images: []string{"r"}, Layers: []string{"l"}}
 	b := store.Lease{ID: "b", Expires: at}
 	must(t, s.PutLease(ctx, b), s.PutLease(ctx, a))
 	list, err := s.Leases(ctx)
