@@ -25,9 +25,11 @@ func TestTrees(t *testing.T) {
 			for _, table := range []string{"gpt", "mbr"} {
 				t.Run(suite+" "+kind+" "+table, func(t *testing.T) {
 					raw := image(t, suite, table, kind)
-					dir := mounted(t, raw, kind)
-					compare(t, raw, "raw", dir)
-					compare(t, disktest.QCOW2(t, raw), "qcow2", dir)
+					for format, file := range map[string]string{"raw": raw, "qcow2": disktest.QCOW2(t, raw)} {
+						t.Run(format, func(t *testing.T) { // once read, what was allocated and never written is no hole to the kernel
+							compare(t, file, format, mounted(t, raw, kind))
+						})
+					}
 				})
 			}
 		}
