@@ -3,7 +3,7 @@
 // realises instances on this host.
 //
 // The required core is ComputeDriver. Abilities beyond it are small optional
-// interfaces (Recoverer, Preparer, Snapshotter, InterfaceAttacher, Pauser, PasswordSetter, Migrator, Rescuer, Suspender,
+// interfaces (Recoverer, Preparer, Snapshotter, InterfaceAttacher, Pauser, PasswordSetter, Migrator, Rescuer, Suspender, CrashDumper, Quiescer,
 // ConsoleReader, ConsoleStreamer, EventSource and others);
 // Capabilities must agree with them, and the suite in drivertest checks it.
 //
@@ -434,4 +434,6 @@ type Capabilities struct {
 	ConfigDrive bool
 	// Rescue is Rescuer, Suspend Suspender.
 	Rescue, Suspend bool
+	// CrashDump is CrashDumper, Quiesce Quiescer.
+	CrashDump, Quiesce bool
 }

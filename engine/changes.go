@@ -230,7 +230,7 @@ func writesFiles(maps []byte) bool {
 
 // hold freezes a running container and returns what undoes it.
 func (e *Engine) hold(ctx context.Context, c *container) (thaw func() error, err error) {
-	if !c.running || c.paused {
+	if !c.running || c.paused || c.quiet != nil {
 		return func() error { return nil }, nil
 	}
 	group, err := e.opts.Cgroups.Open(ctx, c.rec.ID)

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -61,7 +62,7 @@ func (e *Engine) Checkpoint(ctx context.Context, id ContainerID, req CheckpointR
 	case c.paused:
 		err = fmt.Errorf("it is paused: %w", errdefs.ErrConflict)
 	default:
-		err = ownRuntime(c)
+		err = errors.Join(ownRuntime(c), c.loud())
 	}
 	if err != nil {
 		return fmt.Errorf("checkpoint container %s: %w", id, err)

@@ -23,6 +23,8 @@ type container struct {
 	// unattended: see State.
 	unattended bool
 	exit       ExitState
+	// quiet ends what Quiesce has begun; nil for nothing.
+	quiet func() error
 	// asked is true once Stop or Delete wants the present process to end.
 	asked bool
 	// done is closed when the present process has ended and been tidied up.
@@ -178,6 +180,7 @@ func (e *Engine) Wait(ctx context.Context, id ContainerID) (ExitState, error) {
 // recordExit is the part of a record that says how the process ended.
 func (c *container) recordExit(exit ExitState) {
 	exit.Cause = causeOf(exit, c.asked)
+	_ = c.loud() // what was frozen has ended
 	c.running, c.paused, c.unattended, c.exit = false, false, false, exit
 	c.rec.Pid, c.rec.StartTime = 0, 0
 	c.rec.ExitKnown, c.rec.ExitCode, c.rec.ExitSignal, c.rec.ExitOOM = exit.Known, exit.Code, exit.Signal, exit.OOM

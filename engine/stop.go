@@ -47,7 +47,7 @@ func (e *Engine) ask(ctx context.Context, id ContainerID, req StopRequest) (done
 	}
 	running, paused, ended, pid := c.running, c.paused, c.done, c.rec.Pid
 	c.asked = c.asked || running
-	err = e.settleReboot(ctx, c)
+	err = errors.Join(e.settleReboot(ctx, c), c.loud())
 	unlock()
 	if !running || err != nil {
 		return true, err
@@ -282,7 +282,11 @@ func (e *Engine) freezer(ctx context.Context, id ContainerID, freeze bool) (err 
 	if !c.running {
 		return fmt.Errorf("%s container %s: it does not run: %w", verb, id, errdefs.ErrConflict)
 	}
-	group, err := e.opts.Cgroups.Open(ctx, string(id))
+	err = c.loud()
+	var group cgroup.Group
+	if err == nil {
+		group, err = e.opts.Cgroups.Open(ctx, string(id))
+	}
 	if err == nil {
 		err = change(group, ctx)
 	}

@@ -28,6 +28,7 @@ type Manager struct {
 	refresh refreshes
 	running operations
 	probe   chan struct{} // read by Watch
+	quiets  quiets
 
 	background sync.WaitGroup
 	closing    chan struct{}
@@ -50,6 +51,7 @@ func New(dep Deps, opt Options, log zerolog.Logger) *Manager {
 // and go back to the scheduler, for which conductor must still be reached.
 // Close the RPC server first and its transport last.
 func (m *Manager) Close(ctx context.Context) error {
+	m.endQuiets(ctx)
 	done := make(chan struct{})
 	go func() { m.background.Wait(); close(done) }()
 	select {

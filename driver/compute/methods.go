@@ -51,9 +51,9 @@ func methods() []method {
 		{"shelve_instance", wrapXREF | wrapLock, (*Manager).shelveInstance},
 		{"shelve_offload_instance", wrapXREF | wrapLock, (*Manager).offloadInstance},
 		{"unshelve_instance", wrapXREF | wrapAnyHost | wrapLock, (*Manager).unshelveInstance},
-		{"trigger_crash_dump", xef, refuse("Triggering a crash dump")},
-		{"quiesce_instance", wrapX, refuseAs("InstanceQuiesceNotSupported", 400, "Quiescing is not supported by this host.")},
-		{"unquiesce_instance", wrapX, refuseAs("InstanceQuiesceNotSupported", 400, "Quiescing is not supported by this host.")},
+		{"trigger_crash_dump", xef | wrapLock, (*Manager).triggerCrashDump},
+		{"quiesce_instance", wrapX, (*Manager).quiesceInstance},
+		{"unquiesce_instance", wrapX, (*Manager).unquiesceInstance},
 
 		// network
 		{"inject_network_info", wrapF | wrapLock, (*Manager).injectNetworkInfo},

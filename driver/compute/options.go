@@ -42,6 +42,9 @@ type Options struct {
 	ConsoleTokenTTL time.Duration
 	// ConductorPatience is how long a save that got no answer is tried again.
 	ConductorPatience time.Duration
+	// QuiesceTimeout is how long a guest's files are held still when nobody lets
+	// them go.
+	QuiesceTimeout time.Duration
 	// ForceConfigDrive gives every new instance a config drive.
 	ForceConfigDrive bool
 }
@@ -59,6 +62,7 @@ func DefaultOptions(host string) Options {
 		InstanceNameTemplate:   "instance-%08x",
 		ConsoleTokenTTL:        10 * time.Minute,
 		ConductorPatience:      10 * time.Minute,
+		QuiesceTimeout:         time.Minute,
 	}
 }
 

@@ -12,14 +12,11 @@ import (
 // What is not done is refused with Nova's own word, and the instance is
 // afterwards as it was: nothing hangs in a task, nothing goes to error.
 func TestRefusals(t *testing.T) {
-	const notImplemented = "NotImplementedError"
 	tests := []struct {
 		method, task string
 		args         map[string]any
 		class        string
 	}{
-		{"trigger_crash_dump", "", nil, notImplemented},
-		{"quiesce_instance", "", nil, "InstanceQuiesceNotSupported"},
 		{"get_vnc_console", "", map[string]any{"console_type": "novnc"}, "ConsoleTypeUnavailable"},
 		{"get_serial_console", "", map[string]any{"console_type": "serial"}, "ConsoleTypeUnavailable"},
 		{"reserve_block_device_name", "", map[string]any{"volume_id": "x"}, "InvalidVolume"},

@@ -95,6 +95,8 @@ func Run(t *testing.T, h Harness) {
 		{"rescue that cannot be", testRescueRefused},
 		{"suspend and resume", testSuspend},
 		{"suspended instances end", testSuspendEnds},
+		{"crash dump", testCrashDump},
+		{"quiesce", testQuiesce},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

@@ -144,6 +144,8 @@ func testCapabilities(t *testing.T, e *env) {
 	_, migrator := e.d.(driver.Migrator)
 	_, rescuer := e.d.(driver.Rescuer)
 	_, suspender := e.d.(driver.Suspender)
+	_, dumper := e.d.(driver.CrashDumper)
+	_, quiescer := e.d.(driver.Quiescer)
 	for _, x := range []struct {
 		name      string
 		says, has bool
@@ -162,6 +164,8 @@ func testCapabilities(t *testing.T, e *env) {
 		{"Resize", c.Resize, migrator},
 		{"Rescue", c.Rescue, rescuer},
 		{"Suspend", c.Suspend, suspender},
+		{"CrashDump", c.CrashDump, dumper},
+		{"Quiesce", c.Quiesce, quiescer},
 		{"Migrate", c.Migrate, c.Migrate && c.Resize},
 	} {
 		if x.says != x.has {

@@ -114,6 +114,8 @@ var (
 	_ driver.InterfaceAttacher = (*Driver)(nil)
 	_ driver.Rescuer           = (*Driver)(nil)
 	_ driver.Suspender         = (*Driver)(nil)
+	_ driver.CrashDumper       = (*Driver)(nil)
+	_ driver.Quiescer          = (*Driver)(nil)
 )
 
 // New returns a driver on a host of its own.
@@ -215,7 +217,7 @@ func (d *Driver) Boots(uuid driver.InstanceUUID) int {
 
 // Capabilities names everything.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: true, ConfigDrive: true, Rescue: true, Suspend: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: true, ConfigDrive: true, Rescue: true, Suspend: true, CrashDump: true, Quiesce: true}
 }
 
 // Resources describes a middling host.

@@ -49,6 +49,7 @@ func (d *Driver) PowerOff(ctx context.Context, uuid driver.InstanceUUID, _ drive
 		return err
 	}
 	delete(d.host.residue, memoryOf(uuid))
+	delete(d.host.residue, quietOf(uuid))
 	if i.state == driver.PowerRunning || i.state == driver.PowerPaused || i.state == driver.PowerSuspended {
 		i.state, i.reason = driver.PowerShutdown, "stopped"
 	}

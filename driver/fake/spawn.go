@@ -143,6 +143,7 @@ func (d *Driver) Destroy(ctx context.Context, uuid driver.InstanceUUID) error {
 func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
 	d.host.mu.Lock()
 	for uuid, i := range d.host.instances {
+		delete(d.host.residue, quietOf(uuid))
 		if i.making {
 			d.host.drop(uuid)
 			delete(d.host.instances, uuid)

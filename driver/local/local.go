@@ -82,12 +82,16 @@ type Options struct {
 	SnapshotFormat SnapshotFormat
 	// Suspend is how guests are put aside.
 	Suspend SuspendMode
-	Log     zerolog.Logger
+	// CrashDumpBytes is what the crash dumps of all instances may take; 0 keeps
+	// none.
+	CrashDumpBytes int64
+	Log            zerolog.Logger
 }
 
 // Driver implements driver.ComputeDriver, Recoverer, Snapshotter, Pauser,
 // PasswordSetter, ConsoleReader, ConsoleStreamer, DiagnosticsReader, EventSource,
-// ImageCacher, InterfaceAttacher, Migrator, Rescuer and Suspender.
+// ImageCacher, InterfaceAttacher, Migrator, Rescuer, Suspender,
+// CrashDumper and Quiescer.
 type Driver struct {
 	opts   Options
 	images cache.Group[engine.ImageInfo]
@@ -115,6 +119,8 @@ var (
 	_ driver.Migrator          = (*Driver)(nil)
 	_ driver.Rescuer           = (*Driver)(nil)
 	_ driver.Suspender         = (*Driver)(nil)
+	_ driver.CrashDumper       = (*Driver)(nil)
+	_ driver.Quiescer          = (*Driver)(nil)
 )
 
 // New returns a driver over an open engine. Events are forwarded until ctx ends.
@@ -126,7 +132,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: d.opts.MoveAddress != "", ConfigDrive: true, Rescue: true, Suspend: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: d.opts.MoveAddress != "", ConfigDrive: true, Rescue: true, Suspend: true, CrashDump: true, Quiesce: true}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept

@@ -40,6 +40,9 @@ func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
 	if err := d.sweepMemories(states); err != nil {
 		return nil, err
 	}
+	if err := d.sweepDumps(known); err != nil {
+		return nil, err
+	}
 	if err := errors.Join(d.sweepDrives(known), d.sweepMoves(func(id string) bool { return !known[id] })); err != nil {
 		return nil, err
 	}

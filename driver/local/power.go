@@ -27,7 +27,7 @@ func (d *Driver) Destroy(ctx context.Context, uuid driver.InstanceUUID) error {
 		err = d.opts.Engine.Delete(ctx, rescueDisk(uuid))
 	}
 	wg.Wait()
-	if err := errors.Join(err, links, d.dropDrive(uuid), d.dropMemory(uuid), d.forgetMoves(uuid)); err != nil {
+	if err := errors.Join(err, links, d.dropDrive(uuid), d.dropMemory(uuid), d.dropDump(uuid), d.forgetMoves(uuid)); err != nil {
 		return fmt.Errorf("destroy %s: %w", uuid, err)
 	}
 	return nil

@@ -79,6 +79,7 @@ type rig struct {
 	// suspend is the freezer's: not every host has criu
 	suspend local.SuspendMode
 	moves   string // the address, from the first life on
+	dumps   int64
 
 	plugger netbridge.Plugger
 	engine  *engine.Engine
@@ -99,7 +100,7 @@ func newRig(t testing.TB) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = links.Close() })
-	r := &rig{host: enginetest.NewHost(t), links: links, suspend: local.SuspendFreeze, images: &images{data: map[string][]byte{
+	r := &rig{host: enginetest.NewHost(t), links: links, suspend: local.SuspendFreeze, dumps: 64 << 20, images: &images{data: map[string][]byte{
 		bootable: enginetest.Busybox(t),
 		garbage:  bytes.Repeat([]byte("this is no image. "), 1000),
 	}}}
@@ -131,7 +132,7 @@ func (r *rig) open(t testing.TB) {
 	r.end = func() { cancel(); check(t, <-served); stop() }
 	r.driver = local.New(life, local.Options{
 		Engine: r.engine, Network: r.plugger, Images: r.images, Node: "node", StorePath: r.host.Root,
-		MoveAddress: r.moves, ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, SnapshotFormat: r.format, InjectPassword: r.inject, Suspend: r.suspend, Log: zerolog.Nop(),
+		MoveAddress: r.moves, ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, SnapshotFormat: r.format, InjectPassword: r.inject, Suspend: r.suspend, CrashDumpBytes: r.dumps, Log: zerolog.Nop(),
 	})
 	go func() { served <- r.driver.ServeMoves(life, l) }()
 }

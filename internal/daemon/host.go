@@ -65,6 +65,7 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 	h.driver = local.New(life, local.Options{
 		Engine: h.engine.engine, Network: network, Images: images, Node: node, StorePath: root,
 		ConsoleBytes: cfg.Gantry.ConsoleLogBytes, PidsPerVCPU: cfg.Gantry.PidsPerVCPU, StartGrace: cfg.Gantry.StartGrace, InjectPassword: cfg.Gantry.InjectPassword, Log: log,
+		CrashDumpBytes: cfg.Gantry.CrashDumpBytes,
 		Suspend:        local.SuspendMode(cfg.Gantry.Suspend),
 		SnapshotFormat: local.SnapshotFormat(cfg.Gantry.SnapshotFormat),
 		MoveAddress:    moves,

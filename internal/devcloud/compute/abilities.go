@@ -12,7 +12,7 @@ func able(method string) bool {
 		"start_instance", "stop_instance", "reboot_instance", "pause_instance", "unpause_instance",
 		"snapshot_instance", "backup_instance", "rebuild_instance", "shelve_instance", "shelve_offload_instance", "unshelve_instance",
 		"prep_resize", "confirm_resize", "revert_resize",
-		"rescue_instance", "unrescue_instance", "suspend_instance", "resume_instance",
+		"rescue_instance", "unrescue_instance", "suspend_instance", "resume_instance", "trigger_crash_dump",
 		"inject_network_info", "attach_interface", "set_admin_password":
 		return true
 	case "detach_interface", "add_fixed_ip_to_instance", "remove_fixed_ip_from_instance":

@@ -406,7 +406,7 @@ func (h *computeHost) run(t testing.TB, transport messaging.Transport) {
 	for _, m := range []string{
 		"get_console_output", "get_host_uptime", "set_host_enabled", "get_serial_console", "get_vnc_console", "set_admin_password",
 		"attach_interface", "detach_interface", "add_fixed_ip_to_instance", "remove_fixed_ip_from_instance", "rebuild_instance", "shelve_instance", "shelve_offload_instance", "backup_instance", "terminate_instance", "start_instance", "stop_instance", "pause_instance", "unpause_instance",
-		"reboot_instance", "snapshot_instance", "suspend_instance", "rescue_instance", "unrescue_instance", "external_instance_event", "restore_instance",
+		"reboot_instance", "snapshot_instance", "suspend_instance", "rescue_instance", "unrescue_instance", "trigger_crash_dump", "external_instance_event", "restore_instance",
 		"confirm_resize", "revert_resize",
 	} {
 		table[m] = h.serve(m)

@@ -260,7 +260,6 @@ func TestWhatAHostCannotDoIsRefusedAndLeavesNoTask(t *testing.T) {
 		{`{"confirmResize": null}`, 409},
 		{`{"revertResize": null}`, 409},
 		{`{"migrate": null}`, 400},
-		{`{"trigger_crash_dump": null}`, 400},
 		{`{"os-migrateLive": {"host": null, "block_migration": "auto"}}`, 400},
 		{`{"evacuate": {}}`, 400},
 		{`{"changePassword": {"adminPass": "x"}}`, 409},
