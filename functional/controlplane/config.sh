@@ -134,7 +134,7 @@ osapi_compute_workers = $WORKERS
 metadata_listen = $IP
 metadata_workers = $WORKERS
 allow_resize_to_same_host = true
-reclaim_instance_interval = 0
+reclaim_instance_interval = ${RECLAIM:-0}
 [api_database]
 connection = $DB/nova_api
 [database]
