@@ -51,6 +51,7 @@ func images() []Feature {
 		{"images are verified after the host went down", []string{"engine:TestImagesAreVerifiedAfterACrashOfTheHost"}, ""},
 		{"mirrors between registries, archives, directories, Glance and the host", []string{"mirror:Test.*", "cmd/gantry:TestMirrorOfImages", "internal/daemon:TestMirrorImages"}, "Glance is a stand-in in these"},
 		{"`gantry commit`, `diff`, `export`, `import`, `history`", []string{"cmd/gantry:TestImagesOfContainers"}, ""},
+		{"a commit is one durable stream, unpacked by the first container of the image; killed at each step it is whole or not there", []string{"engine:TestCommittedLayerIsUnpackedWhenItIsWanted", "engine:TestDamagedPack", "engine:TestUnpackedOnceForAll", "engine:TestKilledAtEachPoint/engine.commit.packed", "engine:TestKilledAtEachPoint/engine.layer.*"}, ""},
 		{"root file system made by debootstrap", []string{"functional:TestFunctionalDebianBoots"}, "with `os_command_line`; no init in it"},
 		{"command, environment, user, groups and directory of the image", []string{"functional:TestFunctionalTenantsFirstHour"}, ""},
 		{"systemd as first process", []string{"engine:TestSystem", "engine:TestSystemIsChosen", "engine:TestSecuritySystem", "functional/cloud:TestDebianGuest"}, "Debian 12, to `running`"},
