@@ -27,15 +27,15 @@ func (c Convention) column() int {
 	return 0
 }
 
-// number is that of a call as seccomp sees it; false if there is none.
-func (c Convention) number(name string) (uint32, bool) {
+// numberAt is the number of a call of the table, by its index, as seccomp sees
+// it; false if there is none.
+func (c Convention) numberAt(i int) (uint32, bool) {
 	if c == X32 {
-		if i := slices.Index(x32Only(), name); i >= 0 {
-			return x32Bit + firstX32Only + uint32(i), true
+		if k := slices.Index(x32Only(), calls[i].name); k >= 0 {
+			return x32Bit + firstX32Only + uint32(k), true
 		}
 	}
-	i, ok := find(name)
-	if !ok || calls[i].numbers[c.column()] < 0 {
+	if calls[i].numbers[c.column()] < 0 {
 		return 0, false
 	}
 	return c.first() + uint32(calls[i].numbers[c.column()]), true

@@ -334,13 +334,21 @@ func EvaluatePolicy(p *Policy, c Convention, number uint32, args [6]uint64) (Act
 	if err != nil {
 		return 0, err
 	}
+	return p.meaning(outcomes, c, number, args), nil
+}
+
+// meaning is that of one call of a convention that the policy names.
+func (p *Policy) meaning(outcomes []*outcome, c Convention, number uint32, args [6]uint64) Action {
 	for i, o := range outcomes {
-		if n, ok := c.number(calls[i].name); ok && n == number && o != nil {
-			return o.evaluate(args), nil
+		if o == nil {
+			continue
+		}
+		if n, ok := c.numberAt(i); ok && n == number {
+			return o.evaluate(args)
 		}
 	}
 	if number > c.highest() {
-		return p.Newer, nil
+		return p.Newer
 	}
-	return p.Default, nil
+	return p.Default
 }
