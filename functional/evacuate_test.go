@@ -35,7 +35,7 @@ func (c *cloud) secondHost(t *testing.T) *second {
 			t.Error(err)
 		}
 		group := s.group(t) + "-2"
-		eventually(t, 20*time.Second, "the control groups go", func() bool {
+		eventually(t, bootLimit, "the control groups go", func() bool {
 			left := false
 			for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
 				dirs, _ := filepath.Glob(pattern + group)

@@ -281,7 +281,7 @@ func TestFunctionalControlPlaneRestarts(t *testing.T) {
 				return s.TaskState != "scheduling" && s.TaskState != "" || s.Status == "ACTIVE"
 			})
 			c.control(t, "restart", name)
-			eventually(t, 3*bootLimit, "the build ends", func() bool {
+			eventually(t, bootLimit, "the build ends", func() bool {
 				s := c.server(t, id)
 				return s.Status == "ACTIVE" || s.Status == "ERROR"
 			})

@@ -71,7 +71,7 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	the = c
-	if err := c.waitUp(ctx, 90*time.Second); err != nil {
+	if err := c.waitUp(ctx, bootLimit); err != nil {
 		return 1, errors.Join(err, c.svc.stop())
 	}
 	code = m.Run()
@@ -195,8 +195,8 @@ func (s *service) stop() error {
 	}
 	select {
 	case <-s.ended:
-	case <-time.After(30 * time.Second):
-		return errors.Join(errors.New("the service did not stop in 30 s"), s.kill())
+	case <-time.After(bootLimit):
+		return errors.Join(fmt.Errorf("the service did not stop in %s", bootLimit), s.kill())
 	}
 	return s.log.Close()
 }
@@ -249,7 +249,7 @@ func (c *cloud) startAfter(t *testing.T, point string) {
 func (c *cloud) waitLog(t *testing.T, phrase string) {
 	t.Helper()
 	mark := []byte(fmt.Sprintf(`"pid":%d`, c.svc.cmd.Process.Pid))
-	eventually(t, 60*time.Second, phrase, func() bool {
+	eventually(t, bootLimit, phrase, func() bool {
 		select {
 		case err := <-c.svc.ended:
 			t.Fatalf("the service ended: %v\n%s", err, c.tail(20))

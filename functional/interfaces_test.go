@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/attachinterfaces"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
@@ -52,7 +51,7 @@ func (c *cloud) agree(t *testing.T, id string, want int) map[string]string {
 	t.Helper()
 	var inNeutron, inNova, guest []string
 	links := map[string]string{}
-	eventually(t, 60*time.Second, fmt.Sprintf("%d addresses of %s everywhere", want, id), func() bool {
+	eventually(t, bootLimit, fmt.Sprintf("%d addresses of %s everywhere", want, id), func() bool {
 		inNeutron, inNova, guest = nil, nil, nil
 		for _, p := range c.portsOf(t, id) {
 			for _, ip := range p.FixedIPs {
@@ -144,7 +143,7 @@ func TestFunctionalInterfacesComeAndGo(t *testing.T) {
 	} else {
 		dhcp = list[0].FixedIPs[0].IPAddress
 	}
-	eventually(t, 30*time.Second, "ping over the new interface", func() bool {
+	eventually(t, bootLimit, "ping over the new interface", func() bool {
 		_, err := c.inside(t, id, "/bin/busybox", "ping", "-c1", "-W1", dhcp)
 		return err == nil
 	})

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
@@ -238,14 +237,14 @@ func TestFunctionalNetworkOfAnInstance(t *testing.T) {
 	if err != nil || json.Unmarshal([]byte(meta), &md) != nil || len(md.Devices) != 1 || md.Devices[0].Type != "nic" || !slices.Equal(md.Devices[0].Tags, []string{"front"}) {
 		t.Errorf("tagged devices in the metadata: %v %s", err, meta)
 	}
-	eventually(t, 30*time.Second, "ping", func() bool {
+	eventually(t, bootLimit, "ping", func() bool {
 		_, err := c.inRouter(t, "/bin/busybox", "ping", "-c1", "-W1", addr)
 		return err == nil
 	})
-	out, err := c.inRouter(t, "/bin/busybox", "nc", "-w", "3", addr, "22")
-	if err != nil || !strings.Contains(out, "SSH-2.0-guest") {
-		t.Errorf("TCP: %q %v", out, err)
-	}
+	eventually(t, bootLimit, "TCP", func() bool { // the guest serves one connection at a time
+		out, err := c.inRouter(t, "/bin/busybox", "nc", "-w", "3", addr, "22")
+		return err == nil && strings.Contains(out, "SSH-2.0-guest")
+	})
 }
 
 func TestFunctionalPowerStates(t *testing.T) {
@@ -287,23 +286,28 @@ func TestFunctionalPowerStates(t *testing.T) {
 		t.Errorf("address changed from %s to %s", addr, got)
 	}
 	c.waitConsole(t, id, "guest: stopping")
-	eventually(t, 30*time.Second, "ping after reboots", func() bool {
+	eventually(t, bootLimit, "ping after reboots", func() bool {
 		_, err := c.inRouter(t, "/bin/busybox", "ping", "-c1", "-W1", addr)
 		return err == nil
 	})
-	var events []map[string]any
-	c.openstackJSON(t, &events, c.admin, "server", "event", "list", "--long", id)
-	done := map[string]int{}
-	for _, e := range events {
-		if e["Message"] == nil || e["Message"] == "" {
-			done[e["Action"].(string)]++
+	// an event ends after the status has changed
+	want := map[string]int{"create": 1, "stop": 1, "start": 1, "reboot": 2, "pause": 1, "unpause": 1}
+	eventually(t, bootLimit, "each action ends without a message", func() bool {
+		var events []map[string]any
+		c.openstackJSON(t, &events, c.admin, "server", "event", "list", "--long", id)
+		done := map[string]int{}
+		for _, e := range events {
+			if e["Message"] == nil || e["Message"] == "" {
+				done[e["Action"].(string)]++
+			}
 		}
-	}
-	for action, n := range map[string]int{"create": 1, "stop": 1, "start": 1, "reboot": 2, "pause": 1, "unpause": 1} {
-		if done[action] != n {
-			t.Errorf("action %s: %d without a message, want %d (%v)", action, done[action], n, events)
+		for action, n := range want {
+			if done[action] != n {
+				return false
+			}
 		}
-	}
+		return true
+	})
 }
 
 func TestFunctionalSnapshotCarriesTheChange(t *testing.T) {
@@ -334,7 +338,7 @@ func TestFunctionalSnapshotCarriesTheChange(t *testing.T) {
 // tell has the guest write a line to its disk.
 func (c *cloud) tell(t *testing.T, addr, line string) {
 	t.Helper()
-	eventually(t, 30*time.Second, "the guest takes a line", func() bool {
+	eventually(t, bootLimit, "the guest takes a line", func() bool {
 		out, _ := c.inRouter(t, "/bin/busybox", "sh", "-c", "(echo "+line+"; sleep 1) | nc -w 5 "+addr+" 22")
 		return strings.Contains(out, "ok")
 	})

@@ -122,7 +122,7 @@ func TestMove(t *testing.T) {
 	if got := c.guest(t, id, "cat /root/kept"); got != "written here\nand there" {
 		t.Errorf("confirmed: %q", got)
 	}
-	eventually(t, 60*time.Second, "nothing is left here", func() bool { return len(c.files("gantry", id)) == 0 })
+	eventually(t, bootLimit, "nothing is left here", func() bool { return len(c.files("gantry", id)) == 0 })
 	placement("confirmed", 0, 64)
 	if now := addresses(); !slices.Equal(now, before) {
 		t.Errorf("addresses %v, were %v", now, before)

@@ -192,7 +192,7 @@ func TestFunctionalNotifications(t *testing.T) {
 	p := c.tap(t, "notifications.#")
 	id := c.active(t, bootOpts{network: "none"})
 	want := map[string]bool{"compute.instance.create.start": true, "compute.instance.create.end": true}
-	limit := time.NewTimer(30 * time.Second)
+	limit := time.NewTimer(bootLimit)
 	defer limit.Stop()
 	for len(want) > 0 {
 		select {

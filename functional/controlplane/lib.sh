@@ -68,7 +68,7 @@ stop() { # stop NAME [seconds]
 }
 port_open() { (exec 3<>"/dev/tcp/$IP/$1") 2>/dev/null; }
 wait_port() { # wait_port NAME PORT [seconds]
-  local i max=${3:-60}
+  local i max=${3:-300}
   for ((i = 0; i < max * 10; i++)); do
     port_open "$2" && return 0
     alive "$1" || { tail -20 "$LOG/$1.log" >&2; die "$1 died, see $LOG/$1.log"; }
@@ -77,7 +77,7 @@ wait_port() { # wait_port NAME PORT [seconds]
   tail -20 "$LOG/$1.log" >&2; die "$1 did not open port $2 in $max s, see $LOG/$1.log"
 }
 wait_http() { # wait_http NAME URL [seconds]
-  local i max=${3:-60}
+  local i max=${3:-300}
   for ((i = 0; i < max * 5; i++)); do
     curl -s -o /dev/null -m 5 "$2" && return 0
     alive "$1" || { tail -20 "$LOG/$1.log" >&2; die "$1 died, see $LOG/$1.log"; }
