@@ -225,6 +225,7 @@ type Gantry struct {
 	MirrorFile      string        `key:"mirror_file" doc:"a mirror.yaml: images that the service keeps in step between registries, the image service and this host"`
 	MigrationPort   int           `key:"migration_port" default:"16599" doc:"port of my_ip at which other hosts fetch the disks of instances that move to them, over TLS with keys of each move; 0 for a host that neither gives nor takes instances"`
 	Runtimes        string        `key:"runtimes" doc:"other OCI runtimes that flavors may ask for by gantry:runtime=NAME: a list of NAME=/PATH, divided by spaces or commas"`
+	GuestView       string        `key:"guest_view" default:"full" choices:"full|files|off" doc:"what guests see of processors, memory, uptime, load and disks: full (the flavor's, in files of /proc and /sys and by the processors that they may run on), files (the same, but any processor of the host may run them, so that nproc counts all), or off (the host's); without FUSE on the host it is off, with a warning"`
 	VNCCert         string        `key:"vnc_cert" doc:"certificate of this host for [vnc] auth_schemes vencrypt (PEM)"`
 	VNCKey          string        `key:"vnc_key" doc:"its key"`
 	VNCClientCA     string        `key:"vnc_client_ca" doc:"certificates that sign the proxies'; with it only clients with such a certificate are served"`

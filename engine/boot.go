@@ -113,5 +113,6 @@ func (e *Engine) takeOver(ctx context.Context, id ContainerID, c *container) {
 		e.opts.Log.Warn().Err(err).Str(logging.Container, string(id)).Msg("read control group")
 	}
 	e.holdRoot(ctx, c)
+	e.adoptProcessors(c)
 	e.watch(id, c)
 }

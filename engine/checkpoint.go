@@ -135,6 +135,7 @@ func (e *Engine) Restore(ctx context.Context, id ContainerID, req RestoreRequest
 		return errdefs.WithPublic(fmt.Errorf("restore container %s: %w", id, err), "The container could not be brought back.")
 	}
 	e.holdRoot(ctx, c)
+	e.spread(ctx, c)
 	return nil
 }
 

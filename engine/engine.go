@@ -173,7 +173,9 @@ type Options struct {
 	ReadDisk disk.Converter
 	// WriteDisk writes disk images; nil does it in this process (disk.Direct).
 	WriteDisk disk.Rewriter
-	Log       zerolog.Logger
+	// View is what guests are shown of the host.
+	View GuestView
+	Log  zerolog.Logger
 }
 
 // Engine runs containers. Its methods may be called from any goroutine.
@@ -201,6 +203,8 @@ type Engine struct {
 	copying copies
 	// roots are the mounts of disks that no path of the host leads to.
 	roots roots
+	// shown is what guests see of the host.
+	shown shown
 	// late are the records of starts that are yet to be written.
 	late lateRecords
 	stop context.CancelFunc

@@ -250,6 +250,9 @@ func (e *Engine) sessionSpec(c *container, req ExecRequest) (process.Spec, error
 		Terminal: req.Terminal, ConsoleSocket: req.Console, ConsoleRows: req.Rows, ConsoleColumns: req.Columns,
 		Stdio: req.Stdio,
 	}
+	if c.rec.Runtime == "" {
+		spec.FinalAffinity = e.shown.processors.list(ContainerID(c.rec.ID))
+	}
 	return spec, e.confine(&spec, was)
 }
 

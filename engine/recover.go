@@ -44,6 +44,8 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		opts: opts, filter: filter, boot: boot, strays: known, events: make(chan Event, 64), stop: stop, life: life,
 		nursery: process.NewNursery(), containers: map[ContainerID]*container{},
 	}
+	e.shown.hidden = opts.View.places()
+	e.shown.processors.look()
 	if err := e.recover(ctx); err != nil {
 		e.Close()
 		return nil, fmt.Errorf("open engine: %w", err)

@@ -98,6 +98,7 @@ func (e *Engine) start(ctx context.Context, c *container, user string, foot foot
 	if err := e.prepareRuntime(ctx, c.rec); err != nil {
 		return err
 	}
+	undone.Push("processors", func(context.Context) error { e.shown.processors.drop(id); return nil })
 	undone.Push("mount", func(ctx context.Context) error { return e.unmount(ctx, id) })
 	// about 1 ms each, and neither needs the other
 	if grouping == nil {
@@ -152,6 +153,9 @@ func (e *Engine) start(ctx context.Context, c *container, user string, foot foot
 	c.running, c.asked, c.exit, c.done = true, false, ExitState{}, make(chan struct{})
 	e.bus.Publish(Event{Kind: EventStart, ID: id})
 	e.watch(id, c)
+	if c.rec.Runtime != "" {
+		e.spread(ctx, c)
+	}
 	return nil
 }
 
@@ -232,6 +236,7 @@ func (e *Engine) spec(c *container, on *ground, req StartRequest) (process.Spec,
 	id := ContainerID(c.rec.ID)
 	spec := e.profile(req.NoNewPrivs)
 	on.under(&spec, e.nsDir(id))
+	e.show(&spec, c.rec)
 	spec.Hostname, spec.Files = cmp.Or(req.Hostname, string(id)), req.Files
 	spec.Args, spec.Env, spec.Cwd = req.Args, req.Env, req.Cwd
 	spec.Terminal, spec.ConsoleLog, spec.ConsoleLimit = true, e.conFile(id), req.ConsoleBytes

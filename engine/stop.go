@@ -216,6 +216,7 @@ func (e *Engine) ended(ctx context.Context, c *container, exit ExitState) error 
 		e.opts.Log.Warn().Err(err).Str(logging.Container, c.rec.ID).Msg("control group left behind")
 	}
 	done := c.done
+	e.shown.processors.drop(ContainerID(c.rec.ID))
 	c.recordExit(exit)
 	e.tellExit(c)
 	// both wait for the kernel, about 2 ms each, and neither needs the other

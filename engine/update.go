@@ -124,6 +124,7 @@ func (e *Engine) Update(ctx context.Context, id ContainerID, change LimitsChange
 	}
 	undone.Release()
 	c.rec = rec
+	e.spread(ctx, c)
 	e.bus.Publish(Event{Kind: EventUpdate, ID: id})
 	return after, nil
 }

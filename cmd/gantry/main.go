@@ -34,7 +34,7 @@ func root(args []string) *cobra.Command {
 // verbs are the commands by their names, for these arguments.
 func verbs(args []string) map[string]func() *cobra.Command {
 	return map[string]func() *cobra.Command{
-		"cloud": cloudCommand, "compute": computeCommand, "config": configCommand, "doctor": doctorCommand, "keeper": keeperCommand,
+		"cloud": cloudCommand, "compute": computeCommand, "config": configCommand, "doctor": doctorCommand, "keeper": keeperCommand, "view": viewCommand,
 		"runtime": func() *cobra.Command { return runtimecmd.Command("runtime", args) }, "unpack": unpackCommand, "version": versionCommand,
 
 		// over the engine's socket

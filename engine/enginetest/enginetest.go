@@ -47,6 +47,8 @@ type Host struct {
 	// WriteDisk is the engine's option.
 	WriteDisk disk.Rewriter
 	Log       io.Writer
+	// View is the engine's option.
+	View engine.GuestView
 	// ImageLimits, LayerLimits and ImageTime are the engine's options.
 	ImageLimits image.Limits
 	LayerLimits layer.Limits
@@ -131,7 +133,7 @@ func (h *Host) Engine(t testing.TB) (e *engine.Engine, closeEngine func()) {
 	e, err = engine.Open(t.Context(), engine.Options{
 		Root: h.Root, Runner: h.Runner, Cgroups: h.Cgroups, Snapshots: snaps, Store: db,
 		Runtimes: h.Runtimes, Journal: journal, BootID: boot, Unpack: h.Unpack, ReadDisk: h.ReadDisk, WriteDisk: h.WriteDisk,
-		ImageLimits: h.ImageLimits, LayerLimits: h.LayerLimits, ImageTime: h.ImageTime,
+		ImageLimits: h.ImageLimits, LayerLimits: h.LayerLimits, ImageTime: h.ImageTime, View: h.View,
 		Log: zerolog.New(log),
 	})
 	if err != nil {

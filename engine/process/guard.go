@@ -120,6 +120,13 @@ func (g *Guard) End() error {
 	return nil
 }
 
+// Scratch is memory that is shared with the guard's commands after this one,
+// zero at first, for a command that is no runner: one would use it itself.
+func (g *Guard) Scratch() []byte { return g.mem[offChunk:offCommands] }
+
+// Lock is GuardOptions.Lock, which stays open as long as guard or command lives.
+func (g *Guard) Lock() int { return g.lock }
+
 // Command returns what the guard runs. The environment is not all of that of
 // this process.
 func (g *Guard) Command() (argv, env []string, err error) { return commandAt(g.mem, offCommand) }

@@ -76,6 +76,7 @@ func engineChecks(o DoctorOptions) []doctor.Check {
 	return []doctor.Check{
 		{Name: "disks", Costs: "no instance can start from this store", Run: o.checkDisks},
 		{Name: "disk-limits", Costs: unboundedCosts, Run: o.checkDiskLimits},
+		{Name: "guest-view", Costs: "guests see the host's processors, memory, uptime and load", Run: checkView},
 		{Name: "control-groups", Costs: "limits cannot be set; no instance can start", Run: checkGroups},
 	}
 }

@@ -99,6 +99,8 @@ type engineConfig struct {
 	images                 imageLimits
 	// runtimes are other OCI runtimes as [gantry] runtimes has them
 	runtimes string
+	// view is [gantry] guest_view
+	view string
 }
 
 // imageLimits bound an image; 0 is the engine's default, and no bound of time.
@@ -164,6 +166,8 @@ func openEngine(ctx context.Context, c engineConfig, log zerolog.Logger) (_ *eng
 		return nil, err
 	}
 	h.keeper = runner
+	guestView, closeView := openView(ctx, c.root, c.cgroup, c.view, groups, log)
+	h.closes = append(h.closes, closeView)
 	walls := jail.New(jail.Options{})
 	h.engine, err = engine.Open(ctx, engine.Options{
 		Root: c.root, Runner: runner, Cgroups: groups, Snapshots: snapshots, Store: db,
@@ -175,6 +179,7 @@ func openEngine(ctx context.Context, c engineConfig, log zerolog.Logger) (_ *eng
 		Unpack:      layerjail.New(walls).Apply,
 		ReadDisk:    diskjail.New(walls).Convert,
 		WriteDisk:   diskjail.New(walls),
+		View:        guestView,
 		Log:         log,
 	})
 	if err != nil {

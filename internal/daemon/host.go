@@ -43,7 +43,7 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 			ratio: cfg.Gantry.ImageMaxRatio, time: cfg.Gantry.ImageMaxTime,
 		},
 		snapshotter: cfg.Gantry.Snapshotter, diskLimit: cfg.Gantry.DiskLimit,
-		runtimes: cfg.Gantry.Runtimes,
+		runtimes: cfg.Gantry.Runtimes, view: cfg.Gantry.GuestView,
 	}, log)
 	if err != nil {
 		return nil, err
