@@ -117,9 +117,19 @@ func EndKeeper(t *testing.T, dir string) {
 	}
 	// the pid counts only while it is still that program on that state
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err == nil && bytes.Contains(line, []byte(dir)) {
-		_ = syscall.Kill(pid, syscall.SIGTERM)
+	if err != nil || !bytes.Contains(line, []byte(dir)) {
+		return
 	}
+	_ = syscall.Kill(pid, syscall.SIGTERM)
+	// with it ends what is mounted below its directory
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
+		if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err != nil || !bytes.Contains(line, []byte(dir)) {
+			return
+		}
+	}
+	t.Errorf("the keeper of %s does not end", dir)
 }
 
 // Env are the settings that gantry cloud env prints for a user.

@@ -16,7 +16,7 @@ import (
 )
 
 // permanent are the files of an engine that stay when nothing else does.
-var permanent = []string{"gantry.db", "journal", "engine.sock", "engine.sock.lock", "keeper.sock", "keeper.sock.lock", "keeper.sock.guard", "keeper.sock.start", "keeper.log", "keeper.pid", "snapshots/backend", "snapshots/skeleton/dev", "snapshots/skeleton/proc", "snapshots/skeleton/sys"}
+var permanent = []string{"gantry.db", "journal", "engine.sock", "engine.sock.lock", "keeper.sock", "keeper.sock.lock", "keeper.sock.guard", "keeper.sock.start", "keeper.log", "keeper.pid", "view.log", "view.lock", "view.start", "view.command", "snapshots/backend", "snapshots/skeleton/dev", "snapshots/skeleton/proc", "snapshots/skeleton/sys"}
 
 // things are what the host has of the engine: mounts, control groups, and files
 // below its root but those that always are there. Layers count as one each.
@@ -33,6 +33,8 @@ func (h *host) things(t testing.TB) []string {
 		name := strings.TrimPrefix(strings.TrimPrefix(path, h.root), "/")
 		depth := strings.Count(name, "/")
 		switch {
+		case name == "view": // it comes and goes with the service
+			return fs.SkipDir
 		case d.IsDir() && depth == 0, slices.Contains(permanent, name):
 			return nil
 		case d.IsDir() && depth == 1 && strings.HasPrefix(name, "snapshots/"), d.IsDir() && strings.HasPrefix(name, "content/"):
@@ -61,7 +63,7 @@ func (h *host) mounts(t testing.TB) (out []string) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], h.root+"/") {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], h.root+"/") && f[4] != h.root+"/view" {
 			out = append(out, "mount "+f[4])
 		}
 	}
@@ -131,6 +133,7 @@ func (h *host) removeMounts(t testing.TB) {
 	for i := len(all) - 1; i >= 0; i-- {
 		_ = unix.Unmount(strings.TrimPrefix(all[i], "mount "), unix.MNT_DETACH)
 	}
+	_ = unix.Unmount(h.root+"/view", unix.MNT_DETACH)
 }
 
 // mentioning lists the processes whose command line has one of the words, but

@@ -11,6 +11,7 @@ import (
 	"github.com/gantry-project/gantry/engine/checkpoint"
 	"github.com/gantry-project/gantry/engine/foreign"
 	"github.com/gantry-project/gantry/engine/keeper"
+	"github.com/gantry-project/gantry/engine/view/server"
 	"github.com/gantry-project/gantry/internal/atomicfile"
 	"github.com/gantry-project/gantry/internal/logging"
 )
@@ -72,8 +73,15 @@ func Keeper(ctx context.Context, socket string) error {
 	if err != nil {
 		return err
 	}
-	return keeper.Serve(ctx, keeper.ServeOptions{
+	err = keeper.Serve(ctx, keeper.ServeOptions{
 		Socket: socket, Log: log, IdleExit: keeperIdle, OwnsProcess: true, Build: build,
 		Foreign: runtimes, Restore: checkpoint.Restore,
 	})
+	if err != nil {
+		return err
+	}
+	// no guest is left that could be shown anything
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), viewCloses)
+	defer cancel()
+	return server.End(ctx, filepath.Join(filepath.Dir(socket), viewDir))
 }

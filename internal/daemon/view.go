@@ -65,7 +65,7 @@ func openView(ctx context.Context, root, cgroupName, how string, groups cgroup.T
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), viewCloses)
 		defer cancel()
 		list, err := groups.List(ctx)
-		return shown.Close(err == nil && len(list) == 0)
+		return shown.Close(ctx, err == nil && len(list) == 0)
 	}
 }
 

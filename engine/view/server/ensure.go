@@ -93,13 +93,55 @@ func Ensure(ctx context.Context, o EnsureOptions) (_ *View, err error) {
 func (v *View) Dir() string { return v.dir }
 
 // Close lets go of the view. With end, for a caller who knows that no guest has
-// it, it is unmounted, and its server ends.
-func (v *View) Close(end bool) error {
+// it, it is unmounted, and Close returns when its server has ended, or ctx has.
+func (v *View) Close(ctx context.Context, end bool) error {
 	var err error
 	if end {
-		err = unmount(v.dir)
+		err = endServer(ctx, v.dir)
 	}
 	return errors.Join(err, v.lock.Close())
+}
+
+// endServer unmounts the view and waits for its server.
+func endServer(ctx context.Context, dir string) error {
+	s, err := status(ctx, dir)
+	if err != nil { // nobody to wait for
+		return unmount(dir)
+	}
+	server, err := linux.PidfdOpen(s.Pid)
+	if err != nil {
+		return errors.Join(unmount(dir), err)
+	}
+	defer func() { _ = server.Close() }()
+	if again, err := status(ctx, dir); err != nil || again != s {
+		return unmount(dir)
+	}
+	if err := unmount(dir); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = server.SetReadDeadline(time.Unix(1, 0)) })()
+	return linux.AwaitPidfd(server)
+}
+
+// End takes the view off dir, and returns when its server has ended, or ctx has.
+// It does nothing while somebody has it open.
+func End(ctx context.Context, dir string) error {
+	lock, err := os.OpenFile(lockFile(dir), os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "lock", Path: lock.Name(), Err: err}
+	}
+	return endServer(ctx, dir)
 }
 
 // Remove takes the view and its files off dir, whether it is served or not.
