@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,8 +17,8 @@ import (
 )
 
 // A Mount is one that criu does not make: it shows something of the host, and
-// at a restore is bound from what takes its place. One of Device, Empty, Entries
-// and Cgroup says what it shows.
+// at a restore is bound from what takes its place. One of Device, Empty, Entries,
+// Cgroup and View says what it shows.
 type Mount struct {
 	// Path is where it is mounted, inside, and Options are those of the mount, as
 	// in mountinfo (proc_pid_mountinfo(5), field 6).
@@ -32,7 +33,13 @@ type Mount struct {
 	Entries map[string]string `json:"entries,omitempty"`
 	// Cgroup is the path of a control group on the host.
 	Cgroup string `json:"cgroup,omitempty"`
+	// View is the path on the host of a file or directory of the guest's own view
+	// (engine/view).
+	View string `json:"view,omitempty"`
 }
+
+// viewType is the file system of the guest's own view (engine/view/fuse, Type).
+const viewType = "fuse.gantry"
 
 // devices are those that a container's mounts may show.
 var devices = map[string][2]uint32{
@@ -62,10 +69,13 @@ func (m Mount) check() error {
 	if m.Cgroup != "" {
 		what++
 	}
+	if m.View != "" {
+		what++
+	}
 	if _, err := m.flags(); err != nil {
 		return err
 	}
-	if what != 1 || !clean(m.Path) || m.Cgroup != "" && !clean(m.Cgroup) {
+	if what != 1 || !clean(m.Path) || m.Cgroup != "" && !clean(m.Cgroup) || m.View != "" && !clean(m.View) {
 		return fmt.Errorf("mount %q: %w", m.Path, errdefs.ErrCorrupt)
 	}
 	return nil
@@ -150,12 +160,17 @@ func mountsOf(pid int) ([]*mountinfo.Info, error) {
 func describe(root *os.File, m *mountinfo.Info, host []*mountinfo.Info) (Mount, error) {
 	out := Mount{Path: m.Mountpoint, Options: m.Options}
 	unknown := fmt.Errorf("mount %s of type %s shows something of the host: %w", m.Mountpoint, m.FSType, errdefs.ErrUnsupported)
-	if isCgroup(m) {
+	if isCgroup(m) || m.FSType == viewType {
 		for _, h := range host {
-			if h.Major == m.Major && h.Minor == m.Minor && h.Root == "/" {
-				out.Cgroup = filepath.Join(h.Mountpoint, m.Root)
-				return out, nil
+			if h.Major != m.Major || h.Minor != m.Minor || h.Root != "/" {
+				continue
 			}
+			if at := filepath.Join(h.Mountpoint, m.Root); isCgroup(m) {
+				out.Cgroup = at
+			} else {
+				out.View = at
+			}
+			return out, nil
 		}
 		return out, unknown
 	}
@@ -271,7 +286,11 @@ func (m Mount) stage(at string) error {
 	if err != nil {
 		return err
 	}
-	if m.Device != "" {
+	var st unix.Stat_t
+	if err := unix.Stat(source, &st); err != nil {
+		return fmt.Errorf("look at %s: %w", source, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		err = unix.Mknod(at, unix.S_IFREG|0o400, 0)
 	} else {
 		err = unix.Mkdir(at, 0o500)
@@ -308,6 +327,12 @@ func (m Mount) source(at string) (string, error) {
 		return dir, err
 	}
 	var st unix.Statfs_t
+	if m.View != "" {
+		if err := unix.Statfs(m.View, &st); err != nil || st.Type != unix.FUSE_SUPER_MAGIC {
+			return "", fmt.Errorf("the view %s of the guest is not there: %w", m.View, errors.Join(err, errdefs.ErrConflict))
+		}
+		return m.View, nil
+	}
 	if err := unix.Statfs(m.Cgroup, &st); err != nil {
 		return "", fmt.Errorf("control group %s: %w: %w", m.Cgroup, err, errdefs.ErrConflict)
 	}

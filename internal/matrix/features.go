@@ -56,6 +56,8 @@ func images() []Feature {
 		{"command, environment, user, groups and directory of the image", []string{"functional:TestFunctionalTenantsFirstHour"}, ""},
 		{"systemd as first process", []string{"engine:TestSystem", "engine:TestSystemIsChosen", "engine:TestSecuritySystem", "functional/cloud:TestDebianGuest"}, "Debian 12, to `running`"},
 		{"`reboot` and `poweroff` inside the guest", []string{"driver/local:TestAGuestsReboot", "driver/local:TestAGuestsRebootIsFinished", "driver/local:TestAGuestThatOnlyReboots", "functional/cloud:TestDebianGuest"}, ""},
+		{"processors, memory, uptime, load and disks in `/proc` and `/sys` follow the flavor, and a live resize", []string{"engine/view:TestSource", "engine/view:TestRender", "engine/view/server:TestGuest", "engine/view/server:TestGuestsAreApart", "engine:TestProcessors"}, "not `sysinfo(2)`"},
+		{"what shows them is killed and replaced under readers", []string{"engine/view/server:TestServerIsReplaced", "engine/view/fuse:TestTakeOver", "engine/view/fuse:TestRequestThatKills"}, ""},
 		{"unmodified cloud-init, by config drive and by metadata service", []string{"functional/cloud:TestDebianGuest"}, "Debian 12, embedded cloud"},
 		{"config drive", []string{"driver/metadata:TestDrive", "driver/local:TestConfigDrive", "driver/local:TestConfigDriveThatIsNone"}, "a tree, no device"},
 		{"environment from server metadata (`env:`)", []string{"driver/local:TestEnvironment"}, ""},
