@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-project/gantry/config"
+	"github.com/gantry-project/gantry/engine/view/server"
 	"github.com/gantry-project/gantry/internal/devcloud"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/netbridge/fabric"
@@ -48,7 +49,10 @@ func PurgeCloud(ctx context.Context, state string, log zerolog.Logger) error {
 	if err := cloudFabric(state, fabric.Options{}).Sync(ctx, fabric.World{}); err != nil {
 		return fmt.Errorf("purge %s: %w", state, err)
 	}
-	errs := []error{endKeeper(cfg.Gantry.StorePath), removeGroups(cfg.Gantry.CgroupName)}
+	errs := []error{
+		endKeeper(cfg.Gantry.StorePath), removeGroups(cfg.Gantry.CgroupName),
+		server.Remove(filepath.Join(cfg.Gantry.StorePath, viewDir)),
+	}
 	for _, dir := range []string{filepath.Join(runDir, cloudName(state)), state} {
 		errs = append(errs, os.RemoveAll(dir))
 	}
