@@ -231,5 +231,6 @@ type Gantry struct {
 	VNCClientCA     string        `key:"vnc_client_ca" doc:"certificates that sign the proxies'; with it only clients with such a certificate are served"`
 	MaxConsoles     int           `key:"max_consoles" default:"128" doc:"consoles that may be open to proxies at a time"`
 	MaxViewers      int           `key:"max_console_viewers" default:"16" doc:"viewers that a console may have at a time"`
+	MetricsListen   string        `key:"metrics_listen" doc:"HOST:PORT where Prometheus may ask at /metrics, without authentication: an address of the loopback, or of a network for management (docs/monitoring.md); default: nowhere"`
 	Failpoints      string        `key:"failpoints" doc:"for tests only: failures to inject"`
 }

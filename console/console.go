@@ -159,6 +159,19 @@ func (s *Server) Serves(instance string, kind Kind, number int) bool {
 	return p != nil && p.number == number
 }
 
+// Viewers counts those that are connected.
+func (s *Server) Viewers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, p := range s.ports {
+		p.mu.Lock()
+		n += p.viewers
+		p.mu.Unlock()
+	}
+	return n
+}
+
 // Drop closes the ports of an instance, and its viewers.
 func (s *Server) Drop(instance string) {
 	s.mu.Lock()

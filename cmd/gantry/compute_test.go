@@ -1,14 +1,19 @@
 package main
 
 import (
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gantry-project/gantry/internal/metrics/metricstest"
 )
 
 // service is a compute service whose control plane is away, below a service
@@ -38,6 +43,7 @@ enabled = false
 [oslo_reports]
 log_dir = `+s.dir+`/reports
 [gantry]
+metrics_listen = 127.0.0.1:0
 cgroup = gantry-test-`+filepath.Base(s.dir)+"\n"+more), 0o600))
 }
 
@@ -116,6 +122,61 @@ func (s *service) file(pattern, text string) string {
 	return found
 }
 
+// scrape asks for metrics as Prometheus does.
+func (s *service) scrape() {
+	s.t.Helper()
+	_, rest, _ := strings.Cut(s.metricsLine(), `"address":"`)
+	address, _, _ := strings.Cut(rest, `"`)
+	client := &http.Client{Timeout: time.Minute}
+	response, err := client.Get("http://" + address + "/metrics")
+	check(s.t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	check(s.t, err)
+	families, err := metricstest.Parse(string(text))
+	if err != nil || !strings.HasPrefix(response.Header.Get("Content-Type"), "text/plain; version=0.0.4") {
+		s.t.Fatalf("%v, %v\n%s", response.Header, err, text)
+	}
+	for name, want := range map[string][2]any{
+		"gantry_keeper_up":                  {"", 1.0},
+		"gantry_broker_connection_up":       {`{connection="consume"}`, 0.0},
+		"gantry_instances":                  {`{state="running"}`, 0.0},
+		"gantry_image_cache_bytes":          {"", 0.0},
+		"gantry_image_cache_images":         {"", 0.0},
+		"gantry_engine_starts_total":        {"", 0.0},
+		"gantry_console_viewers":            {"", 0.0},
+		"gantry_build_info":                 {`{version="unknown",go="` + runtime.Version() + `"}`, 1.0},
+		"gantry_operation_duration_seconds": {},
+		"gantry_rpc_received_total":         {},
+		"gantry_rpc_failed_total":           {},
+		"gantry_placement_updates_total":    {},
+		"gantry_image_requests_total":       {},
+	} {
+		f := families[name]
+		if f == nil || f.Help == "" {
+			s.t.Errorf("no %s", name)
+			continue
+		}
+		if want[0] != nil && f.Samples[want[0].(string)] != want[1] {
+			s.t.Errorf("%s: %v", name, f.Samples)
+		}
+		delete(families, name)
+	}
+	if len(families) != 0 {
+		s.t.Errorf("more than is known: %v", families)
+	}
+}
+
+// metricsLine is the line of the log that says where metrics are.
+func (s *service) metricsLine() string {
+	for line := range strings.Lines(s.file("log", "metrics are served")) {
+		if strings.Contains(line, "metrics are served") {
+			return line
+		}
+	}
+	return ""
+}
+
 func TestServiceAndItsManager(t *testing.T) {
 	s := newService(t)
 	s.hear("STATUS=starting: register")
@@ -134,6 +195,8 @@ func TestServiceAndItsManager(t *testing.T) {
 	if strings.Contains(report, "secret1") || strings.Contains(report, "secret2") {
 		t.Error("a secret is in the report")
 	}
+
+	s.scrape()
 
 	check(t, os.Rename(filepath.Join(s.dir, "log"), filepath.Join(s.dir, "log.1")))
 	s.configure("max_consoles = 3\n[DEFAULT]\ndebug = true\n")

@@ -35,6 +35,9 @@ const maxDelta = 256
 func (d *Driver) ensureBelow(ctx context.Context, cred driver.Credentials, img driver.Image, above int) (engine.ImageInfo, error) {
 	ref := imageRef(img)
 	info, err := d.opts.Engine.Image(ctx, ref)
+	if d.opts.OnImage != nil {
+		d.opts.OnImage(err == nil)
+	}
 	if err == nil || !errors.Is(err, errdefs.ErrNotFound) && !errors.Is(err, errdefs.ErrCorrupt) {
 		return info, err // a damaged record is written anew
 	}

@@ -85,7 +85,10 @@ type Options struct {
 	// CrashDumpBytes is what the crash dumps of all instances may take; 0 keeps
 	// none.
 	CrashDumpBytes int64
-	Log            zerolog.Logger
+	// OnImage is told of each image that was needed, whether it was here; nil for
+	// nobody.
+	OnImage func(hit bool)
+	Log     zerolog.Logger
 }
 
 // Driver implements driver.ComputeDriver, Recoverer, Snapshotter, Pauser,

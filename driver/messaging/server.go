@@ -30,6 +30,10 @@ type ServerOptions struct {
 	// ReplyRetry is kombu_missing_consumer_retry_timeout: how long a reply
 	// waits for its missing queue. 0 means 60 s.
 	ReplyRetry time.Duration
+	// Observe is told of each request that was run, by its method ("unknown" for
+	// one that no endpoint has), and how it ended. It must not block; nil for
+	// nobody.
+	Observe func(method string, err error)
 	// Grace is the time that running handlers get at the end before their
 	// context ends.
 	Grace time.Duration
@@ -174,6 +178,13 @@ func (s *Server) handle(handlers, replies context.Context, req wireRequest, rece
 			Context: req.Context, IsCall: isCall, Received: received,
 		})
 		stop()
+	}
+	if s.opts.Observe != nil {
+		method := req.Method
+		if refusal != nil {
+			method = "unknown"
+		}
+		s.opts.Observe(method, err)
 	}
 	if err != nil {
 		s.opts.Log.Warn().Err(err).Str(logging.Method, req.Method).Str(logging.Request, req.Context.RequestID()).

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -205,7 +206,7 @@ func (a *attendant) alive(ctx context.Context, limit time.Duration) bool {
 	var wg sync.WaitGroup
 	for _, v := range checks {
 		wg.Go(func() {
-			if err := v.within(ctx); err != nil && ctx.Err() != context.Canceled { //nolint:errorlint // of a context, never wrapped
+			if err := v.within(ctx); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
 				dead.Store(true)
 				a.log.Error().Err(err).Str(logging.Step, v.name).Msg("the service does not work; the watchdog is not fed")
 			}

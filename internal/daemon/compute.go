@@ -85,7 +85,8 @@ func runCompute(ctx context.Context, o computeOptions) error {
 	}
 	defer cloud.close()
 	moves := listenMoves(ctx, cfg, log)
-	host, err := openHost(ctx, cfg, cloud.images, moves.address(), log)
+	m := newMeters(version)
+	host, err := openHost(ctx, cfg, cloud.images, moves.address(), m, log)
 	if err != nil {
 		return errors.Join(err, moves.close())
 	}
@@ -109,7 +110,13 @@ func runCompute(ctx context.Context, o computeOptions) error {
 		return err
 	}
 	defer func() { _ = screens.server.Close() }() // it has no errors
-	s := &computeService{consoles: screens, cfg: cfg, version: version, log: log, cloud: cloud, host: host, wire: wire, ready: o.ready, attendant: o.attendant}
+	m.ofHost(host, wire, screens)
+	endMetrics, err := m.serve(ctx, cfg.Gantry.MetricsListen, host.engine.engine, log)
+	if err != nil {
+		return err
+	}
+	defer endMetrics()
+	s := &computeService{meters: m, consoles: screens, cfg: cfg, version: version, log: log, cloud: cloud, host: host, wire: wire, ready: o.ready, attendant: o.attendant}
 	return s.run(ctx)
 }
 
@@ -141,6 +148,7 @@ type computeService struct {
 
 	consoles  consoles
 	attendant *attendant
+	meters    *meters
 }
 
 // parts are what run together once the service has started.
@@ -238,7 +246,7 @@ func (s *computeService) persist(ctx context.Context, name string, run func(cont
 func (s *computeService) assemble() *parts {
 	d, conduct := s.cfg.Default, s.wire.conductor
 	p := &parts{}
-	p.tracker = tracker.New(tracker.Deps{Driver: s.host.driver, Conductor: conduct, Reporter: s.cloud.placement}, tracker.Options{
+	p.tracker = tracker.New(tracker.Deps{Driver: s.host.driver, Conductor: conduct, Reporter: countedReporter{s.cloud.placement, s.meters.placement}}, tracker.Options{
 		Host: d.Host, MyIP: d.MyIP, StatePath: d.StatePath,
 		CPURatio: d.CPUAllocationRatio, RAMRatio: d.RAMAllocationRatio, DiskRatio: d.DiskAllocationRatio,
 		InitialCPURatio: d.InitialCPURatio, InitialRAMRatio: d.InitialRAMRatio, InitialDiskRatio: d.InitialDiskRatio,
@@ -251,7 +259,7 @@ func (s *computeService) assemble() *parts {
 		OnState: func(st service.State) { p.tracker.SetDisabled(st.Disabled) },
 	}, s.log)
 	opts := compute.DefaultOptions(d.Host)
-	opts.MyIP = d.MyIP
+	opts.MyIP, opts.Observe = d.MyIP, s.meters.observe
 	opts.MaxConcurrentBuilds, opts.MaxConcurrentSnapshots = d.MaxConcurrentBuilds, d.MaxConcurrentSnapshots
 	opts.ShelvedOffloadTime = d.ShelvedOffloadTime
 	opts.VIFPluggingTimeout, opts.VIFPluggingFatal = d.VIFPluggingTimeout, d.VIFPluggingIsFatal
@@ -276,7 +284,7 @@ func (s *computeService) assemble() *parts {
 func (s *computeService) serve(p *parts) error {
 	server, err := messaging.NewServer(s.wire.transport, messaging.ServerOptions{
 		Topics: []string{"compute", "compute-alt"}, Host: s.cfg.Default.Host, Endpoints: p.manager.Endpoints(),
-		Log: s.log, ReplyRetry: s.cfg.Rabbit.MissingConsumerTimeout, Grace: grace,
+		Log: s.log, ReplyRetry: s.cfg.Rabbit.MissingConsumerTimeout, Grace: grace, Observe: s.meters.request,
 	})
 	if err != nil {
 		return err

@@ -29,7 +29,7 @@ func (h *host) close() {
 }
 
 // openHost opens the host; moves is where others fetch instances, empty for nowhere.
-func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource, moves string, log zerolog.Logger) (_ *host, err error) {
+func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource, moves string, m *meters, log zerolog.Logger) (_ *host, err error) {
 	h := &host{}
 	defer func() {
 		if err != nil {
@@ -69,6 +69,7 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 		Suspend:        local.SuspendMode(cfg.Gantry.Suspend),
 		SnapshotFormat: local.SnapshotFormat(cfg.Gantry.SnapshotFormat),
 		MoveAddress:    moves,
+		OnImage:        m.image,
 	})
 	return h, nil
 }

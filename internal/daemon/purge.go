@@ -64,7 +64,7 @@ func purgeInstances(ctx context.Context, cfg *config.Config, log zerolog.Logger)
 	if _, err := os.Stat(cfg.Gantry.StorePath); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	h, err := openHost(ctx, cfg, nil, "", log)
+	h, err := openHost(ctx, cfg, nil, "", newMeters(""), log)
 	if err != nil {
 		return err
 	}

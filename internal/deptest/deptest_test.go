@@ -77,6 +77,7 @@ var ours = []struct {
 	{"internal/linux", []string{"internal/linux", "internal/errdefs"}, "system calls, once"},
 	{"internal/readahead", nil, "a leaf"},
 	{"internal/systemd", nil, "a leaf"},
+	{"internal/metrics", nil, "a leaf"},
 	{"internal/devcloud", []string{"internal/devcloud", "driver/metadata", "driver/messaging", "driver/objects", "internal/errdefs", "internal/logging", "internal/undo", "internal/keylock", "internal/atomicfile", "internal/failpoint"}, "the embedded cloud knows the wire and nothing of who is behind it"},
 }
 

@@ -88,7 +88,7 @@ func (n *Notifier) Send(states ...string) error {
 	if err != nil {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if err := conn.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
