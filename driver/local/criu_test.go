@@ -12,13 +12,15 @@ import (
 	"github.com/gantry-project/gantry/driver/drivertest"
 	"github.com/gantry-project/gantry/driver/local"
 	"github.com/gantry-project/gantry/engine"
+	"github.com/gantry-project/gantry/engine/checkpoint"
+	"github.com/gantry-project/gantry/engine/process"
 )
 
 // TestCriuSuspend: a guest's memory goes to the disk and nothing of it runs;
 // another life of the service brings it back, with its network. A stop drops what
 // was kept.
 func TestCriuSuspend(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(o *process.Options) { o.Restore = checkpoint.Restore })
 	r.end()
 	r.suspend = local.SuspendCheckpoint
 	r.open(t)

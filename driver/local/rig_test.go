@@ -24,6 +24,7 @@ import (
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/enginetest"
+	"github.com/gantry-project/gantry/engine/process"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/netbridge"
 	"github.com/gantry-project/gantry/netbridge/netns"
@@ -93,14 +94,14 @@ const (
 	garbage  = "c0ffee00-0000-4000-8000-000000000002"
 )
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB, options ...func(*process.Options)) *rig {
 	t.Helper()
 	links, err := netns.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = links.Close() })
-	r := &rig{host: enginetest.NewHost(t), links: links, suspend: local.SuspendFreeze, dumps: 64 << 20, images: &images{data: map[string][]byte{
+	r := &rig{host: enginetest.NewHost(t, options...), links: links, suspend: local.SuspendFreeze, dumps: 64 << 20, images: &images{data: map[string][]byte{
 		bootable: enginetest.Busybox(t),
 		garbage:  bytes.Repeat([]byte("this is no image. "), 1000),
 	}}}
