@@ -119,6 +119,11 @@ func endServer(ctx context.Context, dir string) error {
 	if err := unmount(dir); err != nil {
 		return err
 	}
+	// a mount namespace that was made meanwhile has a copy of the mount: the
+	// server would go on for that
+	if err := linux.PidfdSignal(server, int(unix.SIGTERM)); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
 	defer context.AfterFunc(ctx, func() { _ = server.SetReadDeadline(time.Unix(1, 0)) })()
 	return linux.AwaitPidfd(server)
 }

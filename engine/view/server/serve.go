@@ -100,8 +100,9 @@ func serve(ctx context.Context, o ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	hup := make(chan os.Signal, 1)
+	hup, term := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
+	signal.Notify(term, unix.SIGTERM)
 	guardEnded, served := make(chan error, 1), make(chan error, 1)
 	go func() { guardEnded <- guard.Await() }()
 	go func() { served <- conn.Serve() }()
@@ -124,6 +125,10 @@ func serve(ctx context.Context, o ServeOptions) error {
 			o.Log.Error().Err(become(guard, o.Dir)).Msg("the view cannot make room for another program")
 		case <-idle.C:
 			if unwanted(ctx, o.Dir, groups) {
+				return guard.End()
+			}
+		case <-term:
+			if list, err := groups.List(context.WithoutCancel(ctx)); err == nil && len(list) == 0 {
 				return guard.End()
 			}
 		case <-ctx.Done():
