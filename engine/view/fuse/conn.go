@@ -30,7 +30,7 @@ const (
 
 // Conn serves a mount.
 type Conn struct {
-	device *os.File
+	device int // its own
 	memory []byte
 	tree   Tree
 	texts  texts
@@ -46,7 +46,7 @@ type Conn struct {
 
 // Options of New.
 type Options struct {
-	// Device is what Mount has returned, or a copy of it.
+	// Device is what Mount has returned, or a copy of it; it stays the caller's.
 	Device *os.File
 	// Memory is MemorySize bytes that are shared with the server after this one:
 	// zero for the first.
@@ -63,7 +63,13 @@ func New(o Options) (*Conn, error) {
 	if len(o.Memory) < MemorySize {
 		return nil, fmt.Errorf("serve files: %d bytes of memory: %w", len(o.Memory), errdefs.ErrInvalid)
 	}
-	c := &Conn{device: o.Device, memory: o.Memory, tree: o.Tree, patience: o.Patience, stuck: o.Stuck}
+	c := &Conn{device: -1, memory: o.Memory, tree: o.Tree, patience: o.Patience, stuck: o.Stuck}
+	if o.Device != nil {
+		var err error
+		if c.device, err = unix.FcntlInt(o.Device.Fd(), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			return nil, fmt.Errorf("serve files: %w", os.NewSyscallError("fcntl", err))
+		}
+	}
 	var start [8]byte
 	if _, err := rand.Read(start[:]); err != nil {
 		return nil, err
@@ -85,6 +91,7 @@ func (c *Conn) Serve() error {
 	for range workers {
 		err = errors.Join(err, <-errs)
 	}
+	_ = unix.Close(c.device) // nothing is written to it that could be lost
 	return err
 }
 
@@ -101,7 +108,7 @@ func (c *Conn) work(place, tries []byte) error {
 	le := binary.NativeEndian
 	for {
 		if le.Uint32(size) == 0 {
-			n, err := unix.Read(int(c.device.Fd()), place)
+			n, err := unix.Read(c.device, place)
 			switch {
 			case err == unix.ENODEV:
 				return nil
@@ -145,7 +152,7 @@ func (c *Conn) work(place, tries []byte) error {
 
 // send gives an answer to the kernel. That nobody waits for it is no error.
 func (c *Conn) send(b []byte) error {
-	_, err := linux.RetryEINTR(func() (int, error) { return unix.Write(int(c.device.Fd()), b) })
+	_, err := linux.RetryEINTR(func() (int, error) { return unix.Write(c.device, b) })
 	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
 		return nil
 	}
