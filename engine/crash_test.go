@@ -83,7 +83,7 @@ func TestKilledAtEachPoint(t *testing.T) {
 		t.Run(c.point, func(t *testing.T) {
 			h := enginetest.NewHost(t)
 			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCrashChild$")
-			child.Env = append(os.Environ(), crashRoot+"="+h.Root, crashGroup+"="+h.Group(), crashPoint+"="+c.point)
+			child.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), crashRoot+"="+h.Root, crashGroup+"="+h.Group(), crashPoint+"="+c.point)
 			out, err := child.CombinedOutput()
 			if status, ok := errors.AsType[*exec.ExitError](err); !ok || status.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 				t.Fatalf("the child was not killed: %v\n%s", err, out)

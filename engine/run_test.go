@@ -79,7 +79,7 @@ func TestKilledInRun(t *testing.T) {
 		t.Run(point, func(t *testing.T) {
 			h := enginetest.NewHost(t)
 			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestCrashRunChild$")
-			child.Env = append(os.Environ(), crashRun+"="+h.Root, crashGroup+"="+h.Group(), crashPoint+"="+point)
+			child.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), crashRun+"="+h.Root, crashGroup+"="+h.Group(), crashPoint+"="+point)
 			out, err := child.CombinedOutput()
 			if status, ok := errors.AsType[*exec.ExitError](err); !ok || status.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 				t.Fatalf("the child was not killed: %v\n%s", err, out)

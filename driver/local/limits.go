@@ -1,7 +1,9 @@
 package local
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -118,7 +120,7 @@ func deviceOf(path string) (major, minor int64, err error) {
 	}
 	dev := fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
 	real, err := filepath.EvalSymlinks(dev)
-	if os.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return 0, 0, fmt.Errorf("device of %s: %d:%d is no block device: %w", path, unix.Major(st.Dev), unix.Minor(st.Dev), errdefs.ErrUnsupported)
 	}
 	if err != nil {
