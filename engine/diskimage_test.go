@@ -264,7 +264,7 @@ func TestHostileDiskImages(t *testing.T) {
 			if strings.Contains(fmt.Sprint(err), "canary") {
 				t.Error("the host's file was read")
 			}
-			if left := files(t, filepath.Join(h.Root, "content")); len(layerDirs(t, h)) != 0 || len(left) != 0 {
+			if left := files(t, filepath.Join(h.Root, "tmp")); len(layerDirs(t, h)) != 0 || len(left) != 0 {
 				t.Errorf("left: %v, %v", layerDirs(t, h), left)
 			}
 			if _, err := e.Image(t.Context(), "bad"); !errors.Is(err, errdefs.ErrNotFound) {
