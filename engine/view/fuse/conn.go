@@ -24,8 +24,9 @@ const MemorySize = workers * workerSize
 
 const (
 	workerSize = bufferSize + 8
-	// maxTries is how many servers may have ended over one request.
-	maxTries = 2
+	// maxTries is how many servers may have ended over one request. Some may be
+	// killed for no fault of it, one after the other.
+	maxTries = 8
 )
 
 // Conn serves a mount.
@@ -46,8 +47,9 @@ type Conn struct {
 
 // Options of New.
 type Options struct {
-	// Device is what Mount has returned, or a copy of it; it stays the caller's.
-	Device *os.File
+	// Device is the descriptor of what Mount has returned, or of a copy of it. It
+	// stays the caller's, who may close it afterwards.
+	Device int
 	// Memory is MemorySize bytes that are shared with the server after this one:
 	// zero for the first.
 	Memory []byte
@@ -63,17 +65,15 @@ func New(o Options) (*Conn, error) {
 	if len(o.Memory) < MemorySize {
 		return nil, fmt.Errorf("serve files: %d bytes of memory: %w", len(o.Memory), errdefs.ErrInvalid)
 	}
-	c := &Conn{device: -1, memory: o.Memory, tree: o.Tree, patience: o.Patience, stuck: o.Stuck}
-	if o.Device != nil {
-		var err error
-		if c.device, err = unix.FcntlInt(o.Device.Fd(), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-			return nil, fmt.Errorf("serve files: %w", os.NewSyscallError("fcntl", err))
-		}
-	}
 	var start [8]byte
 	if _, err := rand.Read(start[:]); err != nil {
 		return nil, err
 	}
+	device, err := unix.FcntlInt(uintptr(o.Device), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("serve files: %w", os.NewSyscallError("fcntl", err))
+	}
+	c := &Conn{device: device, memory: o.Memory, tree: o.Tree, patience: o.Patience, stuck: o.Stuck}
 	c.handles.next = binary.NativeEndian.Uint64(start[:]) | 1
 	return c, nil
 }

@@ -10,7 +10,7 @@
 //     memory), and answered before the next one is read there. The next server
 //     answers what it finds there first; the kernel refuses a second answer. So
 //     no reader waits for ever: a request is pending in the kernel or in that
-//     memory. One that has ended two servers is refused (EIO);
+//     memory. One that has ended eight servers is refused (EIO);
 //   - reads say what the file says now. The kernel's cache is used by sendfile(2),
 //     splice(2) and mappings only, and dropped by each open.
 //

@@ -67,7 +67,7 @@ func after(t *testing.T, before []byte) []byte {
 // serve serves until the mount is gone.
 func serve(t *testing.T, device *os.File, memory []byte, f fuse.Tree) {
 	t.Helper()
-	c, err := fuse.New(fuse.Options{Device: device, Memory: memory, Tree: f})
+	c, err := fuse.New(fuse.Options{Device: int(device.Fd()), Memory: memory, Tree: f})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,13 +157,13 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
-// A request that has ended two servers is refused by the third.
+// A request that has ended eight servers is refused by the next.
 func TestRequestThatKills(t *testing.T) {
 	dir, device, memory := mounted(t)
 	stuck := make(chan struct{})
 	defer close(stuck)
 	done, asked := make(chan error, 1), false
-	for range 2 {
+	for range 8 {
 		taken := make(chan struct{}, 8)
 		serve(t, device, memory, tree{func() []byte { taken <- struct{}{}; <-stuck; return nil }})
 		if !asked {

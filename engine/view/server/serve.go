@@ -91,7 +91,7 @@ func serve(ctx context.Context, o ServeOptions) error {
 		status: Status{Pid: os.Getpid(), Build: o.Build},
 	}
 	conn, err := fuse.New(fuse.Options{
-		Device: os.NewFile(uintptr(guard.Lock()), fuse.Device), Memory: guard.Scratch(), Tree: tree,
+		Device: guard.Lock(), Memory: guard.Scratch(), Tree: tree,
 		Patience: patience, Stuck: func() {
 			o.Log.Error().Dur("patience", patience).Msg("the view is stuck, and is started again")
 			os.Exit(1) // a wait in the kernel ends in no other way
