@@ -30,6 +30,7 @@ func engineCommand() *cobra.Command {
 	f.StringVar(&o.Cgroup, "cgroup", "gantry", "name of the control group of all containers")
 	f.StringVar(&o.Snapshotter, "snapshotter", "auto", "what keeps disks: auto, overlay, btrfs or copy")
 	f.StringVar(&o.DiskLimit, "disk-limit", "auto", "what bounds disks: auto, quota, loop or none")
+	f.StringVar(&o.GuestView, "guest-view", "off", "what containers see of processors, memory, uptime and load: theirs (full, files) or the host's (off)")
 	f.BoolVar(&o.Debug, "debug", false, "log at debug level")
 	return cmd
 }

@@ -71,7 +71,7 @@ func newHost(t *testing.T) *host {
 // start starts the service and returns when it answers.
 func (h *host) start(t testing.TB, failpoints string) {
 	t.Helper()
-	h.service = exec.Command(h.binary, "engine", "--store-path", h.root, "--cgroup", h.group)
+	h.service = exec.Command(h.binary, "engine", "--store-path", h.root, "--cgroup", h.group, "--guest-view", "full")
 	h.service.Env = append(os.Environ(), "GANTRY_FAILPOINTS="+failpoints)
 	h.service.Stderr = h.log
 	if err := h.service.Start(); err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/gantry-project/gantry/engine/layer"
 	layerjail "github.com/gantry-project/gantry/engine/layer/jail"
 	"github.com/gantry-project/gantry/engine/store"
+	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
 	"github.com/gantry-project/gantry/internal/logging"
 )
@@ -36,6 +37,9 @@ type EngineOptions struct {
 	// Snapshotter is auto, overlay, btrfs or copy; DiskLimit is auto, quota,
 	// loop or none. Empty is auto.
 	Snapshotter, DiskLimit string
+	// GuestView is full, files or off, as [gantry] guest_view has them; empty is
+	// off.
+	GuestView string
 
 	Version string
 	Debug   bool
@@ -50,8 +54,15 @@ func Engine(ctx context.Context, o EngineOptions) error {
 	if err := failpoint.Arm(o.Failpoints); err != nil {
 		return err
 	}
+	switch o.GuestView {
+	case "":
+		o.GuestView = viewOff
+	case viewFull, viewFiles, viewOff:
+	default:
+		return fmt.Errorf("guest view %.32q is none of full, files and off: %w", o.GuestView, errdefs.ErrInvalid)
+	}
 	h, err := openEngine(ctx, engineConfig{
-		root: o.StorePath, cgroup: o.Cgroup, snapshotter: o.Snapshotter, diskLimit: o.DiskLimit,
+		root: o.StorePath, cgroup: o.Cgroup, snapshotter: o.Snapshotter, diskLimit: o.DiskLimit, view: o.GuestView,
 	}, log)
 	if err != nil {
 		return err

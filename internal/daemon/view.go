@@ -24,6 +24,7 @@ const (
 
 // Words of [gantry] guest_view; anything else is viewFull.
 const (
+	viewFull  = "full"
 	viewFiles = "files"
 	viewOff   = "off"
 )
