@@ -23,8 +23,8 @@ const cpuPeriod = 100_000
 
 // limitsFor turns a flavor into limits; every one is set, whatever the flavor
 // says. Extra specs tune them (Nova's quota:*, our gantry:pids): one that is no
-// number or out of its range is errdefs.ErrInvalid, and so is one that asks for what
-// no instance gets here, see possible.
+// number or out of its range is errdefs.ErrInvalid, limits of a disk that cannot have
+// them are errdefs.ErrUnsupported. What no instance gets here is refused by possible.
 func (d *Driver) limitsFor(f driver.Flavor) (cgroup.Limits, error) {
 	vcpus := max(f.VCPUs, 1)
 	l := cgroup.Limits{

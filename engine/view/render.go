@@ -146,12 +146,22 @@ func renderDiskstats(b *bytes.Buffer, d Disk) {
 	fmt.Fprintf(b, " 252       0 vda %d 0 %d 0 %d 0 %d 0 0 0 0 0 0 0 0 0 0\n", d.ReadOps, d.ReadBytes>>9, d.WriteOps, d.WriteBytes>>9)
 }
 
-// renderMeminfo with the names padded as the kernel does.
+// size is one line of meminfo.
+type size struct {
+	name  string
+	bytes int64
+}
+
+// renderSizes pads the names as the kernel does.
+func renderSizes(b *bytes.Buffer, prefix string, lines []size) {
+	for _, one := range lines {
+		fmt.Fprintf(b, "%s%-15s %8d kB\n", prefix, one.name+":", one.bytes>>10)
+	}
+}
+
+// renderMeminfo is /proc/meminfo (fs/proc/meminfo.c).
 func renderMeminfo(b *bytes.Buffer, m Memory) {
-	for _, one := range []struct {
-		name  string
-		bytes int64
-	}{
+	renderSizes(b, "", []size{
 		{"MemTotal", m.Total},
 		{"MemFree", m.Free()},
 		{"MemAvailable", m.Available()},
@@ -188,19 +198,14 @@ func renderMeminfo(b *bytes.Buffer, m Memory) {
 		{"VmallocUsed", 0},
 		{"VmallocChunk", 0},
 		{"AnonHugePages", m.AnonHuge},
-	} {
-		fmt.Fprintf(b, "%-15s %8d kB\n", one.name+":", one.bytes>>10)
-	}
+	})
 	b.WriteString("HugePages_Total:       0\nHugePages_Free:        0\nHugePages_Rsvd:        0\nHugePages_Surp:        0\n")
 	fmt.Fprintf(b, "%-15s %8d kB\n", "Hugepagesize:", 2048)
 }
 
 // renderNode is meminfo of the one node (drivers/base/node.c, node_read_meminfo).
 func renderNode(b *bytes.Buffer, m Memory) {
-	for _, one := range []struct {
-		name  string
-		bytes int64
-	}{
+	renderSizes(b, "Node 0 ", []size{
 		{"MemTotal", m.Total},
 		{"MemFree", m.Free()},
 		{"MemUsed", m.Total - m.Free()},
@@ -216,7 +221,5 @@ func renderNode(b *bytes.Buffer, m Memory) {
 		{"Mapped", m.Mapped},
 		{"AnonPages", m.Anon},
 		{"Shmem", m.Shmem},
-	} {
-		fmt.Fprintf(b, "Node 0 %-15s %8d kB\n", one.name+":", one.bytes>>10)
-	}
+	})
 }
