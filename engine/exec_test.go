@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -158,12 +159,13 @@ func TestExecEnds(t *testing.T) {
 	h, e, done := fixture(t)
 	defer func() { done() }()
 	run(t, e, "c")
-	begin := func() string {
+	// each session has sleepers of a length of its own, by which they are known
+	begin := func(seconds string) string {
 		t.Helper()
 		r, w, err := os.Pipe()
 		check(t, err)
 		defer r.Close()
-		s, err := e.Exec(t.Context(), "c", engine.ExecRequest{Args: sh("sleep 1000 & echo ready; " + forever), Stdio: [3]*os.File{nil, w, nil}})
+		s, err := e.Exec(t.Context(), "c", engine.ExecRequest{Args: sh(strings.ReplaceAll("sleep 1000 & echo ready; "+forever, "1000", seconds)), Stdio: [3]*os.File{nil, w, nil}})
 		w.Close()
 		check(t, err)
 		if _, err := io.ReadFull(r, make([]byte, 6)); err != nil {
@@ -177,20 +179,20 @@ func TestExecEnds(t *testing.T) {
 			t.Errorf("ended %+v %v, want signal %d", exit, err, signal)
 		}
 	}
-	one := begin()
+	one := begin("1001")
 	check(t, e.ExecSignal(t.Context(), "c", one, int(unix.SIGTERM)))
 	ended(one, int(unix.SIGTERM))
 	if err := e.ExecSignal(t.Context(), "c", one, int(unix.SIGTERM)); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("signal to an ended one: %v", err)
 	}
-	before := processes(t, e)
-	two := begin()
+	two := begin("1002")
 	for range 2 {
 		check(t, e.ExecKill(t.Context(), "c", two))
 	}
 	ended(two, int(unix.SIGKILL))
-	await(t, func() bool { return processes(t, e) == before })
-	three := begin()
+	await(t, func() bool { return !mentioned(t, e, "1002") })
+	await(t, func() bool { return mentioned(t, e, "1001") }) // what another has left stays
+	three := begin("1003")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := e.ExecWait(ctx, "c", three); !errors.Is(err, context.Canceled) {
@@ -215,11 +217,14 @@ func TestExecEnds(t *testing.T) {
 	})
 }
 
-func processes(t *testing.T, e *engine.Engine) int {
+// mentioned tells whether a process has a word in its command line.
+func mentioned(t *testing.T, e *engine.Engine, word string) bool {
 	t.Helper()
 	list, err := e.Top(t.Context(), "c")
 	check(t, err)
-	return len(list)
+	return slices.ContainsFunc(list, func(p engine.ProcessInfo) bool {
+		return strings.Contains(strings.Join(p.Args, " "), word)
+	})
 }
 
 // await polls for a condition.
