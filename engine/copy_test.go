@@ -73,7 +73,7 @@ func unmounted(t *testing.T, h *enginetest.Host) {
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(2 * time.Minute); ; <-tick.C {
 		names, err := filepath.Glob("/proc/self/fd/*")
 		check(t, err)
 		left := slices.DeleteFunc(names, func(name string) bool {

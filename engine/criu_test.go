@@ -125,7 +125,7 @@ func seen(t *testing.T, e *engine.Engine, text string, times int) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for range 2000 {
+	for range 12000 {
 		out, err := e.Console(t.Context(), "c", -1)
 		check(t, err)
 		if strings.Count(string(out), text) == times {
@@ -171,7 +171,7 @@ func TestCriuRefuses(t *testing.T) {
 	check(t, e.Kill(ctx, "c", int(unix.SIGUSR1)))
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for range 1000 {
+	for range 6000 {
 		table, err := os.ReadFile("/proc/" + pid + "/net/tcp")
 		check(t, err)
 		if strings.Contains(string(table), " 01 ") { // established

@@ -47,7 +47,7 @@ func console(t *testing.T, e *engine.Engine, id engine.ContainerID, want string)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	var out []byte
-	for range 2000 {
+	for range 12000 {
 		var err error
 		if out, err = e.Console(t.Context(), id, -1); err != nil {
 			t.Fatal(err)

@@ -94,7 +94,7 @@ func (h *kernelHost) DropNetNS(t *testing.T, path string) {
 	_ = os.Remove(path)
 	_ = f.Close()
 	delete(h.spaces, path)
-	for deadline := time.Now().Add(30 * time.Second); count() > before-peers; {
+	for deadline := time.Now().Add(2 * time.Minute); count() > before-peers; {
 		if time.Now().After(deadline) {
 			t.Fatal("devices of a dropped namespace are still there")
 		}

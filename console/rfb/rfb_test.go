@@ -128,7 +128,7 @@ func serve(t *testing.T, s Screen, o Options) *viewer {
 	done := make(chan struct{})
 	go func() { defer close(done); v.end <- Serve(ctx, theirs, s, o) }()
 	t.Cleanup(func() { cancel(); _ = ours.Close(); <-done })
-	_ = ours.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = ours.SetDeadline(time.Now().Add(2 * time.Minute))
 	return v
 }
 

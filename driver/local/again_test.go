@@ -38,7 +38,7 @@ func (r *rig) eventually(t testing.TB, ask func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for range 4000 {
+	for range 24000 {
 		if ask() {
 			return
 		}

@@ -36,7 +36,7 @@ func (r *rig) console(t *testing.T, uuid driver.InstanceUUID, want string) strin
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	var out string
-	for range 2000 {
+	for range 12000 {
 		out = string(must(r.driver.ConsoleOutput(t.Context(), uuid, -1))(t))
 		if strings.Contains(out, want) {
 			return out

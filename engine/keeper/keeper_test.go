@@ -421,7 +421,7 @@ func TestKeeperLeaksNothing(t *testing.T) {
 	for range 50 {
 		cycle()
 	}
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for now := files(); now > before; now = files() {
 		select {
 		case <-deadline:

@@ -145,7 +145,7 @@ func TestNurseryHolds(t *testing.T) {
 		}
 	}
 	born(t, n, countProgram(1, os.Stdin)) // the nursery is free for others
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		files, err := os.ReadDir(filepath.Join(h.proc(), "fd"))
 		if err == nil && len(files) == statusFD+1 {
 			break

@@ -127,7 +127,7 @@ func (f *fixture) await(id string, want runtime.Status) runtime.State {
 	f.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	end := time.After(20 * time.Second)
+	end := time.After(2 * time.Minute)
 	for {
 		s, err := f.State(f.t.Context(), id)
 		if err != nil {

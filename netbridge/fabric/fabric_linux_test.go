@@ -379,7 +379,7 @@ func TestWatch(t *testing.T) {
 		t.Errorf("known at first: %v", all)
 	}
 	h.ok(netbridge.New(netbridge.Options{HostNetNS: fdPath(h.ns)}).Set(t.Context(), netbridge.Plan{Owner: first.network.ID}))
-	limit := time.After(10 * time.Second)
+	limit := time.After(2 * time.Minute)
 	for want := tap + " false"; ; {
 		select {
 		case got := <-second:

@@ -135,7 +135,7 @@ func checkInodes(t *testing.T, dir string) {
 func wantNoDevices(t *testing.T, root string) {
 	t.Helper()
 	var left []string
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
 		left = nil
 		err := quota.OrphanDevices(root, func(what, file string, _ func() error) { left = append(left, what+" "+file) })
 		if err != nil {

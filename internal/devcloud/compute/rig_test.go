@@ -575,7 +575,7 @@ func (r *rig) hears(method string) {
 		if got != method {
 			r.t.Fatalf("host was told %s, want %s", got, method)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		r.t.Fatalf("host was not told %s", method)
 	}
 }
