@@ -15,6 +15,7 @@ type Config struct {
 	Default       Default       `section:"DEFAULT"`
 	Rabbit        Rabbit        `section:"oslo_messaging_rabbit"`
 	Notifications Notifications `section:"oslo_messaging_notifications"`
+	Events        Events        `section:"notifications"`
 	Keystone      Auth          `section:"keystone_authtoken"`
 	ServiceUser   ServiceUser   `section:"service_user"`
 	Placement     Auth          `section:"placement"`
@@ -107,6 +108,13 @@ type Rabbit struct {
 type Notifications struct {
 	Driver string   `key:"driver" doc:"messaging or messagingv2 to send notifications, empty or noop for none"`
 	Topics []string `key:"topics" default:"notifications" doc:"queues of the notifications"`
+}
+
+// Events is [notifications] (nova/conf/notifications.py).
+type Events struct {
+	Format       string   `key:"notification_format" default:"unversioned" choices:"unversioned|versioned|both" doc:"which notifications are sent where a driver is named in [oslo_messaging_notifications]: unversioned, versioned or both"`
+	Topics       []string `key:"versioned_notifications_topics" default:"versioned_notifications" doc:"queues of the versioned notifications"`
+	BlockDevices bool     `key:"bdms_in_notifications" default:"false" doc:"list volumes in versioned notifications; no instance has one"`
 }
 
 // Auth is the usual set of keystoneauth options of one section.

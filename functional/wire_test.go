@@ -29,7 +29,7 @@ func brokerURL() string {
 	return strings.Replace(os.Getenv("GANTRY_TEST_AMQP_URL"), "rabbit://", "amqp://", 1)
 }
 
-func (c *cloud) tap(t *testing.T, key string) *tap {
+func (c *cloud) tap(t *testing.T, keys ...string) *tap {
 	t.Helper()
 	conn, err := amqp091.Dial(brokerURL())
 	if err != nil {
@@ -44,8 +44,10 @@ func (c *cloud) tap(t *testing.T, key string) *tap {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ch.QueueBind(q.Name, key, "nova", false, nil); err != nil {
-		t.Fatal(err)
+	for _, key := range keys {
+		if err := ch.QueueBind(q.Name, key, "nova", false, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	msgs, err := ch.Consume(q.Name, "", true, true, false, false, nil)
 	if err != nil {
@@ -189,9 +191,12 @@ func TestFunctionalFlavorLargerThanTheHost(t *testing.T) {
 
 func TestFunctionalNotifications(t *testing.T) {
 	c := the
-	p := c.tap(t, "notifications.#")
-	id := c.active(t, bootOpts{network: "none"})
-	want := map[string]bool{"compute.instance.create.start": true, "compute.instance.create.end": true}
+	p := c.tap(t, "notifications.#", "versioned_notifications.#")
+	id := c.active(t, bootOpts{})
+	want := map[string]string{
+		"compute.instance.create.start": "compute." + host, "compute.instance.create.end": "compute." + host,
+		"instance.create.start": "nova-compute:" + host, "instance.create.end": "nova-compute:" + host,
+	}
 	limit := time.NewTimer(bootLimit)
 	defer limit.Stop()
 	for len(want) > 0 {
@@ -201,17 +206,44 @@ func TestFunctionalNotifications(t *testing.T) {
 			if json.Unmarshal(m.Body, &envelope) != nil || !strings.Contains(envelope["oslo.message"], id) {
 				continue
 			}
-			var n map[string]any
+			var n notice
 			if err := json.Unmarshal([]byte(envelope["oslo.message"]), &n); err != nil {
 				t.Fatal(err)
 			}
-			if event, _ := n["event_type"].(string); n["publisher_id"] == "compute."+host {
-				delete(want, event)
+			if n.Publisher != want[n.Event] {
+				continue
+			}
+			delete(want, n.Event)
+			if n.Event != "instance.create.end" {
+				continue
+			}
+			d := n.Payload.Data
+			if n.Payload.Name != "InstanceCreatePayload" || d.State != "active" || len(d.Addresses) == 0 || d.Flavor.Data.Name == "" || d.Initiator == "" {
+				t.Errorf("payload %+v", n.Payload)
 			}
 		case <-limit.C:
 			t.Fatalf("not sent: %v", want)
 		}
 	}
+}
+
+// notice is the part of a notification that is looked at.
+type notice struct {
+	Event     string `json:"event_type"`
+	Publisher string `json:"publisher_id"`
+	Payload   struct {
+		Name string `json:"nova_object.name"`
+		Data struct {
+			State     string `json:"state"`
+			Addresses []any  `json:"ip_addresses"`
+			Initiator string `json:"action_initiator_user"`
+			Flavor    struct {
+				Data struct {
+					Name string `json:"name"`
+				} `json:"nova_object.data"`
+			} `json:"flavor"`
+		} `json:"nova_object.data"`
+	} `json:"payload"`
 }
 
 // TestFunctionalBadConfigurationIsRefused is what an operator sees of a typo.

@@ -222,7 +222,7 @@ func (b *build) settle(ctx context.Context, err error) {
 	if v != silent {
 		b.m.dep.Tracker.BuildEnded(ctx, b.args.node, true)
 	}
-	b.m.notify(ctx, b.rc, b.inst, messaging.PriorityError, "create.error", map[string]any{"message": tenantText(err)})
+	b.m.notifyFailure(ctx, b.op, "create.error", err)
 }
 
 // giveUp is the end of a build whose instance is going away. A delete that

@@ -223,7 +223,7 @@ type Scheduler interface {
 	InstanceDeleted(ctx context.Context, rc messaging.RequestContext, uuid string)
 }
 
-// Notifier sends unversioned notifications, for example the event
+// Notifier sends notifications, for example the unversioned event
 // compute.instance.create.end; messaging.Notifier is one.
 type Notifier interface {
 	// Enabled reports whether Notify sends anything.
@@ -260,8 +260,9 @@ const (
 	ConsoleSerial ConsoleKind = "serial"
 )
 
-// Deps is everything that New needs. Scheduler, Notifier, Images and Consoles
-// may be nil, and Peers where no instance is resized or moved.
+// Deps is everything that New needs. Scheduler, Images and Consoles may be nil,
+// and Peers where no instance is resized or moved. Notifier has the unversioned
+// notifications and Versioned the versioned ones; nil is nobody to tell.
 type Deps struct {
 	Driver    driver.ComputeDriver
 	Conductor Conductor
@@ -270,6 +271,7 @@ type Deps struct {
 	Images    ImageStore
 	Scheduler Scheduler
 	Notifier  Notifier
+	Versioned Notifier
 	Peers     Peers
 	Consoles  Consoles
 }

@@ -47,7 +47,7 @@ func (r *rebuild) evacuate(ctx context.Context) error {
 		return err
 	}
 	after := context.WithoutCancel(ctx)
-	m.notify(after, r.rc, r.inst, messaging.PriorityError, "rebuild.error", map[string]any{"message": tenantText(err)})
+	m.notifyFailure(after, r.op, "rebuild.error", err)
 	return errors.Join(err, e.giveUp(after, err))
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/driver/notification"
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
@@ -41,6 +42,7 @@ func (m *Manager) attachInterface(ctx context.Context, o *op) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.notifyInterface(ctx, o, "attach", nil, false)
 	after, err := m.dep.Ports.Attach(ctx, o.rc, req)
 	if err != nil {
 		return nil, fmt.Errorf("attach interface to %s: %w", o.uuid(), err)
@@ -52,6 +54,7 @@ func (m *Manager) attachInterface(ctx context.Context, o *op) (any, error) {
 	if err == nil {
 		err = failpoint.Hit("compute.attach.plugged")
 	}
+	m.notifyInterface(ctx, o, "attach", err, true)
 	if err == nil {
 		return vif, nil
 	}
@@ -81,6 +84,7 @@ func (m *Manager) detachInterface(ctx context.Context, o *op) (any, error) {
 	if len(after) == len(before) {
 		return nil, messaging.NovaError("PortNotFound", 404, "Port %s is not attached", clip(port, 64))
 	}
+	m.notifyInterface(ctx, o, "detach", nil, false)
 	err = attacher.ChangeNetwork(ctx, driver.NetworkChange{UUID: driver.InstanceUUID(o.uuid()), Before: before, After: after})
 	if err == nil {
 		err = failpoint.Hit("compute.detach.unplugged")
@@ -92,7 +96,22 @@ func (m *Manager) detachInterface(ctx context.Context, o *op) (any, error) {
 	if err := m.dep.Ports.Detach(ctx, o.rc, o.inst, before, port); err != nil {
 		return nil, fmt.Errorf("detach interface from %s: %w", o.uuid(), err)
 	}
+	m.notifyInterface(ctx, o, "detach", nil, true)
 	return nil, nil
+}
+
+// notifyInterface tells that an interface is being attached or detached, has
+// been, or could not be. Nova has these as versioned notifications only, and
+// none of a failed detach.
+func (m *Manager) notifyInterface(ctx context.Context, o *op, verb string, err error, ended bool) {
+	name, p, more := notification.Name{Action: "interface_" + verb, Phase: "start"}, messaging.PriorityInfo, notification.More{}
+	switch {
+	case err != nil:
+		name.Phase, p, more.Fault = "error", messaging.PriorityError, fault(o.name, err)
+	case ended:
+		name.Phase = "end"
+	}
+	m.notifyVersioned(ctx, o.rc, o.inst, p, name, more)
 }
 
 func (m *Manager) addFixedIP(ctx context.Context, o *op) (any, error) {

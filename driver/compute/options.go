@@ -34,6 +34,9 @@ type Options struct {
 	ShelvedOffloadTime time.Duration
 	// InstanceNameTemplate makes the internal name from the instance's id.
 	InstanceNameTemplate string
+	// BlockDevicesInNotifications puts the list of volumes, which is empty,
+	// into versioned notifications.
+	BlockDevicesInNotifications bool
 	// VNCBaseURL and SerialBaseURL are where users find the proxies of consoles
 	// ([vnc] novncproxy_base_url, [serial_console] base_url); "" is a kind that is
 	// not enabled.

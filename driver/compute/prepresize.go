@@ -8,6 +8,7 @@ import (
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/driver/notification"
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
@@ -37,11 +38,12 @@ func (m *Manager) prepResize(ctx context.Context, o *op) (any, error) {
 		err = p.decode()
 	}
 	if err == nil {
-		m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "resize.prep.start", nil)
+		to := notification.More{NewFlavor: p.flavor}
+		m.notifyWith(ctx, o.rc, o.inst, messaging.PriorityInfo, "resize.prep.start", nil, to)
 		err = p.working(ctx, p.run)
-		m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "resize.prep.end", map[string]any{
+		m.notifyWith(ctx, o.rc, o.inst, messaging.PriorityInfo, "resize.prep.end", map[string]any{
 			"new_instance_type": p.flavor.String("name"), "new_instance_type_id": p.flavor.Int("id"),
-		})
+		}, to)
 	}
 	if err == nil || ctx.Err() != nil || gone(err) || stale(err) {
 		return nil, err
@@ -179,6 +181,6 @@ func (p *prepare) giveUp(ctx context.Context, cause error) error {
 	if err != nil {
 		p.log.Warn().Err(err).Msg("reschedule of a resize not wholly told")
 	}
-	p.m.notify(ctx, p.rc, p.inst, messaging.PriorityError, "resize.error", map[string]any{"message": tenantText(cause)})
+	p.m.notifyFailure(ctx, p.op, "resize.error", cause)
 	return nil
 }

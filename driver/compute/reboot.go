@@ -79,7 +79,7 @@ func (m *Manager) rebootFailed(ctx context.Context, o *op, err error) error {
 	}
 	if state, e := m.power(ctx, o); e == nil && state == driver.PowerRunning {
 		o.log.Warn().Err(err).Msg("reboot failed, the guest runs on")
-		m.notify(ctx, o.rc, o.inst, messaging.PriorityError, "reboot.error", nil)
+		m.notifyFailure(ctx, o, "reboot.error", err)
 		return m.fault(ctx, o.rc, o.uuid(), err)
 	}
 	return errors.Join(err, m.setError(ctx, o))

@@ -95,7 +95,7 @@ func (m *Manager) rebuildInstance(ctx context.Context, o *op) (_ any, err error)
 	if err == nil || gone(err) || ctx.Err() != nil {
 		return nil, err
 	}
-	m.notify(ctx, o.rc, o.inst, messaging.PriorityError, "rebuild.error", map[string]any{"message": tenantText(err)})
+	m.notifyFailure(ctx, o, "rebuild.error", err)
 	if r.begun {
 		return nil, errors.Join(err, m.setError(ctx, o))
 	}

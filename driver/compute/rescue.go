@@ -9,6 +9,7 @@ import (
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/driver/notification"
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
@@ -59,8 +60,8 @@ func (m *Manager) rescue(ctx context.Context, o *op, r driver.Rescuer) error {
 	if password != nil {
 		req.AdminPassword = *password
 	}
-	more := map[string]any{"rescue_image_name": img.Name}
-	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "rescue.start", more)
+	more, with := map[string]any{"rescue_image_name": img.Name}, notification.More{RescueImage: img.ID}
+	m.notifyWith(ctx, o.rc, o.inst, messaging.PriorityInfo, "rescue.start", more, with)
 	if err := failpoint.Hit("compute.rescue.begun"); err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (m *Manager) rescue(ctx context.Context, o *op, r driver.Rescuer) error {
 	if err := m.arrive(ctx, o, t, map[string]any{"launched_at": time.Now()}); err != nil {
 		return err
 	}
-	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "rescue.end", more)
+	m.notifyWith(ctx, o.rc, o.inst, messaging.PriorityInfo, "rescue.end", more, with)
 	return nil
 }
 

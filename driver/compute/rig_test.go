@@ -42,7 +42,9 @@ type rig struct {
 	ports   *ports
 	images  *images
 	notes   *notes
-	api     *messaging.Client
+	// versioned are the versioned notifications
+	versioned *notes
+	api       *messaging.Client
 	// conductor and caller are the manager's own.
 	conductor compute.Conductor
 	caller    messaging.Caller
@@ -56,7 +58,7 @@ func newRig(t *testing.T, set ...func(*compute.Options)) *rig {
 	t.Helper()
 	r := &rig{
 		t: t, db: conductortest.New(), drv: fake.New(), tracker: &tracker{claims: map[string]bool{}, allocations: map[string]bool{}},
-		ports: &ports{made: map[string]string{}, more: map[string]objects.NetworkInfo{}}, images: &images{m: map[string]*image{}}, notes: &notes{}, consoles: &consoles{open: map[string]int{}}, opt: compute.DefaultOptions(host),
+		ports: &ports{made: map[string]string{}, more: map[string]objects.NetworkInfo{}}, images: &images{m: map[string]*image{}}, notes: &notes{}, versioned: &notes{}, consoles: &consoles{open: map[string]int{}}, opt: compute.DefaultOptions(host),
 	}
 	for _, f := range set {
 		f(&r.opt)
@@ -99,7 +101,7 @@ func (r *rig) managerWith(c compute.Conductor) *compute.Manager { return r.manag
 func (r *rig) managerOf(c compute.Conductor, drv *fake.Driver, opt compute.Options) *compute.Manager {
 	m := compute.New(compute.Deps{
 		Driver: drv, Conductor: c, Tracker: r.tracker, Ports: r.ports, Images: r.images,
-		Scheduler: conductor.NewScheduler(r.caller, opt.Host, zerolog.Nop()), Notifier: r.notes, Peers: compute.NewPeers(r.caller), Consoles: r.consoles,
+		Scheduler: conductor.NewScheduler(r.caller, opt.Host, zerolog.Nop()), Notifier: r.notes, Versioned: r.versioned, Peers: compute.NewPeers(r.caller), Consoles: r.consoles,
 	}, opt, zerolog.Nop())
 	r.t.Cleanup(func() {
 		if err := m.Close(context.Background()); err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/messaging"
+	"github.com/gantry-project/gantry/driver/notification"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
@@ -36,11 +37,12 @@ func (m *Manager) takeImage(ctx context.Context, o *op, imageID string, t transi
 		return false, fmt.Errorf("snapshot %s: another one is under way: %w", o.uuid(), errdefs.ErrConflict)
 	}
 	defer end()
-	m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "snapshot.start", nil)
+	of := notification.More{SnapshotImage: imageID}
+	m.notifyWith(ctx, o.rc, o.inst, messaging.PriorityInfo, "snapshot.start", nil, of)
 	err = because(work, m.snapshot(work, o, imageID, t))
 	switch {
 	case err == nil:
-		m.notify(ctx, o.rc, o.inst, messaging.PriorityInfo, "snapshot.end", nil)
+		m.notifyWith(ctx, o.rc, o.inst, messaging.PriorityInfo, "snapshot.end", nil, of)
 		return true, nil
 	case errors.Is(err, errImageGone):
 		o.log.Info().Err(err).Msg("image was deleted during its upload")

@@ -169,6 +169,8 @@ shutdown_timeout = 10
 periodic_fuzzy_delay = 1
 [oslo_messaging_notifications]
 driver = messagingv2
+[notifications]
+notification_format = both
 [vnc]
 enabled = true
 server_listen = $IP

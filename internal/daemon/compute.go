@@ -271,10 +271,11 @@ func (s *computeService) assemble() *parts {
 	}
 	opts.ConsoleTokenTTL = s.cfg.ConsoleAuth.TokenTTL
 	opts.ForceConfigDrive = d.ForceConfigDrive
+	opts.BlockDevicesInNotifications = s.cfg.Events.BlockDevices
 	opts.ShutdownTimeout, opts.InstanceNameTemplate = d.ShutdownTimeout, d.InstanceNameTemplate
 	p.manager = compute.New(compute.Deps{
 		Driver: s.host.driver, Conductor: conduct, Tracker: p.tracker, Ports: s.ports(),
-		Images: imageStore{s.cloud.glance}, Scheduler: s.wire.scheduler, Notifier: s.wire.notifier,
+		Images: imageStore{s.cloud.glance}, Scheduler: s.wire.scheduler, Notifier: s.wire.notifier, Versioned: s.wire.versioned,
 		Peers: compute.NewPeers(s.wire.client), Consoles: s.consoles,
 	}, opts, s.log)
 	return p
@@ -332,7 +333,8 @@ type wire struct {
 	client    *messaging.Client
 	conductor *conductor.Client
 	scheduler *conductor.Scheduler
-	notifier  *messaging.Notifier
+	// unversioned and versioned notifications
+	notifier, versioned *messaging.Notifier
 }
 
 func (w *wire) close(ctx context.Context) {

@@ -43,13 +43,25 @@ func newWire(transport messaging.Transport, cfg *config.Config, log zerolog.Logg
 	w.client = messaging.NewClient(transport, messaging.ClientOptions{ResponseTimeout: cfg.Default.RPCResponseTimeout, Log: log})
 	w.conductor = conductor.New(w.client, cfg.Default.Host)
 	w.scheduler = conductor.NewScheduler(w.client, cfg.Default.Host, log)
-	n, err := messaging.NewNotifier(transport, messaging.NotifierOptions{
-		Drivers: []string{cfg.Notifications.Driver}, Topics: cfg.Notifications.Topics, Publisher: "compute." + cfg.Default.Host,
-	})
-	if err != nil {
-		return nil, errors.Join(&config.Error{Section: "oslo_messaging_notifications", Key: "driver", Problem: err.Error()}, transport.Close())
+	for _, stream := range []struct {
+		to        **messaging.Notifier
+		off       string // the format in which this one is silent
+		topics    []string
+		publisher string
+	}{
+		{&w.notifier, "versioned", cfg.Notifications.Topics, "compute." + cfg.Default.Host},
+		{&w.versioned, "unversioned", cfg.Events.Topics, "nova-compute:" + cfg.Default.Host},
+	} {
+		o := messaging.NotifierOptions{Drivers: []string{cfg.Notifications.Driver}, Topics: stream.topics, Publisher: stream.publisher}
+		if cfg.Events.Format == stream.off {
+			o.Topics = nil
+		}
+		n, err := messaging.NewNotifier(transport, o)
+		if err != nil {
+			return nil, errors.Join(&config.Error{Section: "oslo_messaging_notifications", Key: "driver", Problem: err.Error()}, transport.Close())
+		}
+		*stream.to = n
 	}
-	w.notifier = n
 	return w, nil
 }
 

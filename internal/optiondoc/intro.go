@@ -45,6 +45,5 @@ time limit and ` + "`endpoint_override`" + ` remain those of the section itself.
 
 ## Options that are read and have no effect yet
 
-` + "`[notifications] notification_format`" + `: notifications are unversioned.
 ` + "`[gantry] default_command`" + `: an image without init and shell is refused. ` + "`[glance] api_servers`" + `: only the first one is used.
 `
