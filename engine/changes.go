@@ -117,7 +117,7 @@ func (e *Engine) imageOf(ctx context.Context, c store.Container) (img store.Imag
 	if err != nil && !errors.Is(err, errdefs.ErrCorrupt) {
 		return img, true, err
 	}
-	img.ID, img.Chain, img.DiffIDs, img.History, img.LayerBytes, img.SizeBytes = "", c.Chain, nil, nil, nil, 0
+	img.ID, img.Chain, img.DiffIDs, img.History, img.Stored, img.LayerBytes, img.SizeBytes = "", c.Chain, nil, nil, nil, nil, 0
 	for _, chain := range c.Chain {
 		size, err := e.layerSize(ctx, chain)
 		if err != nil {

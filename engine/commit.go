@@ -137,7 +137,7 @@ func (e *Engine) commitRecord(ctx context.Context, c *changes, ref string) (stor
 		return rec, err
 	}
 	rec.Ref, rec.ID, rec.Config, rec.RootFS, rec.Imported, rec.LastUsed = ref, "", c.spec("").Config, false, time.Now(), time.Now()
-	rec.History = append(stepsOf(rec), committed())
+	rec.History, rec.Stored = append(stepsOf(rec), committed()), append(storedOf(rec), image.Stored{})
 	rec.Chain, rec.DiffIDs = append(slices.Clone(rec.Chain), top), append(slices.Clone(rec.DiffIDs), diff.DiffID.String())
 	rec.LayerBytes, rec.SizeBytes = append(slices.Clone(rec.LayerBytes), diff.Bytes), rec.SizeBytes+diff.Bytes
 	err = failpoint.Hit("engine.commit.record")

@@ -162,6 +162,8 @@ func TestDiskImages(t *testing.T) {
 	mbr := disktest.Disk(t, 80*disktest.MiB, "label: dos\nsize=64MiB, type=83, bootable\n", map[int64]string{disktest.MiB: root})
 	h := jailed(t)
 	for name, c := range map[string]struct{ file, format string }{
+		"raw, in its file":    {mbr, "raw"},
+		"qcow2, in its file":  {disktest.QCOW2(t, gpt), "qcow2"},
 		"raw":                 {root, "raw"},
 		"raw, MBR":            {mbr, "raw"},
 		"raw, GPT":            {gpt, "raw"},
@@ -177,6 +179,10 @@ func TestDiskImages(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
+			h, inFile := h, strings.HasSuffix(name, "in its file")
+			if inFile {
+				h = jailed(t) // where no other image has the same layer
+			}
 			h.Log = &log
 			e, done := h.Engine(t)
 			defer done()
@@ -184,8 +190,19 @@ func TestDiskImages(t *testing.T) {
 			check(t, err)
 			defer f.Close()
 			before := layerDirs(t, h)
-			_, err = e.Import(t.Context(), engine.ImportRequest{Ref: name, Content: f, DiskFormat: c.format, ContainerFormat: "bare"})
+			req := engine.ImportRequest{Ref: name, Content: f, DiskFormat: c.format, ContainerFormat: "bare"}
+			if inFile {
+				req.File = f
+			}
+			_, err = e.Import(t.Context(), req)
 			check(t, err)
+			if inFile { // the same tree is the same layer
+				_, err = f.Seek(0, io.SeekStart)
+				check(t, err)
+				req.Ref = "again"
+				_, err = e.Import(t.Context(), req)
+				check(t, err)
+			}
 			if strings.Contains(log.String(), "without a jail") || !strings.Contains(log.String(), "disk image read") {
 				t.Errorf("log:\n%s", log.String())
 			}
@@ -257,21 +274,36 @@ func TestHostileDiskImages(t *testing.T) {
 			h.LayerLimits, h.ImageLimits, h.ImageTime = c.limits, c.imageLimits, c.timeLimit
 			e, done := h.Engine(t)
 			defer done()
-			_, err := e.Import(t.Context(), engine.ImportRequest{Ref: "bad", Content: bytes.NewReader(c.data), DiskFormat: c.format, ContainerFormat: "bare"})
-			if !errors.Is(err, c.class) || !strings.Contains(errdefs.PublicText(err, ""), c.text) {
-				t.Errorf("got %v\nfor tenants %q", err, errdefs.PublicText(err, ""))
-			}
-			if strings.Contains(fmt.Sprint(err), "canary") {
-				t.Error("the host's file was read")
-			}
-			if left := files(t, filepath.Join(h.Root, "tmp")); len(layerDirs(t, h)) != 0 || len(left) != 0 {
-				t.Errorf("left: %v, %v", layerDirs(t, h), left)
-			}
-			if _, err := e.Image(t.Context(), "bad"); !errors.Is(err, errdefs.ErrNotFound) {
-				t.Error(err)
+			for _, f := range []*os.File{nil, fileOf(t, c.data)} {
+				_, err := e.Import(t.Context(), engine.ImportRequest{
+					Ref: "bad", Content: bytes.NewReader(c.data), File: f, DiskFormat: c.format, ContainerFormat: "bare",
+				})
+				if !errors.Is(err, c.class) || !strings.Contains(errdefs.PublicText(err, ""), c.text) {
+					t.Errorf("got %v\nfor tenants %q", err, errdefs.PublicText(err, ""))
+				}
+				if strings.Contains(fmt.Sprint(err), "canary") {
+					t.Error("the host's file was read")
+				}
+				if left := files(t, filepath.Join(h.Root, "tmp")); len(layerDirs(t, h)) != 0 || len(left) != 0 {
+					t.Errorf("left: %v, %v", layerDirs(t, h), left)
+				}
+				if _, err := e.Image(t.Context(), "bad"); !errors.Is(err, errdefs.ErrNotFound) {
+					t.Error(err)
+				}
 			}
 		})
 	}
+}
+
+// fileOf is an open file with the data.
+func fileOf(t *testing.T, data []byte) *os.File {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "image")
+	check(t, os.WriteFile(name, data, 0o600))
+	f, err := os.Open(name)
+	check(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	return f
 }
 
 func readFile(t *testing.T, name string) []byte {

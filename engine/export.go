@@ -123,8 +123,10 @@ func applyTo(ctx context.Context, dir string, r io.Reader) error {
 	return errors.Join(err, target.Close())
 }
 
-// ExportImage opens an OCI archive of an imported image.
-func (e *Engine) ExportImage(ctx context.Context, ref string) (Committed, error) {
+// ExportImage opens an OCI archive of an imported image. The layers that
+// LayerInfo.Stored knows by one of the digests of without are named in it and not
+// there: it is for a registry that has them.
+func (e *Engine) ExportImage(ctx context.Context, ref string, without ...digest.Digest) (Committed, error) {
 	defer e.images.hold(ref)()
 	rec, err := e.opts.Store.Image(ctx, ref)
 	if err != nil {
@@ -134,6 +136,11 @@ func (e *Engine) ExportImage(ctx context.Context, ref string) (Committed, error)
 	sources, err := e.layerSources(ctx, rec)
 	if err != nil {
 		return Committed{}, fmt.Errorf("export image %s: %w", ref, err)
+	}
+	for i, s := range storedOf(rec) {
+		if slices.Contains(without, s.Digest) && len(rec.DiffIDs) == len(rec.Chain) {
+			sources[i].Elsewhere, sources[i].DiffID = s, digest.Digest(rec.DiffIDs[i])
+		}
 	}
 	built, err := image.Build(ctx, image.BuildSpec{Config: rec.Config, Created: rec.Imported, TempDir: e.tmpDir(), Layers: sources})
 	if err != nil {

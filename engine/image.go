@@ -43,6 +43,13 @@ type ImportRequest struct {
 	// Content streams the archive. Its last error (a hash that differs) ends
 	// the import.
 	Content io.Reader
+	// File, where it is set, is the regular file that Content streams, from its
+	// beginning: a disk image is read in it instead of in a copy. What changes in
+	// it meanwhile is as if the image had come so.
+	File *os.File
+	// From is the repository of a registry where the layers are stored as they are
+	// in Content, HOST/NAME; empty where that is not known.
+	From string
 	// Replace takes the name from an image that has it. Containers that were made
 	// of that one keep its layers.
 	Replace bool
@@ -105,6 +112,9 @@ func (e *Engine) bring(ctx context.Context, req ImportRequest) (store.Image, err
 	if l, ok := image.OpenStream(head, req.Content, e.openOptions(req)); ok {
 		return e.unpackStream(ctx, req, l)
 	}
+	if req.File != nil && image.IsDisk(head) {
+		return e.unpackDisk(ctx, req)
+	}
 	archive, err := content.NewSpool(e.tmpDir())
 	if err != nil {
 		return store.Image{}, err
@@ -116,7 +126,7 @@ func (e *Engine) bring(ctx context.Context, req ImportRequest) (store.Image, err
 	if err := failpoint.Hit("engine.import.spool"); err != nil {
 		return store.Image{}, err
 	}
-	return e.unpackInTime(ctx, req, archive)
+	return e.inTime(ctx, func(ctx context.Context) (store.Image, error) { return e.unpack(ctx, req, archive) })
 }
 
 func (e *Engine) openOptions(req ImportRequest) image.OpenOptions {
@@ -151,6 +161,21 @@ func (e *Engine) unpackStream(ctx context.Context, req ImportRequest, l image.La
 	return rec, err
 }
 
+// unpackDisk makes an image of the disk image in the request's file, which is
+// read in its place: nothing is copied, and no digest of the file is taken.
+func (e *Engine) unpackDisk(ctx context.Context, req ImportRequest) (store.Image, error) {
+	st, err := req.File.Stat()
+	if err != nil {
+		return store.Image{}, err
+	}
+	a, err := image.Open(ctx, req.File, st.Size(), e.openOptions(req))
+	if err != nil {
+		return store.Image{}, err
+	}
+	defer a.Close()
+	return e.inTime(ctx, func(ctx context.Context) (store.Image, error) { return e.unpackStream(ctx, req, a.Layers()[0]) })
+}
+
 // adoptLayer takes the layer of an image that has the same one already, which
 // stays until letGo is called.
 func (e *Engine) adoptLayer(ctx context.Context, rec *store.Image) (letGo func(), err error) {
@@ -175,14 +200,14 @@ func (e *Engine) adoptLayer(ctx context.Context, rec *store.Image) (letGo func()
 	return letGo, nil
 }
 
-// unpackInTime is unpack within Options.ImageTime.
-func (e *Engine) unpackInTime(ctx context.Context, req ImportRequest, archive *content.Spool) (store.Image, error) {
+// inTime is unpack within Options.ImageTime.
+func (e *Engine) inTime(ctx context.Context, unpack func(context.Context) (store.Image, error)) (store.Image, error) {
 	if e.opts.ImageTime == 0 {
-		return e.unpack(ctx, req, archive)
+		return unpack(ctx)
 	}
 	limited, cancel := context.WithTimeout(ctx, e.opts.ImageTime)
 	defer cancel()
-	rec, err := e.unpack(limited, req, archive)
+	rec, err := unpack(limited)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
 		return rec, errdefs.WithPublic(fmt.Errorf("%w: %w", errdefs.ErrInvalid, limited.Err()),
 			fmt.Sprintf("the image takes longer than %s to unpack", e.opts.ImageTime))
@@ -209,6 +234,7 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive *content
 	if steps := a.History(); steps != nil {
 		rec.History = append(stepsOf(rec), steps...)
 	}
+	rec.Stored = append(storedOf(rec), storedAs(a, req.From)...)
 	name := archive.Digest()
 	if a.Kind() == image.DiskImage {
 		// the same bytes may be a layer's tar, which holds something else
@@ -224,6 +250,9 @@ func (e *Engine) unpack(ctx context.Context, req ImportRequest, archive *content
 	chains := rec.Chain
 	release := e.layers.hold(chains...)
 	if err = e.unpackLayers(ctx, layers, &rec); err == nil {
+		err = e.findStored(ctx, &rec)
+	}
+	if err == nil {
 		rec.SizeBytes = sum(rec.LayerBytes)
 		if err = failpoint.Hit("engine.import.record"); err == nil {
 			err = e.opts.Store.PutImage(ctx, rec)
@@ -293,7 +322,7 @@ func (e *Engine) putBelow(ctx context.Context, base string, rec *store.Image) er
 			"the image is a snapshot of a snapshot too many times over")
 	}
 	rec.Chain, rec.DiffIDs = slices.Clone(below.Chain), slices.Clone(below.DiffIDs)
-	rec.LayerBytes, rec.History = slices.Clone(below.LayerBytes), slices.Clone(below.History)
+	rec.LayerBytes, rec.History, rec.Stored = slices.Clone(below.LayerBytes), slices.Clone(below.History), storedOf(below)
 	return nil
 }
 
@@ -334,12 +363,16 @@ func (e *Engine) unpackLayers(ctx context.Context, layers []image.Layer, rec *st
 	for n, l := range layers {
 		i := below + n
 		there, err := e.opts.Snapshots.HasLayer(ctx, rec.Chain[i])
+		read := false
 		switch {
 		case err != nil:
 		case there: // and perhaps packed
 			err = e.unpacked(ctx, rec.Chain[:i+1])
 		default:
-			err = e.opts.Snapshots.Unpack(ctx, rec.Chain[i], func(dir string) error { return e.apply(ctx, dir, l, rec, i) })
+			err = e.opts.Snapshots.Unpack(ctx, rec.Chain[i], func(dir string) error { read = true; return e.apply(ctx, dir, l, rec, i) })
+		}
+		if !read && len(rec.Stored) > i {
+			rec.Stored[i] = image.Stored{} // nothing was verified
 		}
 		if err == nil && rec.DiffIDs[i] == "" {
 			rec.DiffIDs[i], err = e.diffIDHere(ctx, rec.Chain[i])

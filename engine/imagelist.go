@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/gantry-project/gantry/engine/image"
 )
 
 // Images lists the imported images, in the order of their references.
@@ -28,6 +30,8 @@ type LayerInfo struct {
 	// Created and CreatedBy say how it came about; empty where nobody knows.
 	Created   time.Time
 	CreatedBy string
+	// Stored is the layer as the registry has it that it came from.
+	Stored image.Stored
 }
 
 // History describes the layers of an image, lowest first.
@@ -36,10 +40,10 @@ func (e *Engine) History(ctx context.Context, ref string) ([]LayerInfo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("history of image %s: %w", ref, err)
 	}
-	steps := stepsOf(rec)
+	steps, stored := stepsOf(rec), storedOf(rec)
 	out := make([]LayerInfo, len(rec.Chain))
 	for i := range rec.Chain {
-		out[i] = LayerInfo{SizeBytes: -1, Created: steps[i].Created, CreatedBy: steps[i].CreatedBy}
+		out[i] = LayerInfo{SizeBytes: -1, Created: steps[i].Created, CreatedBy: steps[i].CreatedBy, Stored: stored[i]}
 		if len(rec.DiffIDs) == len(rec.Chain) {
 			out[i].DiffID = rec.DiffIDs[i]
 		}

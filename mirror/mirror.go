@@ -47,11 +47,24 @@ type Local interface {
 	// ID is the digest of an image's configuration, empty where it is not known;
 	// errdefs.ErrNotFound if there is no such image.
 	ID(ctx context.Context, ref string) (string, error)
-	// Export streams an image as an OCI archive; errdefs.ErrNotFound if there is
-	// none.
-	Export(ctx context.Context, ref string) (io.ReadCloser, error)
+	// Stored says how the layers of an image are stored where they came from, of
+	// those of which that is known and was verified.
+	Stored(ctx context.Context, ref string) ([]StoredLayer, error)
+	// Export streams an image as an OCI archive, in which those layers are named
+	// and not there whose digests are in without; errdefs.ErrNotFound if there is
+	// no such image.
+	Export(ctx context.Context, ref string, without []string) (io.ReadCloser, error)
 	// Import brings the OCI archive in under the name, in place of what had it.
-	Import(ctx context.Context, ref string, archive io.Reader) error
+	// Its layers are stored so in the repository from (HOST/NAME), if that is not
+	// empty.
+	Import(ctx context.Context, ref, from string, archive io.Reader) error
+}
+
+// StoredLayer is a layer of the engine as a registry has it.
+type StoredLayer struct {
+	// Digest of the stored form, and the repository that it came from (HOST/NAME),
+	// empty where nobody knows.
+	Digest, From string
 }
 
 // Mirror copies images. Safe for concurrent use.
@@ -99,7 +112,7 @@ func (m *Mirror) Copy(ctx context.Context, from, to Place) (Result, error) {
 }
 
 func (m *Mirror) copy(ctx context.Context, from, to Place) (res Result, err error) {
-	src, err := m.open(ctx, from)
+	src, err := m.open(ctx, from, to)
 	if err != nil {
 		return res, err
 	}
@@ -115,7 +128,7 @@ func (m *Mirror) copy(ctx context.Context, from, to Place) (res Result, err erro
 	case Glance:
 		res.ID, res.Current, err = m.toImages(ctx, src, from, to.Name, res.Digest)
 	case Engine:
-		res.Current, err = m.toLocal(ctx, src, to.Name)
+		res.Current, err = m.toLocal(ctx, src, src.repository, to.Name)
 	case File:
 		err = m.toFile(ctx, src, to.Name)
 	case Dir:
@@ -130,6 +143,8 @@ func (m *Mirror) copy(ctx context.Context, from, to Place) (res Result, err erro
 // source is an image that was opened.
 type source struct {
 	v1.Image
+	// repository of a registry that it is from, HOST/NAME, or empty.
+	repository string
 	// whole says that the copy is done; close comes after it or without it.
 	done   []func() error
 	closes []func()
@@ -150,8 +165,9 @@ func (s *source) whole() error {
 	return nil
 }
 
-// open finds the image at a place.
-func (m *Mirror) open(ctx context.Context, p Place) (*source, error) {
+// open finds the image at a place. Of one of the engine's only what is not at
+// the place to is read.
+func (m *Mirror) open(ctx context.Context, p, to Place) (*source, error) {
 	switch p.Kind {
 	case Registry:
 		return m.pull(ctx, p.Name)
@@ -162,7 +178,7 @@ func (m *Mirror) open(ctx context.Context, p Place) (*source, error) {
 	case Glance:
 		return m.fromImages(ctx, p.Name)
 	case Engine:
-		return m.fromLocal(ctx, p.Name)
+		return m.fromLocal(ctx, p.Name, to)
 	}
 	return nil, fmt.Errorf("a place of kind %q: %w", p.Kind, errdefs.ErrInvalid)
 }

@@ -1,6 +1,7 @@
 package mirror_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -93,8 +95,12 @@ func (s *images) Hide(_ context.Context, id string) error {
 }
 
 type local struct {
-	m   map[string][]byte
-	ids map[string]string
+	m      map[string][]byte
+	ids    map[string]string
+	stored map[string][]mirror.StoredLayer
+	// from is what the last Import was told, without the last Export.
+	from    string
+	without []string
 }
 
 func (l *local) ID(_ context.Context, ref string) (string, error) {
@@ -104,15 +110,39 @@ func (l *local) ID(_ context.Context, ref string) (string, error) {
 	return l.ids[ref], nil
 }
 
-func (l *local) Export(_ context.Context, ref string) (io.ReadCloser, error) {
+func (l *local) Stored(_ context.Context, ref string) ([]mirror.StoredLayer, error) {
+	return l.stored[ref], nil
+}
+
+func (l *local) Export(_ context.Context, ref string, without []string) (io.ReadCloser, error) {
 	data, ok := l.m[ref]
 	if !ok {
 		return nil, errdefs.ErrNotFound
 	}
-	return io.NopCloser(bytes.NewReader(data)), nil
+	l.without = without
+	return io.NopCloser(bytes.NewReader(lacking(data, without))), nil
 }
 
-func (l *local) Import(_ context.Context, ref string, archive io.Reader) (err error) {
+// lacking is an archive without the blobs of these digests.
+func lacking(data []byte, without []string) []byte {
+	var out bytes.Buffer
+	from, to := tar.NewReader(bytes.NewReader(data)), tar.NewWriter(&out)
+	for {
+		h, err := from.Next()
+		if err != nil {
+			_ = to.Close()
+			return out.Bytes()
+		}
+		if slices.Contains(without, "sha256:"+strings.TrimPrefix(h.Name, "blobs/sha256/")) {
+			continue
+		}
+		_ = to.WriteHeader(h)
+		_, _ = io.Copy(to, from)
+	}
+}
+
+func (l *local) Import(_ context.Context, ref, from string, archive io.Reader) (err error) {
+	l.from = from
 	l.m[ref], err = io.ReadAll(archive)
 	return err
 }
@@ -122,6 +152,7 @@ type rig struct {
 	t      *testing.T
 	host   string
 	fails  func(r *http.Request) bool
+	blobs  blobs
 	asked  []string // of the registry: method and path
 	images *images
 	local  *local
@@ -129,16 +160,24 @@ type rig struct {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, images: &images{m: map[string]*stored{}, hidden: map[string]bool{}}, local: &local{m: map[string][]byte{}, ids: map[string]string{}}}
+	r := &rig{t: t, blobs: blobs{in: map[string]bool{}}, images: &images{m: map[string]*stored{}, hidden: map[string]bool{}}, local: &local{m: map[string][]byte{}, ids: map[string]string{}}}
 	handler := registry.New(registry.Logger(stdlog.New(io.Discard, "", 0)))
 	var mu sync.Mutex
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		mu.Lock()
 		r.asked = append(r.asked, req.Method+" "+req.URL.Path)
 		fail := r.fails != nil && r.fails(req)
+		answer := 0
+		if !fail {
+			answer = r.blobs.answer(req)
+		}
 		mu.Unlock()
 		if fail {
 			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		if answer != 0 {
+			w.WriteHeader(answer)
 			return
 		}
 		handler.ServeHTTP(w, req)

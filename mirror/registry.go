@@ -28,9 +28,14 @@ func (m *Mirror) pull(ctx context.Context, text string) (*source, error) {
 	host, rest, _ := strings.Cut(text, "/")
 	var errs []error
 	for _, h := range append(append([]string(nil), m.opts.Mirrors[host]...), host) {
-		img, err := m.pullOne(ctx, h+"/"+rest)
+		img, repository, err := m.pullOne(ctx, h+"/"+rest)
 		if err == nil {
-			return m.cached(img)
+			src, err := m.cached(img)
+			if err != nil {
+				return nil, err
+			}
+			src.repository = repository
+			return src, nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", h, err))
 		if ctx.Err() != nil {
@@ -41,20 +46,19 @@ func (m *Mirror) pull(ctx context.Context, text string) (*source, error) {
 	return nil, errors.Join(errs...)
 }
 
-func (m *Mirror) pullOne(ctx context.Context, text string) (v1.Image, error) {
+func (m *Mirror) pullOne(ctx context.Context, text string) (img v1.Image, repository string, err error) {
 	ref, err := reference(text, m.opts.Insecure)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	desc, err := remote.Get(ref, m.remote(ctx)...)
 	if err != nil {
-		return nil, classify(err)
+		return nil, "", classify(err)
 	}
-	img, err := desc.Image()
-	if err != nil {
-		return nil, classify(err)
+	if img, err = desc.Image(); err != nil {
+		return nil, "", classify(err)
 	}
-	return img, m.check(img)
+	return img, ref.Context().Name(), m.check(img)
 }
 
 // check refuses what is no image for the platform.

@@ -135,7 +135,7 @@ func diffIDs(l v1.Layer) []v1.Hash {
 }
 
 // toLocal brings an image into the engine.
-func (m *Mirror) toLocal(ctx context.Context, img v1.Image, name string) (current bool, err error) {
+func (m *Mirror) toLocal(ctx context.Context, img v1.Image, from, name string) (current bool, err error) {
 	if m.opts.Local == nil {
 		return false, fmt.Errorf("no engine: %w", errdefs.ErrUnsupported)
 	}
@@ -151,15 +151,19 @@ func (m *Mirror) toLocal(ctx context.Context, img v1.Image, name string) (curren
 		return false, err
 	}
 	data := m.stream(ctx, img)
-	return false, errors.Join(m.opts.Local.Import(ctx, name, data), data.Close())
+	return false, errors.Join(m.opts.Local.Import(ctx, name, from, data), data.Close())
 }
 
-// fromLocal reads an image of the engine.
-func (m *Mirror) fromLocal(ctx context.Context, name string) (*source, error) {
+// fromLocal reads an image of the engine, for the place to.
+func (m *Mirror) fromLocal(ctx context.Context, name string, to Place) (*source, error) {
 	if m.opts.Local == nil {
 		return nil, fmt.Errorf("no engine: %w", errdefs.ErrUnsupported)
 	}
-	r, err := m.opts.Local.Export(ctx, name)
+	without, err := m.there(ctx, name, to)
+	if err != nil {
+		return nil, err
+	}
+	r, err := m.opts.Local.Export(ctx, name, without)
 	if err != nil {
 		return nil, err
 	}

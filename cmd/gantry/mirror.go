@@ -221,13 +221,25 @@ func (e socketEngine) ID(ctx context.Context, ref string) (string, error) {
 	return "", fmt.Errorf("image %s: %w", ref, errdefs.ErrNotFound)
 }
 
+// Stored implements mirror.Local.
+func (e socketEngine) Stored(ctx context.Context, ref string) ([]mirror.StoredLayer, error) {
+	layers, err := e.c.History(ctx, ref)
+	var out []mirror.StoredLayer
+	for _, l := range layers {
+		if l.Stored.Digest != "" {
+			out = append(out, mirror.StoredLayer{Digest: l.Stored.Digest.String(), From: l.Stored.From})
+		}
+	}
+	return out, err
+}
+
 // Export implements mirror.Local.
-func (e socketEngine) Export(ctx context.Context, ref string) (io.ReadCloser, error) {
-	return e.c.ExportImage(ctx, ref)
+func (e socketEngine) Export(ctx context.Context, ref string, without []string) (io.ReadCloser, error) {
+	return e.c.ExportImage(ctx, ref, without...)
 }
 
 // Import implements mirror.Local: the engine reads from a pipe.
-func (e socketEngine) Import(ctx context.Context, ref string, archive io.Reader) error {
+func (e socketEngine) Import(ctx context.Context, ref, from string, archive io.Reader) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -237,7 +249,7 @@ func (e socketEngine) Import(ctx context.Context, ref string, archive io.Reader)
 		_, err := io.Copy(w, archive)
 		sent <- errors.Join(err, w.Close())
 	}()
-	_, err = e.c.Import(ctx, api.Import{Ref: ref, ContainerFormat: "docker", DiskFormat: "raw", Replace: true}, r)
+	_, err = e.c.Import(ctx, api.Import{Ref: ref, ContainerFormat: "docker", DiskFormat: "raw", From: from, Replace: true}, r)
 	_ = r.Close() // a sender that is still there is told
 	if serr := <-sent; serr != nil && !errors.Is(serr, syscall.EPIPE) {
 		return serr // the engine only says that the archive is cut off

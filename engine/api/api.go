@@ -195,6 +195,9 @@ type Import struct {
 	Ref             string `json:"ref"`
 	ContainerFormat string `json:"container_format,omitempty"`
 	DiskFormat      string `json:"disk_format,omitempty"`
+	// From is the repository of a registry where its layers are stored as they are
+	// in the archive, HOST/NAME.
+	From string `json:"from,omitempty"`
 	// Replace takes the name from an image that has it.
 	Replace bool `json:"replace,omitempty"`
 }

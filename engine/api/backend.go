@@ -5,6 +5,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/transfer"
@@ -86,7 +88,7 @@ type Images interface {
 	Images(ctx context.Context) ([]engine.ImageInfo, error)
 	Import(ctx context.Context, req engine.ImportRequest) (engine.ImageInfo, error)
 	RemoveImage(ctx context.Context, ref string) error
-	ExportImage(ctx context.Context, ref string) (engine.Committed, error)
+	ExportImage(ctx context.Context, ref string, without ...digest.Digest) (engine.Committed, error)
 	History(ctx context.Context, ref string) ([]engine.LayerInfo, error)
 	Collect(ctx context.Context, o engine.GCOptions) (engine.GCReport, error)
 }

@@ -2,7 +2,9 @@ package api
 
 import (
 	"fmt"
+	"io"
 	"net/http"
+	"os"
 
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -103,6 +105,19 @@ func (s *Server) removeImage(r *http.Request) (any, error) {
 	return nil, s.opts.Backend.RemoveImage(r.Context(), ref)
 }
 
+// wholeFile is f if it is a regular file that nothing was read of, and otherwise
+// nil.
+func wholeFile(f *os.File) *os.File {
+	st, err := f.Stat()
+	if err != nil || !st.Mode().IsRegular() {
+		return nil
+	}
+	if at, err := f.Seek(0, io.SeekCurrent); err != nil || at != 0 {
+		return nil
+	}
+	return f
+}
+
 // importImage reads the archive from a descriptor that the client has opened:
 // what it may not read is not read for it.
 func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
@@ -112,6 +127,9 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := checkRef(req.Ref); err != nil {
 		return err
+	}
+	if len(req.From) > maxRef {
+		return fmt.Errorf("repository %.80q: %w", req.From, errdefs.ErrInvalid)
 	}
 	ch, files, err := upgrade(w, r)
 	if err != nil {
@@ -128,8 +146,8 @@ func (s *Server) importImage(w http.ResponseWriter, r *http.Request) error {
 	ctx, gone := ch.whileThere(s.life)
 	defer gone()
 	img, err := s.opts.Backend.Import(ctx, engine.ImportRequest{
-		Ref: req.Ref, Content: &interruptible{ctx: ctx, r: files[0]}, ContainerFormat: req.ContainerFormat, DiskFormat: req.DiskFormat,
-		Replace: req.Replace,
+		Ref: req.Ref, Content: &interruptible{ctx: ctx, r: files[0]}, File: wholeFile(files[0]), ContainerFormat: req.ContainerFormat, DiskFormat: req.DiskFormat,
+		From: req.From, Replace: req.Replace,
 	})
 	if err != nil {
 		f, _ := failureOf(err)

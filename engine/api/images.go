@@ -8,7 +8,10 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/gantry-project/gantry/engine"
+	"github.com/gantry-project/gantry/engine/image"
 	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
@@ -19,6 +22,8 @@ type Layer struct {
 	Size      int64     `json:"size_bytes"`
 	Created   time.Time `json:"created,omitzero"`
 	CreatedBy string    `json:"created_by,omitempty"`
+	// Stored is the layer as the registry has it that it came from.
+	Stored image.Stored `json:"stored,omitzero"`
 }
 
 // Difference is a file of a container that is not as in its image.
@@ -73,7 +78,7 @@ func (s *Server) history(r *http.Request) (any, error) {
 	}
 	out := make([]Layer, len(list))
 	for i, l := range list {
-		out[i] = Layer{DiffID: l.DiffID, Size: l.SizeBytes, Created: l.Created, CreatedBy: l.CreatedBy}
+		out[i] = Layer{DiffID: l.DiffID, Size: l.SizeBytes, Created: l.Created, CreatedBy: l.CreatedBy, Stored: l.Stored}
 	}
 	return out, nil
 }
@@ -83,7 +88,11 @@ func (s *Server) exportImage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out, err := s.opts.Backend.ExportImage(r.Context(), ref)
+	var without []digest.Digest
+	for _, d := range r.URL.Query()["without"] {
+		without = append(without, digest.Digest(d))
+	}
+	out, err := s.opts.Backend.ExportImage(r.Context(), ref, without...)
 	if err != nil {
 		return err
 	}
@@ -128,9 +137,10 @@ func (c *Client) Changes(ctx context.Context, id string) (out []Difference, err 
 	return out, c.call(ctx, http.MethodGet, path("containers", id, "changes"), nil, nil, &out)
 }
 
-// ExportImage reads an OCI archive of an image. Close it when done.
-func (c *Client) ExportImage(ctx context.Context, ref string) (io.ReadCloser, error) {
-	return c.read(ctx, "/images/archive", url.Values{"ref": {ref}})
+// ExportImage reads an OCI archive of an image, without the layers that are
+// stored elsewhere by one of the digests. Close it when done.
+func (c *Client) ExportImage(ctx context.Context, ref string, without ...string) (io.ReadCloser, error) {
+	return c.read(ctx, "/images/archive", url.Values{"ref": {ref}, "without": without})
 }
 
 // History describes the layers of an image, lowest first.

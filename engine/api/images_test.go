@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/api"
 	"github.com/gantry-project/gantry/internal/errdefs"
@@ -49,7 +51,7 @@ func (f *fake) Changes(_ context.Context, id engine.ContainerID) ([]engine.Chang
 	return []engine.Change{{Kind: engine.Added, Path: "/root/new"}}, f.with(id, func(*fakeContainer) error { return nil })
 }
 
-func (f *fake) ExportImage(ctx context.Context, ref string) (engine.Committed, error) {
+func (f *fake) ExportImage(ctx context.Context, ref string, _ ...digest.Digest) (engine.Committed, error) {
 	_, err := f.Image(ctx, ref)
 	return f.archive("image " + ref), err
 }

@@ -216,7 +216,7 @@ func openManifest(idx *index, m *ociDoc, opts OpenOptions) (*Archive, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.layers = append(a.layers, l)
+		a.layers, a.stored = append(a.layers, l), append(a.stored, storedAs(d))
 	}
 	return a, nil
 }

@@ -23,6 +23,7 @@ type Archive struct {
 	config Config
 	layers []Layer
 	steps  []Step
+	stored []Stored // or nil
 	base   string
 	spool  *os.File // unpacked form of an archive compressed as a whole, or nil
 }

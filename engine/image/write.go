@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -43,6 +44,10 @@ type LayerSource struct {
 	// returns.
 	DiffID  digest.Digest
 	Instead func(ctx context.Context) (io.ReadCloser, error)
+	// Elsewhere, where it has a digest, is how the layer is stored where the archive
+	// goes: it is named so and not in the archive, and of the other fields only
+	// DiffID and Step count. Such an archive can be read by who knows where.
+	Elsewhere Stored
 	// Step is the layer's line in the image's history; without a time it is of
 	// the image's.
 	Step Step
@@ -112,6 +117,11 @@ func build(ctx context.Context, f *os.File, spec BuildSpec) (*Built, error) {
 	var blobs []part
 	var off int64
 	for i, src := range spec.Layers {
+		if src.Elsewhere.Digest != "" {
+			doc.RootFS.DiffIDs = append(doc.RootFS.DiffIDs, src.DiffID)
+			manifest.Layers = append(manifest.Layers, src.Elsewhere.descriptor())
+			continue
+		}
 		l, err := addLayer(ctx, f, src.Open, spec.Compression)
 		if src.DiffID != "" && (errors.Is(err, errdefs.ErrCorrupt) || err == nil && l.diffID != src.DiffID) {
 			if err = rewind(f, off); err == nil {
@@ -311,7 +321,7 @@ func (a *archiver) addIndex(spec BuildSpec, doc v1.Image, m v1.Manifest, desc v1
 		}},
 		{"manifest.json", []any{docker}},
 	} {
-		if spec.Base != "" && f.name == "manifest.json" {
+		if f.name == "manifest.json" && (spec.Base != "" || slices.ContainsFunc(spec.Layers, func(l LayerSource) bool { return l.Elsewhere.Digest != "" })) {
 			continue // docker would take it for a whole image
 		}
 		data, err := json.Marshal(f.v)

@@ -146,6 +146,9 @@ type Image struct {
 	// History says how each layer of Chain came about; nil where nobody knows.
 	History []image.Step `json:"history,omitempty"`
 	Config  image.Config `json:"config"`
+	// Stored says how each layer of Chain is stored where it came from; nil where
+	// nobody knows.
+	Stored []image.Stored `json:"stored,omitempty"`
 	// RootFS marks a bare root file system.
 	RootFS bool `json:"rootfs,omitempty"`
 	// SizeBytes is the unpacked size, LayerBytes that of each layer of Chain;

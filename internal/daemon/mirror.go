@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/google/uuid"
+	"github.com/opencontainers/go-digest"
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-project/gantry/engine"
@@ -114,16 +115,32 @@ func (l mirrorEngine) ID(ctx context.Context, ref string) (string, error) {
 	return img.ID, err
 }
 
+// Stored implements mirror.Local.
+func (l mirrorEngine) Stored(ctx context.Context, ref string) ([]mirror.StoredLayer, error) {
+	layers, err := l.engine.History(ctx, ref)
+	var out []mirror.StoredLayer
+	for _, l := range layers {
+		if l.Stored.Digest != "" {
+			out = append(out, mirror.StoredLayer{Digest: l.Stored.Digest.String(), From: l.Stored.From})
+		}
+	}
+	return out, err
+}
+
 // Export implements mirror.Local.
-func (l mirrorEngine) Export(ctx context.Context, ref string) (io.ReadCloser, error) {
-	out, err := l.engine.ExportImage(ctx, ref)
+func (l mirrorEngine) Export(ctx context.Context, ref string, without []string) (io.ReadCloser, error) {
+	digests := make([]digest.Digest, len(without))
+	for i, d := range without {
+		digests[i] = digest.Digest(d)
+	}
+	out, err := l.engine.ExportImage(ctx, ref, digests...)
 	return out.Content, err
 }
 
 // Import implements mirror.Local.
-func (l mirrorEngine) Import(ctx context.Context, ref string, archive io.Reader) error {
+func (l mirrorEngine) Import(ctx context.Context, ref, from string, archive io.Reader) error {
 	_, err := l.engine.Import(ctx, engine.ImportRequest{
-		Ref: ref, Content: archive, ContainerFormat: "docker", DiskFormat: "raw", Replace: true,
+		Ref: ref, Content: archive, ContainerFormat: "docker", DiskFormat: "raw", From: from, Replace: true,
 	})
 	return err
 }
