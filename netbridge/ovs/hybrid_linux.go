@@ -127,14 +127,29 @@ func foreign(name string) error {
 // software implements links.
 func (h hybrid) software(path, device string) error {
 	if path == "" {
-		path = h.path
+		return h.in(func(ns *os.File, _ *link.Conn) error {
+			return netns.Do(ns, func() error { return linux.SoftwareChecksums(device) })
+		})
 	}
-	ns, err := netns.Open(path)
-	if err != nil {
+	var l link.Link
+	if err := h.in(func(_ *os.File, c *link.Conn) (err error) {
+		l, err = c.ByName(device)
+		return err
+	}); err != nil {
 		return err
 	}
-	defer ns.Close()
-	return netns.Do(ns, func() error { return linux.SoftwareChecksums(device) })
+	return hybrid{path}.in(func(ns *os.File, c *link.Conn) error {
+		inside, err := c.List()
+		if err != nil {
+			return err
+		}
+		for _, g := range inside {
+			if g.Index == l.PeerIndex {
+				return netns.Do(ns, func() error { return linux.SoftwareChecksums(g.Name) })
+			}
+		}
+		return fmt.Errorf("other end of %s: %w", device, errdefs.ErrNotFound)
+	})
 }
 
 // remove implements links.

@@ -48,8 +48,8 @@ type links interface {
 	// ensure makes the bridge and the pair from it to the switch.
 	ensure(owner, id string, mtu int) error
 	// software has the kernel finish checksums before packets get to a switch
-	// in user space, which passes them on as they are: of what a guest sends, or
-	// with no namespace of what passes a device of the host.
+	// in user space, which passes them on as they are: of what passes a device of
+	// the host, or with a namespace of what is sent at its other end there.
 	software(netns, device string) error
 	// remove takes away what is the owner's of them.
 	remove(owner, id string) error
@@ -111,8 +111,7 @@ type wish struct {
 	port
 	entry
 
-	mtu   int
-	guest string // device inside
+	mtu int
 }
 
 // userSpace is the datapath that is no part of the kernel.
@@ -160,7 +159,7 @@ func (p *plugger) set(ctx context.Context, inner netbridge.Plan, have record, wa
 // connect makes a port of what is there now.
 func (p *plugger) connect(ctx context.Context, netns string, w wish) error {
 	if w.Datapath == userSpace {
-		device := w.guest
+		device := w.Name
 		if w.Hybrid {
 			netns = ""
 			_, device, _ = netbridge.HybridNames(w.ID)
@@ -199,7 +198,7 @@ func translate(plan netbridge.Plan) (netbridge.Plan, map[string]wish) {
 		}
 		w := wish{
 			port:  port{Name: i.HostName, Bridge: i.OVS.Bridge, Datapath: i.OVS.Datapath, InterfaceID: i.OVS.InterfaceID, MAC: i.MAC, Owner: plan.Owner},
-			entry: entry{ID: i.ID, Hybrid: i.OVS.Hybrid}, mtu: i.MTU, guest: i.GuestName,
+			entry: entry{ID: i.ID, Hybrid: i.OVS.Hybrid}, mtu: i.MTU,
 		}
 		if w.Datapath == "" {
 			w.Datapath = "system"

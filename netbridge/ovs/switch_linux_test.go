@@ -119,7 +119,7 @@ func await(t *testing.T, what string, f func() error) {
 // guest is the n-th instance, with one port.
 func guest(n int, ns *os.File, hybrid bool) netbridge.Plan {
 	id := fmt.Sprintf("%08d-aaaa-4bbb-8ccc-%012d", n, n)
-	i := netbridgetest.Port(id, "eth0", "", 1400, []string{fmt.Sprintf("10.1.0.%d/24", n)}, nil)
+	i := netbridgetest.Port(id, "", "", 1400, []string{fmt.Sprintf("10.1.0.%d/24", n)}, nil)
 	i.Attachment = netbridge.AttachOVS
 	i.OVS = &netbridge.OVS{Bridge: "br-int", Datapath: "netdev", InterfaceID: id, Hybrid: hybrid}
 	return netbridge.Plan{Owner: fmt.Sprintf("owner-%d", n), NetNS: path(ns), Interfaces: []netbridge.Interface{i}}
