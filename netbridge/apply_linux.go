@@ -102,7 +102,7 @@ func (k *linuxKernel) owned() ([]hostLink, error) {
 	}
 	var out []hostLink
 	for _, l := range links {
-		if _, _, ok := parseMark(l.Alias); ok && l.Kind == "veth" {
+		if _, _, ok := parseMark(l.Alias); ok && (l.Kind == "veth" || l.Kind == limitKind) {
 			out = append(out, toHost(l))
 		}
 	}
@@ -116,6 +116,9 @@ func (k *linuxKernel) stats(name string) (string, Stats, error) {
 	}
 	defer s.close()
 	l, err := s.host.ByName(name)
+	if err == nil && l.Kind != "veth" {
+		err = fmt.Errorf("device %s is no interface: %w", name, errdefs.ErrNotFound)
+	}
 	if err != nil {
 		return "", Stats{}, err
 	}
@@ -150,6 +153,8 @@ func (s *linuxSession) do(p Plan, st step) error {
 		return s.addVeth(p, st)
 	case setHost:
 		return s.enslave(p.Interfaces[st.Index].HostName, link.Change{MTU: st.MTU, Up: st.Up}, st.Master)
+	case setLimits:
+		return s.limit(p.Owner, p.Interfaces[st.Index], st.Limits)
 	case upLo:
 		return s.guest.Set(1, link.Change{Up: true}) // lo is always the first
 	}

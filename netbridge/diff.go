@@ -33,6 +33,8 @@ type hostLink struct {
 	// plan's namespace.
 	PeerIndex int
 	PeerHere  bool
+	// Limits are those that hold.
+	Limits Limits
 }
 
 type guestLink struct {
@@ -67,6 +69,7 @@ const (
 	upBridge    verb = "bridge up"
 	addVeth     verb = "veth add"
 	setHost     verb = "host set"
+	setLimits   verb = "host limit"
 	upLo        verb = "guest up lo"
 	setGuest    verb = "guest set"
 	delAddress  verb = "guest address delete"
@@ -87,6 +90,7 @@ type step struct {
 	MTU    int      // addBridge, upBridge, setHost, setGuest; 0 is unchanged
 	Master string   // setHost; "" is unchanged
 	Up     bool     // setHost
+	Limits Limits   // setLimits
 	Rename bool     // setGuest
 	MAC    string   // setGuest; "" is unchanged
 	Prefix netip.Prefix
@@ -109,6 +113,8 @@ func (s step) render(p Plan) string {
 		add(i.HostName, "guest", i.GuestName, "mac", i.MAC, "mark", mark(p.Owner, i.ID))
 	case setHost:
 		add(p.Interfaces[s.Index].HostName)
+	case setLimits:
+		add(p.Interfaces[s.Index].HostName, s.Limits.String())
 	case upLo:
 	default:
 		add(p.Interfaces[s.Index].GuestName)
@@ -172,14 +178,21 @@ func diff(p Plan, leftovers []string, st state) ([]step, error) {
 	if len(d.errs) > 0 {
 		return nil, errors.Join(d.errs...)
 	}
-	if len(d.doomed) == 0 {
-		return d.steps, nil
-	}
-	var names []string
+	var names, limits []string
 	for _, l := range d.doomed {
-		names = append(names, l.Name)
+		if l.Kind == limitKind {
+			limits = append(limits, l.Name)
+		} else {
+			names = append(names, l.Name)
+		}
 	}
-	return slices.Insert(d.steps, 0, step{Verb: delHosts, Index: noInterface, Names: names}), nil
+	if len(names) > 0 {
+		d.steps = slices.Insert(d.steps, 0, step{Verb: delHosts, Index: noInterface, Names: names})
+	}
+	if len(limits) > 0 { // when nothing is led there any more
+		d.add(step{Verb: delHosts, Index: noInterface, Names: limits})
+	}
+	return d.steps, nil
 }
 
 type differ struct {
@@ -247,8 +260,18 @@ func (d *differ) hostEnd(n int, i Interface) {
 			d.doomed = append(d.doomed, h)
 		}
 		d.add(step{Verb: addVeth, Index: n, MTU: i.MTU, Master: i.Bridge})
-		return
+		h.Limits = Limits{}
+	} else {
+		d.mendHost(n, i, h, master)
 	}
+	spare := slices.ContainsFunc(d.doomed, func(l hostLink) bool { return l.Name == limitName(i.ID) })
+	if h.Limits != i.Limits.effective() || spare && exists {
+		d.add(step{Verb: setLimits, Index: n, Limits: i.Limits.effective()})
+	}
+}
+
+// mendHost makes an existing host end what it has to be, but for its limits.
+func (d *differ) mendHost(n int, i Interface, h hostLink, master int) {
 	s := step{Verb: setHost, Index: n, Up: !h.Up}
 	if i.MTU != 0 && h.MTU != i.MTU {
 		s.MTU = i.MTU

@@ -94,7 +94,7 @@ func (f *Fake) owned() ([]hostLink, error) {
 	defer f.mu.Unlock()
 	var out []hostLink
 	for _, l := range f.links {
-		if _, _, ok := parseMark(l.Alias); ok && l.Kind == "veth" {
+		if _, _, ok := parseMark(l.Alias); ok && (l.Kind == "veth" || l.Kind == limitKind) {
 			out = append(out, l.hostLink)
 		}
 	}
@@ -105,7 +105,7 @@ func (f *Fake) stats(name string) (string, Stats, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l, ok := f.links[name]
-	if !ok {
+	if !ok || l.Kind != "veth" {
 		return "", Stats{}, fmt.Errorf("device %s: %w", name, errdefs.ErrNotFound)
 	}
 	return l.Alias, Stats{MAC: l.peer.guests[l.PeerIndex].MAC}, nil
@@ -141,6 +141,9 @@ func (s *fakeSession) observe(p Plan, names []string) (state, error) {
 		if l, ok := s.f.links[name]; ok {
 			h := l.hostLink
 			h.PeerHere = l.peer != nil && l.peer == s.ns
+			if _, id, _ := parseMark(h.Alias); s.f.links[limitName(id)] == nil {
+				h.Limits.Outbound = Limit{} // somebody has taken the device away
+			}
 			st.Host[name] = h
 		}
 	}
@@ -198,6 +201,8 @@ func (s *fakeSession) do(p Plan, st step) error {
 		return s.addVeth(p, st)
 	case setHost:
 		return s.f.set(p.Interfaces[st.Index].HostName, st)
+	case setLimits:
+		return s.f.limit(p.Owner, p.Interfaces[st.Index], st.Limits)
 	case upLo:
 		s.ns.loUp = true
 		return nil
@@ -313,5 +318,20 @@ func (s *fakeSession) guest(g *guestLink, name string, st step) error {
 			g.Routes = append(g.Routes, guestRoute{st.Route, st.Metric, true})
 		}
 	}
+	return nil
+}
+
+func (f *Fake) limit(owner string, i Interface, l Limits) error {
+	h, ok := f.links[i.HostName]
+	if !ok {
+		return fmt.Errorf("device %s: %w", i.HostName, errdefs.ErrNotFound)
+	}
+	name := limitName(i.ID)
+	if d, ok := f.links[name]; ok && d.Alias != mark(owner, i.ID) {
+		return fmt.Errorf("device %s is not its own: %w", name, errdefs.ErrConflict)
+	} else if !ok && l.Outbound.Rate != 0 {
+		f.links[name] = &fakeLink{hostLink: hostLink{Name: name, Kind: limitKind, Alias: mark(owner, i.ID), Index: f.index(), MTU: 1500, Up: true}}
+	}
+	h.Limits = l
 	return nil
 }

@@ -32,6 +32,10 @@ func TestStepsGolden(t *testing.T) {
 			f.DelLink("brqaaaaaaaa-01")
 			f.DriftHost("tap11111111-aa")
 		}, two},
+		"limits": {func(_ *netbridge.Fake, set func(netbridge.Plan)) { set(two()) }, func() netbridge.Plan {
+			return netbridgetest.Limited("owner", "/ns")
+		}},
+		"limits-removed": {func(_ *netbridge.Fake, set func(netbridge.Plan)) { set(netbridgetest.Limited("owner", "/ns")) }, two},
 		"guest-drift": {func(f *netbridge.Fake, set func(netbridge.Plan)) {
 			set(two())
 			f.DriftGuest("/ns", "eth0")

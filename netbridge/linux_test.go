@@ -115,7 +115,9 @@ func list(t testing.TB, nl *netlink.Handle) []netlink.Link {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slices.DeleteFunc(links, func(l netlink.Link) bool { return !slices.Contains([]string{"veth", "bridge", "device"}, l.Type()) })
+	return slices.DeleteFunc(links, func(l netlink.Link) bool {
+		return !slices.Contains([]string{"veth", "bridge", "device", "ifb"}, l.Type())
+	})
 }
 
 func (h *kernelHost) Links(t *testing.T) []string {

@@ -35,6 +35,9 @@ func (s *linuxSession) observe(p Plan, names []string) (state, error) {
 	if err := s.observeNarrow(p, &st); err != nil {
 		return state{}, err
 	}
+	if err := s.observeLimits(p, &st); err != nil {
+		return state{}, err
+	}
 	if s.guest == nil {
 		return st, nil
 	}

@@ -101,6 +101,7 @@ type Interface struct {
 	OVS       *OVS
 	Addresses []netip.Prefix
 	Routes    []Route
+	Limits    Limits
 }
 
 // Route is a route inside the namespace through the interface.

@@ -130,7 +130,7 @@ func (p *plugger) leftovers(plan Plan) ([]string, error) {
 	}
 	var names []string
 	for name := range p.known[plan.Owner] {
-		if !slices.ContainsFunc(plan.Interfaces, func(i Interface) bool { return i.HostName == name }) {
+		if !slices.ContainsFunc(plan.Interfaces, func(i Interface) bool { return slices.Contains(i.hostNames(), name) }) {
 			names = append(names, name)
 		}
 	}
@@ -167,7 +167,9 @@ func (p *plugger) remember(plan Plan, leftovers []string) {
 		m[name] = p.known[plan.Owner][name]
 	}
 	for _, i := range plan.Interfaces {
-		m[i.HostName] = i.ID
+		for _, name := range i.hostNames() {
+			m[name] = i.ID
+		}
 	}
 	p.known[plan.Owner] = m
 }

@@ -42,6 +42,7 @@ func Validate(p Plan) error {
 		once("id", i.ID)
 		once("host name", i.HostName)
 		once("pending name", pendingName(i.ID))
+		once("host name", limitName(i.ID))
 		if i.GuestName != "" {
 			once("guest name", i.GuestName)
 		}
@@ -95,6 +96,11 @@ func validateInterface(i Interface, bad func(string, ...any)) {
 	default:
 		bad("attachment %q is unknown", i.Attachment)
 	}
+	if i.Limits != (Limits{}) && i.Attachment == AttachOVS && (i.OVS == nil || !i.OVS.Hybrid) {
+		bad("a port of open vswitch has no limits of traffic")
+	}
+	i.Limits.Inbound.validate("inbound", bad)
+	i.Limits.Outbound.validate("outbound", bad)
 	validateAddresses(i, bad)
 }
 

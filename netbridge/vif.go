@@ -30,6 +30,10 @@ func HybridNames(portID string) (bridge, inBridge, inSwitch string) {
 // complete; nothing of Neutron's looks at this prefix.
 func pendingName(id string) string { return "gtp" + cut(id) }
 
+// limitName is the device through which goes what a guest may send only so much
+// of; nothing of Neutron's looks at this prefix.
+func limitName(id string) string { return "gtl" + cut(id) }
+
 func cut(id string) string { return id[:min(len(id), idChars)] }
 
 const markPrefix = "gantry:"

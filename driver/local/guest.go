@@ -50,6 +50,9 @@ func guestFor(req driver.SpawnRequest, img engine.ImageInfo) (guest, error) {
 	if g.Profile, err = profileOf(req.Flavor); err != nil {
 		return g, err
 	}
+	if g.Traffic, err = trafficOf(req.Flavor); err != nil {
+		return g, err
+	}
 	switch {
 	case req.Image.Properties[commandProperty] != "":
 		args, err := splitCommand(req.Image.Properties[commandProperty])

@@ -41,7 +41,7 @@ func (d *Driver) changeNetwork(ctx context.Context, change driver.NetworkChange)
 	if err != nil {
 		return err
 	}
-	after, err := networkPlan(string(change.UUID), netns, change.After)
+	after, err := d.networkPlan(ctx, change.UUID, netns, change.After)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (d *Driver) changeNetwork(ctx context.Context, change driver.NetworkChange)
 // plugAgain leads back to the network before a change that failed.
 func (d *Driver) plugAgain(ctx context.Context, change driver.NetworkChange, netns string) error {
 	ctx = context.WithoutCancel(ctx)
-	before, err := networkPlan(string(change.UUID), netns, change.Before)
+	before, err := d.networkPlan(ctx, change.UUID, netns, change.Before)
 	if err == nil {
 		err = d.opts.Network.Set(ctx, before)
 	}

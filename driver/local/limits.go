@@ -155,8 +155,8 @@ func possible(f driver.Flavor) error {
 			what = "pages of a certain size"
 		case key == "hw:cpu_policy" && value != "shared":
 			what = "processors of its own"
-		case strings.HasPrefix(key, "quota:vif_"):
-			what = "limits of network interfaces"
+		case strings.HasPrefix(key, "quota:vif_") && !isTraffic(key):
+			what = "limits of network interfaces of another kind"
 		case strings.HasPrefix(key, "quota:disk_total_"):
 			what = "a limit of reads and writes together"
 		case key == "hw:mem_encryption" && isTrue(value):

@@ -93,7 +93,7 @@ func TestFlavorsThatAreRefused(t *testing.T) {
 		{"hw:mem_page_size=2MB", "pages of a certain size"},
 		{"hw:mem_page_size=large", "pages of a certain size"},
 		{"hw:cpu_policy=dedicated", "processors of its own"},
-		{"quota:vif_inbound_average=100", "limits of network interfaces"},
+		{"quota:vif_limit=100", "limits of network interfaces of another kind"},
 		{"quota:disk_total_iops_sec=100", "reads and writes together"},
 		{"hw:mem_encryption=True", "encrypted memory"},
 		{"hw:tpm_version=2.0", "a TPM"},

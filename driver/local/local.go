@@ -153,6 +153,8 @@ type guest struct {
 	VCPUs    int64          `json:"vcpus"`
 	MemoryMB int64          `json:"memory_mb"`
 	Image    string         `json:"image"`
+	// Traffic is what each interface may carry.
+	Traffic netbridge.Limits `json:"traffic,omitzero"`
 	// Drive: it has a config drive.
 	Drive bool `json:"drive,omitempty"`
 	// Own is set while this is a rescue system: what the instance runs itself.

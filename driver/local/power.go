@@ -193,7 +193,7 @@ func (d *Driver) plug(ctx context.Context, uuid driver.InstanceUUID, vifs object
 	if err != nil {
 		return fmt.Errorf("plug %s: %w", uuid, err)
 	}
-	plan, err := networkPlan(string(uuid), netns, vifs)
+	plan, err := d.networkPlan(ctx, uuid, netns, vifs)
 	if err != nil {
 		return fmt.Errorf("plug %s: %w", uuid, err)
 	}

@@ -101,6 +101,9 @@ func (d *Driver) take(ctx context.Context, req driver.FinishMigrationRequest, un
 	if g.Profile, err = profileOf(req.Flavor); err != nil {
 		return err
 	}
+	if g.Traffic, err = trafficOf(req.Flavor); err != nil {
+		return err
+	}
 	img, err := d.base(ctx, req.Credentials, info.Image, from)
 	if err != nil {
 		return err

@@ -41,6 +41,9 @@ func changeTo(from, to driver.Flavor) (change, error) {
 	if _, err := profileOf(to); err != nil {
 		return change{}, err
 	}
+	if _, err := trafficOf(to); err != nil {
+		return change{}, err
+	}
 	return change{restart: to.ExtraSpecs[profileProperty] != from.ExtraSpecs[profileProperty]}, nil
 }
 
@@ -152,6 +155,9 @@ func (d *Driver) limitsChange(ctx context.Context, s engine.State, f driver.Flav
 	if g.Profile, err = profileOf(f); err != nil {
 		return engine.LimitsChange{}, err
 	}
+	if g.Traffic, err = trafficOf(f); err != nil {
+		return engine.LimitsChange{}, err
+	}
 	g.VCPUs, g.MemoryMB = f.VCPUs, f.MemoryMB
 	limits, err := d.limitsFor(f)
 	if err != nil {
@@ -204,7 +210,7 @@ func (d *Driver) ensureRunning(ctx context.Context, uuid driver.InstanceUUID, ne
 		return err
 	}
 	if s.Status == engine.StatusRunning {
-		return nil
+		return d.Plug(ctx, uuid, vifs)
 	}
 	return d.PowerOn(ctx, driver.PowerOnRequest{UUID: uuid, VIFs: vifs})
 }

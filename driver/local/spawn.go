@@ -179,7 +179,7 @@ func (d *Driver) connect(ctx context.Context, req driver.SpawnRequest, netns str
 
 // wire plugs the ports.
 func (d *Driver) wire(ctx context.Context, uuid driver.InstanceUUID, netns string, vifs objects.NetworkInfo, undone *undo.Stack) error {
-	plan, err := networkPlan(string(uuid), netns, vifs)
+	plan, err := d.networkPlan(ctx, uuid, netns, vifs)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ import (
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/failpoint"
+	"github.com/gantry-project/gantry/netbridge/netns"
 )
 
 // again starts a new life of the service with another grace.
@@ -388,13 +390,14 @@ func TestExtraSpecsLimitTheGuest(t *testing.T) {
 	r := newRig(t)
 	req := request()
 	plain := req.Flavor
-	req.Flavor.ExtraSpecs = map[string]string{"quota:disk_write_bytes_sec": "1048576", "quota:cpu_shares": "77", "gantry:pids": "99"}
+	req.Flavor.ExtraSpecs = map[string]string{"quota:disk_write_bytes_sec": "1048576", "quota:cpu_shares": "77", "gantry:pids": "99", "quota:vif_outbound_average": "1000"}
+	req.Network = drivertest.Ready(port(t))
 	check(t, r.driver.Spawn(t.Context(), req))
 	resize := func(from, to driver.Flavor) {
 		t.Helper()
 		_, err := r.driver.MigrateDiskAndPowerOff(t.Context(), driver.MigrateRequest{UUID: req.UUID, Old: from, New: to})
 		check(t, err)
-		done := driver.FinishMigrationRequest{SpawnRequest: req, Old: from}
+		done := driver.FinishMigrationRequest{SpawnRequest: req, Old: from, PowerOn: true}
 		done.Flavor = to
 		check(t, r.driver.FinishMigration(t.Context(), done))
 	}
@@ -406,6 +409,9 @@ func TestExtraSpecsLimitTheGuest(t *testing.T) {
 		}
 		if has := strings.Contains(told(t, s.Process.Pid, "blkio", "blkio.throttle.write_bps_device", "io.max"), "1048576"); has != want {
 			t.Errorf("the kernel was told of a limit of the disk: %t, want %t", has, want)
+		}
+		if has := r.shaped(t); has != want {
+			t.Errorf("a limit of what the guest sends: %t, want %t", has, want)
 		}
 	}
 	s := must(r.engine.State(t.Context(), engine.ContainerID(req.UUID)))(t)
@@ -425,6 +431,21 @@ func TestExtraSpecsLimitTheGuest(t *testing.T) {
 	}
 	throttled(true)
 	check(t, r.driver.Destroy(t.Context(), req.UUID))
+	if r.shaped(t) {
+		t.Error("the device of a limit is left")
+	}
+}
+
+// shaped reports whether something of what guests send is limited: it goes
+// through a device "gtl…" then.
+func (r *rig) shaped(t *testing.T) bool {
+	t.Helper()
+	var all []net.Interface
+	check(t, netns.Do(r.links, func() (err error) {
+		all, err = net.Interfaces()
+		return err
+	}))
+	return slices.ContainsFunc(all, func(i net.Interface) bool { return strings.HasPrefix(i.Name, "gtl") })
 }
 
 // told is what a process's control group has in a file, by its name on v1 in that

@@ -57,6 +57,14 @@ type Change struct {
 	Up, Down bool
 }
 
+// Limit is of what a device sends, by a token bucket. One is ours by its
+// number.
+type Limit struct {
+	Rate, Peak int64 // bytes per second; Peak 0 is none
+	Burst      int64 // bytes; only for setting
+	Bytes      int64 // that wait or are a burst
+}
+
 // Veth describes a new pair.
 type Veth struct {
 	Name string

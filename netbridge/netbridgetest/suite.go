@@ -73,6 +73,7 @@ func Run(t *testing.T, newHost func(t *testing.T) Host) {
 		{"Stats", testStats},
 		{"NamesStay", testNamesStay},
 		{"MTUOfTheBridge", testBridgeMTU},
+		{"Limits", testLimits},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.fn(t, newHost(t)) })
 	}
