@@ -11,7 +11,7 @@ CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-releases acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-images bench-net install clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-ovs functional-releases acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-images bench-net install clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ fuzz: ## each fuzz target for $(FUZZ) inputs
 
 functional: build ## functional tests against a real OpenStack in namespaces of its own (root)
 	./functional/controlplane/functional $(abspath $(BIN))
+
+functional-ovs: build ## those about networks with Neutron's openvswitch agent and the datapath in user space; OVS_FIREWALL=iptables_hybrid: hybrid ports (root)
+	L2=openvswitch PACKAGES=./functional RUN='$(or $(RUN),TestFunctionalNetworkOfAnInstance)' ./functional/controlplane/functional $(abspath $(BIN))
 
 functional-releases: build ## functional tests against the newest two OpenStack releases of the Python package index; SERIES=2026.1 one of them (root)
 	./functional/controlplane/releases/run $(abspath $(BIN)) $(SERIES)

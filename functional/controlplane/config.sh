@@ -180,6 +180,8 @@ novncproxy_base_url = http://$IP:6080/vnc_lite.html
 enabled = true
 base_url = ws://$IP:6083/
 proxyclient_address = $IP
+[os_vif_ovs]
+ovsdb_connection = unix:$STATE/ovs/db.sock
 [gantry]
 cgroup = gantry-$(echo "$STATE" | cksum | cut -d' ' -f1)
 X
@@ -208,6 +210,8 @@ report_interval = 15
 connection = $DB/neutron
 [experimental]
 linuxbridge = true
+[ovs]
+ovsdb_connection = unix:$STATE/ovs/db.sock
 X
     auth_section nova nova
     auth_section placement placement
@@ -218,7 +222,7 @@ X
 [ml2]
 type_drivers = flat,vxlan,local
 tenant_network_types = vxlan
-mechanism_drivers = linuxbridge,l2population
+mechanism_drivers = $L2$([ "$L2" = openvswitch ] || echo ,l2population)
 extension_drivers = port_security
 [ml2_type_flat]
 flat_networks = physnet1
@@ -242,16 +246,29 @@ enable_ipset = true
 # not by sudo, which would put the system's ebtables before ours
 helper_command = privsep-helper --config-file $ETC/neutron/neutron.conf --config-file $ETC/neutron/linuxbridge.ini
 X
+  cat > "$ETC/neutron/openvswitch.ini" <<X
+[ovs]
+datapath_type = netdev
+local_ip = $EXT_GW
+bridge_mappings = physnet1:$EXT_BR
+ovsdb_connection = unix:$STATE/ovs/db.sock
+[agent]
+tunnel_types = vxlan
+[securitygroup]
+firewall_driver = $OVS_FIREWALL
+[privsep]
+helper_command = privsep-helper --config-file $ETC/neutron/neutron.conf --config-file $ETC/neutron/openvswitch.ini
+X
   cat > "$ETC/neutron/dhcp.ini" <<X
 [DEFAULT]
-interface_driver = linuxbridge
+interface_driver = $L2
 dhcp_driver = neutron.agent.linux.dhcp.Dnsmasq
 enable_isolated_metadata = true
 dnsmasq_local_resolv = false
 X
   cat > "$ETC/neutron/l3.ini" <<X
 [DEFAULT]
-interface_driver = linuxbridge
+interface_driver = $L2
 agent_mode = legacy
 X
   cat > "$ETC/neutron/metadata.ini" <<X

@@ -15,6 +15,10 @@ FAKE_HOST=${FAKE_HOST:-fake-1}       # host name of compute-fake
 CTL_HOST=controller                  # host name of the control services
 WORKERS=${WORKERS:-1}
 WITH_NEUTRON=${WITH_NEUTRON:-1}
+# what carries networks: linuxbridge, or openvswitch with its datapath in user space; OVS_FIREWALL=iptables_hybrid makes hybrid ports
+L2=${L2:-linuxbridge}
+OVS_FIREWALL=${OVS_FIREWALL:-openvswitch}
+export OVS_RUNDIR=$STATE/ovs OVS_DBDIR=$STATE/ovs OVS_SYSCONFDIR=$STATE/ovs OVS_LOGDIR=$STATE/ovs
 WITH_CINDER=0
 EXT_BR=br-ext EXT_CIDR=172.24.4.0/24 EXT_GW=172.24.4.1
 PRIV_CIDR=10.77.0.0/24
@@ -88,7 +92,8 @@ wait_http() { # wait_http NAME URL [seconds]
 daemons() { # in start order
   echo mariadb rabbitmq memcached keystone placement glance-api nova-conductor nova-scheduler nova-api nova-serialproxy nova-novncproxy
   [ -z "$RELEASE_VENV" ] || echo nova-metadata
-  [ "$WITH_NEUTRON" = 1 ] && echo neutron-server neutron-linuxbridge-agent neutron-dhcp-agent neutron-l3-agent neutron-metadata-agent
+  [ "$WITH_NEUTRON$L2" != 1openvswitch ] || echo ovsdb-server ovs-vswitchd
+  [ "$WITH_NEUTRON" = 1 ] && echo neutron-server neutron-$L2-agent neutron-dhcp-agent neutron-l3-agent neutron-metadata-agent
   return 0
 }
 install_packages() { # install_packages NAME...: those that are missing, without starting their services
