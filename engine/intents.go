@@ -92,8 +92,12 @@ func (e *Engine) replay(ctx context.Context) error {
 	var each together
 	for _, list := range ofOne {
 		each.do(func() {
-			for _, in := range list {
-				e.settle(ctx, in)
+			for i, in := range list {
+				run := e.replays()[in.Op]
+				if in.Op == opStart && slices.ContainsFunc(list[i+1:], func(later store.Intent) bool { return later.Op == opStarted }) {
+					run = nothingToReplay // it was noted after all
+				}
+				e.settle(ctx, in, run)
 			}
 		})
 	}
@@ -101,9 +105,9 @@ func (e *Engine) replay(ctx context.Context) error {
 	return nil
 }
 
-func (e *Engine) settle(ctx context.Context, in store.Intent) {
+// settle does what run does for an intent, and crosses it out.
+func (e *Engine) settle(ctx context.Context, in store.Intent, run func(context.Context, store.Intent) error) {
 	log := e.opts.Log.With().Str(logging.Step, in.Op).Str(logging.Container, in.ID).Logger()
-	run := e.replays()[in.Op]
 	if run == nil {
 		log.Error().Msg("an operation that this version does not know was interrupted")
 		return

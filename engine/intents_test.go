@@ -87,9 +87,17 @@ func TestAStartThatWasCutOffIsUndone(t *testing.T) {
 	nothing(t, h, e)
 }
 
-// TestAStartThatWasNotedStays: its caller was told that it runs, and the record
-// was to be written next.
+// TestAStartThatWasNotedStays: its caller was told that it runs, or was about to
+// be, and the record was to be written next.
 func TestAStartThatWasNotedStays(t *testing.T) {
+	t.Run("told", func(t *testing.T) { notedStays(t) })
+	t.Run("to be told", func(t *testing.T) { notedStays(t, "start") })
+}
+
+// notedStays is of a start that was noted while the operations before were
+// under way.
+func notedStays(t *testing.T, before ...string) {
+	t.Helper()
 	h, e, done := fixture(t)
 	run(t, e, "c")
 	done()
@@ -102,6 +110,9 @@ func TestAStartThatWasNotedStays(t *testing.T) {
 		rec.Pid, rec.StartTime, rec.Started, rec.Args, rec.Session = 0, 0, time.Time{}, nil, store.Session{}
 		return s.PutContainer(t.Context(), rec)
 	})
+	for _, op := range before {
+		intend(t, h, op, "c", "")
+	}
 	intend(t, h, "started", "c", string(noted))
 	intend(t, h, "started", "gone", string(noted))
 	e, done = h.Engine(t)
