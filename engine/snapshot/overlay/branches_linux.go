@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/engine/snapshot/mounts"
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 // settings keep the upper directory in the plain form that layer.Diff reads:
@@ -18,12 +19,35 @@ import (
 // directory says of these is not followed either.
 var settings = [][2]string{{"redirect_dir", "nofollow"}, {"metacopy", "off"}, {"index", "off"}}
 
-// branches of an overlay, as mounts that are attached nowhere. upper holds
-// "upper" and "work"; with -1 the overlay is read-only. lower has the topmost
-// layer first.
+// branches of an overlay, as descriptors. upper holds "upper" and "work"; with -1
+// the overlay is read-only. lower has the topmost layer first.
+//
+// Each is a mount of its own that is attached nowhere, or, where the kernel takes
+// branches by descriptor, a directory in store, such a mount of the whole store:
+// the end of each mount is a wait for all processors.
 type branches struct {
+	store int // -1 for none
 	upper int
 	lower []int
+}
+
+// inStore opens a directory of the store, whose root is at root. It fails where
+// that is not in the one mount: where dir is a mount, a symbolic link leads
+// there, or there is no such mount.
+func (b *branches) inStore(root, dir string) (int, error) {
+	path, err := filepath.Rel(root, dir)
+	if err != nil || b.store < 0 {
+		return -1, errors.Join(err, unix.EBADF)
+	}
+	if mounted, err := mounts.IsMountPoint(dir); err != nil || mounted {
+		return -1, errors.Join(err, unix.EXDEV)
+	}
+	return linux.RetryEINTR(func() (int, error) {
+		return unix.Openat2(b.store, path, &unix.OpenHow{
+			Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+		})
+	})
 }
 
 // attributes of the mount.
@@ -35,7 +59,7 @@ func (b *branches) attributes() int {
 }
 
 func (b *branches) close() {
-	for _, fd := range append([]int{b.upper}, b.lower...) {
+	for _, fd := range append([]int{b.store, b.upper}, b.lower...) {
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}

@@ -107,7 +107,7 @@ func (s *Snapshotter) view(dirs []string) (int, error) {
 	if len(dirs) == 0 {
 		return mounts.CloneView(s.store.Path("empty"))
 	}
-	b := branches{upper: -1}
+	b := branches{upper: -1, store: -1}
 	defer b.close()
 	// Overlayfs wants two directories at least when it has no upper one.
 	for _, dir := range append(fromTop(dirs), s.store.Path("empty")) {
@@ -140,22 +140,60 @@ func (s *Snapshotter) detached(ctx context.Context, name, own string, chain []st
 	if err != nil {
 		return -1, err
 	}
-	b := branches{upper: -1}
-	defer b.close()
-	if b.upper, err = mounts.Clone(own, userns); err != nil {
+	dirs = append(fromTop(dirs), s.store.Path(skeleton))
+	b, err := s.branchesOver(own, dirs, userns)
+	if err != nil {
 		return -1, err
 	}
-	for _, dir := range append(fromTop(dirs), s.store.Path(skeleton)) {
-		fd, err := mounts.Clone(dir, userns)
+	defer b.close()
+	fd, err = s.assemble(name, b, root)
+	if !errors.Is(err, errNoDescriptors) {
+		return fd, err
+	}
+	clones, err := s.branchesOver(own, dirs, userns)
+	if err != nil {
+		return -1, err
+	}
+	defer clones.close()
+	return s.assemble(name, clones, root)
+}
+
+// branchesOver opens the branches of a disk, whose own directory is own, over
+// dirs. On error it leaves none open.
+func (s *Snapshotter) branchesOver(own string, dirs []string, userns int) (b branches, err error) {
+	b = branches{upper: -1, store: -1}
+	defer func() {
 		if err != nil {
-			return -1, fmt.Errorf("layer %s: %w", filepath.Base(filepath.Dir(dir)), err)
+			b.close()
+		}
+	}()
+	if !s.pathsOnly.Load() {
+		if b.store, err = mounts.Clone(s.store.Root(), userns); err != nil {
+			return b, err
+		}
+	}
+	open := func(dir string) (int, error) {
+		if fd, err := b.inStore(s.store.Root(), dir); err == nil {
+			return fd, nil
+		}
+		return mounts.Clone(dir, userns)
+	}
+	if b.upper, err = open(own); err != nil {
+		return b, err
+	}
+	for _, dir := range dirs {
+		fd, err := open(dir)
+		if err != nil {
+			return b, fmt.Errorf("layer %s: %w", filepath.Base(filepath.Dir(dir)), err)
 		}
 		b.lower = append(b.lower, fd)
 	}
-	return s.assemble(name, b, root)
+	return b, nil
 }
 
 // assemble makes an overlay of branches, as a mount that is attached nowhere.
+// errNoDescriptors if the kernel has just turned out to take them by path only,
+// and they are no mounts of their own.
 func (s *Snapshotter) assemble(name string, b branches, root uint32) (fd int, err error) {
 	err = errNoDescriptors
 	if !s.pathsOnly.Load() {
@@ -166,6 +204,9 @@ func (s *Snapshotter) assemble(name string, b branches, root uint32) (fd int, er
 	}
 	if errors.Is(err, errNoDescriptors) {
 		s.pathsOnly.Store(true)
+		if b.store >= 0 {
+			return -1, err
+		}
 		err = mounts.AsRoot(root, func() (err error) {
 			fd, err = overlayOfPaths(name, s.store.Root(), b)
 			return err
