@@ -85,10 +85,10 @@ func (n *Namespaces) Open(uidMap, gidMap []IDMap) (user, network *os.File, err e
 	if err := n.held.mapIDs(uids, gids); err != nil {
 		return nil, nil, fmt.Errorf("make namespaces: %w", err)
 	}
-	if user, err = os.Open(filepath.Join(n.held.proc(), "ns", userPin)); err != nil {
+	if user, err = n.held.open(userPin); err != nil {
 		return nil, nil, fmt.Errorf("make namespaces: %w", err)
 	}
-	if network, err = os.Open(filepath.Join(n.held.proc(), "ns", netPin)); err != nil {
+	if network, err = n.held.open(netPin); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("make namespaces: %w", err), user.Close())
 	}
 	return user, network, nil
@@ -225,6 +225,16 @@ func (n *Nursery) holdNamespaces(flags int) (*namespaceHolder, bool, error) {
 
 func (h *namespaceHolder) proc() string { return fmt.Sprintf("/proc/%d", h.child.pid) }
 
+// open opens the holder's namespace of that name in /proc/PID/ns.
+func (h *namespaceHolder) open(name string) (*os.File, error) {
+	path := filepath.Join(h.proc(), "ns", name)
+	fd, err := linux.OpenFd(path, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
 func (h *namespaceHolder) mapIDs(uids, gids string) error {
 	for _, m := range [][2]string{{"uid_map", uids}, {"gid_map", gids}} {
 		if err := writeMap(filepath.Join(h.proc(), m[0]), m[1]); err != nil {
@@ -283,12 +293,15 @@ func (c *compiler) waitForRunner() {
 
 // writeMap writes a whole map at once, as user_namespaces(7) demands.
 func writeMap(path, text string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	fd, err := linux.OpenFd(path, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
+	defer unix.Close(fd)
+	if _, err := linux.RetryEINTR(func() (int, error) { return unix.Write(fd, []byte(text)) }); err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
 }
 
 // pinNamespace mounts the namespace at from onto the file to, which it makes.

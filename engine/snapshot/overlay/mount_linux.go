@@ -15,6 +15,7 @@ import (
 	"github.com/gantry-project/gantry/engine/snapshot/mounts"
 	"github.com/gantry-project/gantry/engine/snapshot/shelf"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 // Mount implements snapshot.DiskStore.
@@ -68,12 +69,12 @@ func (s *Snapshotter) disk(ctx context.Context, key string, chain []string, ids 
 	if err != nil {
 		return -1, err
 	}
-	ns, err := os.Open(ids.UserNS)
+	ns, err := linux.OpenFd(ids.UserNS, unix.O_RDONLY)
 	if err != nil {
 		return -1, fmt.Errorf("mount snapshot %s: user namespace: %w", key, err)
 	}
-	defer ns.Close()
-	fd, err := s.detached(ctx, key, own, chain, int(ns.Fd()), ids.Root)
+	defer unix.Close(ns)
+	fd, err := s.detached(ctx, key, own, chain, ns, ids.Root)
 	if err != nil {
 		return -1, fmt.Errorf("mount snapshot %s over %d layers: %w", key, len(chain), shelf.Classify(err))
 	}

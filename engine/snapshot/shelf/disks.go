@@ -14,6 +14,7 @@ import (
 
 	"github.com/gantry-project/gantry/internal/atomicfile"
 	"github.com/gantry-project/gantry/internal/errdefs"
+	"github.com/gantry-project/gantry/internal/linux"
 )
 
 // List implements snapshot.DiskStore.
@@ -283,7 +284,7 @@ func (s *Shelf) Chain(key string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", key, err)
 	}
-	raw, err := os.ReadFile(file)
+	raw, err := linux.ReadFile(file)
 	if err == nil && digest.FromBytes(raw).Encoded()[:recordLength] != name {
 		err = errors.New("the record of its chain does not match its name")
 	}
