@@ -11,7 +11,7 @@ CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-ovs functional-releases acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-images bench-net install clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-ovs functional-releases acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-images bench-net install deb clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -97,6 +97,16 @@ bench-images: build ## imports and commits of images, beside docker, podman, con
 install: build ## install the binaries and the service unit
 	install -D -m 0755 -t $(DESTDIR)/usr/local/bin $(BIN)-host $(BIN)-runtime $(BIN)
 	install -D -m 0644 docs/gantry-compute.service $(DESTDIR)/usr/local/lib/systemd/system/gantry-compute.service
+
+DEBS ?= amd64 arm64
+deb: build ## Debian packages in bin, for DEBS="amd64 arm64"
+	@for arch in $(DEBS); do \
+	  mkdir -p bin/$$arch && \
+	  GOARCH=$$arch $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/$$arch/gantry-host ./cmd/gantry && \
+	  GOARCH=$$arch $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/$$arch/gantry-runtime ./cmd/gantry-runtime && \
+	  cp -f bin/$$arch/gantry-runtime bin/$$arch/gantry && \
+	  ARCH=$$arch NATIVE=$(BIN)-host ./packaging/deb/build bin/$$arch bin || exit 1; \
+	done
 
 clean: ## remove what was built
 	rm -rf bin

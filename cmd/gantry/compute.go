@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/gantry-project/gantry/cmd/internal/cli"
 	"github.com/gantry-project/gantry/config"
 	"github.com/gantry-project/gantry/internal/daemon"
 )
@@ -31,6 +33,14 @@ func (s *settings) load() (*config.Config, error) {
 	return config.Load(config.Sources{Files: s.files, Environ: os.Environ(), Overrides: set})
 }
 
+// unusable gives errors of the configuration their status.
+func unusable(err error) error {
+	if _, ok := errors.AsType[*config.Error](err); ok {
+		return &cli.Failure{Status: cli.Configuration, Err: err}
+	}
+	return err
+}
+
 func computeCommand() *cobra.Command {
 	var s settings
 	cmd := &cobra.Command{
@@ -40,7 +50,7 @@ func computeCommand() *cobra.Command {
 			"Instances outlive the service: stop or kill it, start it again, and they are adopted.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return daemon.Compute(cmd.Context(), s.load, version)
+			return unusable(daemon.Compute(cmd.Context(), s.load, version))
 		},
 	}
 	s.flags(cmd.Flags())

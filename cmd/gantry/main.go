@@ -28,6 +28,7 @@ func root(args []string) *cobra.Command {
 		Args:          cobra.NoArgs,
 	}
 	cli.Add(cmd, args[:min(len(args), 1)], verbs(args))
+	arrange(cmd)
 	return cmd
 }
 

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"fmt"
 
 	"github.com/rs/zerolog"
 
@@ -67,7 +66,7 @@ func (c *cloud) session(section string, a config.Auth) (*openstack.Session, erro
 		Timeout: a.Timeout, ConnectRetries: a.ConnectRetries,
 	}, &c.transports)
 	if err != nil {
-		return nil, fmt.Errorf("section [%s]: %w", section, err)
+		return nil, &config.Error{Section: section, Key: "auth_url and what belongs to it", Problem: err.Error()}
 	}
 	return s, nil
 }

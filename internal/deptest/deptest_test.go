@@ -55,7 +55,7 @@ var ours = []struct {
 	reason string
 }{
 	// gantry runtime is no part of the service: the engine's own command line.
-	{"cmd", []string{"mirror", "internal/daemon", "internal/errdefs", "config", "engine/runtime", "engine/oci", "engine/api"}, "cmd is flags and exit codes, and the client of the engine's socket; concrete types meet in internal/daemon"},
+	{"cmd", []string{"mirror", "internal/roff", "internal/daemon", "internal/errdefs", "config", "engine/runtime", "engine/oci", "engine/api"}, "cmd is flags and exit codes, and the client of the engine's socket; concrete types meet in internal/daemon"},
 	{"config", nil, "config is plain data for cmd, internal/daemon and functional"},
 	{"driver/objects", []string{"driver/objects", "internal/errdefs"}, "versioned objects are a leaf"},
 	{"driver/metadata", []string{"driver/metadata", "driver/objects"}, "documents from rows"},
@@ -77,6 +77,8 @@ var ours = []struct {
 	{"internal/linux", []string{"internal/linux", "internal/errdefs"}, "system calls, once"},
 	{"internal/readahead", nil, "a leaf"},
 	{"internal/systemd", nil, "a leaf"},
+	{"internal/roff", nil, "a leaf"},
+	{"internal/optiondoc", []string{"internal/roff"}, "a reference from the source"},
 	{"internal/metrics", nil, "a leaf"},
 	{"internal/devcloud", []string{"internal/devcloud", "driver/metadata", "driver/messaging", "driver/objects", "internal/errdefs", "internal/logging", "internal/undo", "internal/keylock", "internal/atomicfile", "internal/failpoint"}, "the embedded cloud knows the wire and nothing of who is behind it"},
 }

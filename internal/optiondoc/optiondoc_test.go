@@ -7,11 +7,10 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write docs/configuration.md")
+var update = flag.Bool("update", false, "write what is made of the options")
 
-const document = "../../docs/configuration.md"
-
-func TestDocumentIsCurrent(t *testing.T) {
+func reference(t *testing.T) Reference {
+	t.Helper()
 	src, err := os.ReadFile("../../config/config.go")
 	if err != nil {
 		t.Fatal(err)
@@ -20,18 +19,53 @@ func TestDocumentIsCurrent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := ref.Markdown()
-	if *update {
-		if err := os.WriteFile(document, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
+	return ref
+}
+
+func TestDocumentsAreCurrent(t *testing.T) {
+	ref := reference(t)
+	for name, want := range map[string]string{
+		"../../docs/configuration.md":  ref.Markdown(),
+		"../../docs/man/gantry.conf.5": string(ref.Manual()),
+		"../../packaging/gantry.conf":  string(ref.Sample()),
+	} {
+		if *update {
+			if err := os.WriteFile(name, []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := os.ReadFile(name)
+		if err != nil || string(got) != want {
+			t.Errorf("%s does not match config/config.go (%v): run go test ./internal/optiondoc -update", name, err)
 		}
 	}
-	got, err := os.ReadFile(document)
-	if err != nil || string(got) != want {
-		t.Errorf("docs/configuration.md does not match config/config.go (%v): run go test ./internal/optiondoc -update", err)
-	}
-	if !strings.Contains(want, "| `transport_url` | text | **required** |") || !strings.Contains(want, "its password (never printed)") {
+	text := ref.Markdown()
+	if !strings.Contains(text, "| `transport_url` | text | **required** |") || !strings.Contains(text, "its password (never printed)") {
 		t.Error("the reference lacks what every reference has")
+	}
+}
+
+// TestTheSampleHasEveryOption, each commented out.
+func TestTheSampleHasEveryOption(t *testing.T) {
+	ref := reference(t)
+	text := string(ref.Sample())
+	for _, s := range ref.Sections {
+		_, rest, found := strings.Cut(text, "\n["+s.Name+"]\n")
+		part, _, _ := strings.Cut(rest, "\n[")
+		options := s.Options
+		if s.Auth {
+			options = append(options, ref.Authentication...)
+		}
+		for _, o := range options {
+			if has := strings.Contains(part, "\n#"+o.Key+" ="); !found || has == strings.HasPrefix(o.Doc, forTests) {
+				t.Errorf("[%s] %s: in the sample: %v", s.Name, o.Key, has)
+			}
+		}
+	}
+	for line := range strings.Lines(text) {
+		if line != "\n" && line[0] != '#' && line[0] != '[' {
+			t.Errorf("something is set: %q", line)
+		}
 	}
 }
 

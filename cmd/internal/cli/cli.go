@@ -19,9 +19,26 @@ type Status int
 // Error is never shown.
 func (s Status) Error() string { return "exit status " + strconv.Itoa(int(s)) }
 
+// Configuration is the status of a service whose configuration cannot be used
+// (EX_CONFIG of sysexits.h), so that a service manager does not try it again.
+const Configuration Status = 78
+
+// Failure is an error that is shown and ends the program with a status of its
+// own.
+type Failure struct {
+	Status Status
+	Err    error
+}
+
+// Error is the error's.
+func (f *Failure) Error() string { return f.Err.Error() }
+
+// Unwrap returns the error.
+func (f *Failure) Unwrap() error { return f.Err }
+
 // Main runs a command, which SIGTERM and SIGINT cancel, and ends the program:
-// with a Status where the command returns one, otherwise with 1 and the error
-// on standard error, after the program's name.
+// with a Status where the command returns one; with 1, or a Failure's status,
+// and the error on standard error, after the program's name, otherwise.
 func Main(cmd *cobra.Command) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	err := cmd.ExecuteContext(ctx)
@@ -31,7 +48,11 @@ func Main(cmd *cobra.Command) {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, cmd.Name()+":", err)
-		os.Exit(1)
+		status := 1
+		if f, ok := errors.AsType[*Failure](err); ok {
+			status = int(f.Status)
+		}
+		os.Exit(status)
 	}
 }
 
