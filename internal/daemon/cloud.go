@@ -1,7 +1,6 @@
 package daemon
 
 import (
-
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-project/gantry/config"

@@ -12,7 +12,7 @@ Later values win: the default; each --config-file, in the order of the command l
 
 Lines are "key = value"; # begins a comment at the start of a line; lines that begin with blanks continue the one before; $option and ${section.option} stand for another option's value, $$ for a dollar sign. Seconds are numbers, fractions allowed; booleans are true or false, yes or no, on or off, 1 or 0; lists are separated by commas.
 
-gantry config --config-file FILE prints what is in effect, without passwords, and gantry doctor --config-file FILE tries it.`
+gantry config --config-file FILE checks it and prints what is in effect, without passwords.`
 
 // example is the least that a host needs.
 const example = `[DEFAULT]
@@ -83,7 +83,7 @@ const sampleIntro = `# Configuration of gantry compute, gantry.conf(5). Nothing 
 #     ExecStart=
 #     ExecStart=/usr/bin/gantry compute --config-file /etc/nova/nova.conf --config-file /etc/gantry/gantry.conf
 #
-# gantry doctor --config-file FILE tries what is set; gantry config --config-file FILE prints what is in effect.
+# gantry config --config-file FILE checks what is set and prints what is in effect.
 # The least that a host needs:
 #
 `
