@@ -10,6 +10,9 @@ import (
 // goes through a device of its own ("gtl" and 11 characters of the id): while
 // somebody has taken that away, the guest sends nothing, until the next Set.
 //
+// What comes out of that device is not seen by filters at the host end's ingress
+// (nftables' family netdev): filters of guests have to be the bridge's.
+//
 // Queueing disciplines and filters that others have on the host end stay,
 // unless a limit takes their place; of those of ours (see netbridge/link) one
 // that differs from the plan is made anew.

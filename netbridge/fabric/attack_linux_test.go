@@ -256,8 +256,20 @@ func attacks() map[string][][]byte {
 
 // TestAttacks: of what a guest forges nothing is heard, and of what it may say
 // everything is.
+//
+// A guest whose traffic is limited goes another way to its bridge.
 func TestAttacks(t *testing.T) {
+	for name, limits := range map[string]netbridge.Limits{
+		"unlimited": {},
+		"limited":   {Outbound: netbridge.Limit{Rate: 100_000_000}, Inbound: netbridge.Limit{Rate: 100_000_000}},
+	} {
+		t.Run(name, func(t *testing.T) { testAttacks(t, limits) })
+	}
+}
+
+func testAttacks(t *testing.T, limits netbridge.Limits) {
 	h := newHost(t)
+	h.limits = limits
 	from, heard := h.attacked()
 	honest := map[string][]byte{
 		"arp":                arp(ownMAC, 1, ownMAC, ownIP, victimIP),

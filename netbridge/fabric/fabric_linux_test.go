@@ -31,6 +31,7 @@ type host struct {
 	dir         string
 	fabric      *fabric.Fabric
 	made        []guest
+	limits      netbridge.Limits // of guests to come
 }
 
 func newNS(t testing.TB) *os.File {

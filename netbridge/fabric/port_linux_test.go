@@ -59,7 +59,7 @@ func (h *host) guests(n int, given ...*os.File) []guest {
 		h.ok(netbridge.New(netbridge.Options{HostNetNS: fdPath(h.ns)}).Set(h.t.Context(), netbridge.Plan{
 			Owner: id, NetNS: fdPath(g.ns), Interfaces: []netbridge.Interface{{
 				ID: id, HostName: g.port.Device, GuestName: "eth0", MAC: mac, MTU: 1500, Attachment: netbridge.AttachBridge, Bridge: lan,
-				Addresses: []netip.Prefix{netip.MustParsePrefix(g.ip + "/24")},
+				Addresses: []netip.Prefix{netip.MustParsePrefix(g.ip + "/24")}, Limits: h.limits,
 			}},
 		}))
 		h.serve(g.ns, g.ip+":80")
