@@ -85,7 +85,7 @@ func instance() []Feature {
 		{"ping and TCP through the linuxbridge agent", []string{"functional:TestFunctionalNetworkOfAnInstance"}, ""},
 		{"metadata service", []string{"functional:TestFunctionalNetworkOfAnInstance"}, ""},
 		{"public key of the key pair in root's authorized_keys", []string{"functional:TestFunctionalKeyAndFilesReachTheGuest"}, ""},
-		{"ports of Open vSwitch, plain and hybrid, with the external ids that Neutron's agent and OVN look for", []string{"netbridge/ovs:TestOpenVSwitch", "netbridge/ovs:TestSet", "driver/local:TestNetworkPlan"}, "through the real switch with its datapath in user space; plain ones with Neutron's agent by `make functional-ovs`; not with OVN's controller"},
+		{"ports of Open vSwitch, plain and hybrid, with the external ids that Neutron's agent and OVN look for", []string{"netbridge/ovs:TestOpenVSwitch", "netbridge/ovs:TestSet", "driver/local:TestNetworkPlan"}, "through the real switch with its datapath in user space; both with Neutron's agent by `make functional-ovs`; not with OVN's controller"},
 		{"limits of a flavor for what interfaces carry (`quota:vif_*`)", []string{"netbridge:TestLimitsHold", "netbridge:TestLinuxSuite/Limits", "driver/local:TestTraffic.*", "driver/local:TestExtraSpecsLimitTheGuest"}, "refused for plain ports of Open vSwitch"},
 		{"a database of Open vSwitch that does not answer is the fault of one instance", []string{"netbridge/ovs:TestSilentDatabase", "netbridge/ovs:TestRemovalIsMadeUpFor"}, ""},
 		{"SR-IOV, macvtap and vhost-user ports", nil, "refused"},
