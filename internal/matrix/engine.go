@@ -14,6 +14,7 @@ func storage() []Feature {
 		{"`gantry doctor --storage` finds what a crash has left, and mends it", []string{"engine:TestTheDoctor", "engine:TestDamagedPack", "internal/daemon:TestDoctorOfTheStorage"}, ""},
 		{"garbage collection by age and size, with leases", []string{"engine:TestCollectByAgeAndSize", "engine:TestLeases", "engine:TestACollectionThatWasCutOff", "engine:TestCollectingDuringChurn"}, ""},
 		{"commit, changes, export of containers and images", []string{"engine:TestCommitCarriesChangesIntoANewImage", "engine:TestChanges", "engine:TestExport", "engine:TestExportImage"}, ""},
+		{"layers go back to a registry as it stores them", []string{"engine:TestStoredLayers", "mirror:TestLayersThatAreThere", "cmd/gantry:TestMirrorOfImages"}, "a registry that has not got them is sent them compressed anew"},
 		{"records of every earlier schema are upgraded; a torn or full disk is told", []string{"engine/store:TestBolt", "engine/store:TestMemory", "engine/store:TestOldSchemasAreBroughtUpToDate", "engine/store:TestUnknownSchemasAreRefused", "engine/store:TestTornDatabases", "engine/store:TestAFullDiskLosesNothing", "engine/store:TestReadingWhileNobodyOwnsIt"}, ""},
 	}
 }
