@@ -113,20 +113,11 @@ func (a *applier) fill(ctx context.Context, fd int, hdr *tar.Header, r io.Reader
 		}
 	}
 	a.res.Bytes += size
-	if size >= writeEarly {
-		// the disk writes while the next files come, and the sync at the end finds
-		// less to do; what cannot be written is that one's error
-		_ = unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE)
-	}
 	if sparse {
 		return wrap("truncate", "", unix.Ftruncate(fd, size))
 	}
 	return nil
 }
-
-// writeEarly is the size of files whose writing is begun as soon as they are
-// whole: small ones are written better together.
-const writeEarly = 256 << 10
 
 var zeros [4096]byte
 

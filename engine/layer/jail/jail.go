@@ -44,7 +44,7 @@ func Work() jail.Work {
 			unix.SYS_SYMLINKAT, unix.SYS_READLINKAT, unix.SYS_FCHOWN, unix.SYS_FCHOWNAT, unix.SYS_FCHMOD, unix.SYS_FCHMODAT,
 			unix.SYS_FSETXATTR, unix.SYS_FGETXATTR, unix.SYS_FLISTXATTR, unix.SYS_NEWFSTATAT, unix.SYS_STATX, unix.SYS_FSTATFS,
 			unix.SYS_FTRUNCATE, unix.SYS_UTIMENSAT, unix.SYS_FCHDIR, unix.SYS_GETCWD, unix.SYS_FREMOVEXATTR, unix.SYS_GETDENTS64,
-			unix.SYS_DUP, unix.SYS_DUP3, unix.SYS_SYNC_FILE_RANGE,
+			unix.SYS_DUP, unix.SYS_DUP3,
 		},
 		Do: unpack,
 	}
