@@ -38,6 +38,13 @@ require (
 )
 
 require (
+	github.com/google/nftables v0.3.0
+	github.com/mdlayher/netlink v1.7.3-0.20250113171957-fbb4dce95f42
+)
+
+require github.com/mdlayher/socket v0.5.0 // indirect
+
+require (
 	github.com/coder/websocket v1.8.15
 	github.com/docker/cli v29.7.2+incompatible // indirect
 	github.com/docker/docker-credential-helpers v0.9.3 // indirect

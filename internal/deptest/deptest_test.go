@@ -102,6 +102,8 @@ var never = []struct {
 	{"github.com/miekg/dns", []string{"netbridge/dns", "netbridge/fabric"}, "names are netbridge/dns's"},
 	{"github.com/insomniacslk/dhcp", []string{"netbridge"}, "packets of DHCP are netbridge/dhcp's"},
 	{"github.com/coreos/go-iptables", []string{"netbridge/firewall"}, "the firewall is netbridge/firewall's"},
+	{"github.com/google/nftables", []string{"netbridge/firewall", "netbridge/fabric"}, "the firewall is netbridge/firewall's"},
+	{"github.com/mdlayher/netlink", []string{"netbridge/firewall"}, "the firewall is netbridge/firewall's"},
 	{"github.com/gophercloud/gophercloud/v2", []string{"glance", "driver/neutron", "driver/placement", "internal/openstack", "functional"}, "REST clients only"},
 	{"go.etcd.io/bbolt", []string{"engine/store"}, "records are the store's"},
 	{"github.com/google/go-containerregistry", []string{"mirror"}, "registries are the mirror's"},

@@ -7,6 +7,9 @@ import (
 	"testing"
 )
 
+// programs is the variable that makes hosts filter by programs (fabric.Options).
+const programs = "GANTRY_TEST_PROGRAMS"
+
 // TestBothBackEnds: iptables stands for one of two programs, and all is the same
 // with either.
 func TestBothBackEnds(t *testing.T) {
@@ -24,6 +27,7 @@ func TestBothBackEnds(t *testing.T) {
 					}
 				}
 			}
+			t.Setenv(programs, "yes")
 			t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 			t.Run("attacks", TestAttacks)
 			t.Run("groups", TestSecurityGroups)

@@ -27,6 +27,8 @@ type Fabric struct {
 	groups map[string][]netip.Prefix
 	ports  map[string]filtered
 	looked bool              // at what is filtered, since the process started
+	filter firewall.Ports    // nil until it is needed
+	marks  map[uint32]string // ports by the mark of their packets
 	zones  map[uint16]string // networks by the number that keeps their connections apart
 	doors  doors
 	served map[string]*served // networks by id
@@ -48,7 +50,7 @@ type filtered struct {
 // earlier process filtered until Sync has told it.
 func New(o Options) *Fabric {
 	return &Fabric{
-		o: o, groups: map[string][]netip.Prefix{}, ports: map[string]filtered{}, zones: map[uint16]string{}, served: map[string]*served{},
+		o: o, marks: map[uint32]string{}, groups: map[string][]netip.Prefix{}, ports: map[string]filtered{}, zones: map[uint16]string{}, served: map[string]*served{},
 		adverts: map[string]map[string]advert{}, networks: map[string]Network{}, routers: map[string]Router{}, memory: firewall.Memory{},
 	}
 }
@@ -82,6 +84,21 @@ func (f *Fabric) zone(id string) uint16 {
 			return n
 		}
 	}
+}
+
+// portMark is the number of a port's packets while they are filtered.
+func (f *Fabric) portMark(id string) uint32 {
+	n := firewall.MarkOf(id, func(n uint32) bool { has, taken := f.marks[n]; return taken && has != id })
+	f.marks[n] = id
+	return n
+}
+
+// filters is what filters, found out at first use.
+func (f *Fabric) filters(s *session) firewall.Ports {
+	if f.filter == nil {
+		f.filter = firewall.Pick(s.ns, f.chain("sg", ""), f.o.Programs)
+	}
+	return f.filter
 }
 
 // session is the connections of one change.

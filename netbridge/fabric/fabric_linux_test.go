@@ -71,7 +71,7 @@ func newHost(t *testing.T) *host {
 }
 
 func (h *host) cloud(name string) *fabric.Fabric {
-	return fabric.New(fabric.Options{Cloud: name, Dir: filepath.Join(h.dir, name), HostNetNS: fdPath(h.ns)})
+	return fabric.New(fabric.Options{Cloud: name, Dir: filepath.Join(h.dir, name), HostNetNS: fdPath(h.ns), Programs: os.Getenv(programs) != ""})
 }
 
 func (h *host) ok(err error) {

@@ -106,5 +106,8 @@ func (f *Fabric) Close(ctx context.Context) error {
 		errs = append(errs, server.Shutdown(ctx))
 	}
 	f.doors.running.Wait()
+	if f.filter != nil {
+		errs = append(errs, f.filter.Close())
+	}
 	return errors.Join(errs...)
 }

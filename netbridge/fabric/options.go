@@ -20,6 +20,9 @@ type Options struct {
 	// HostNetNS is the path of the namespace that has the bridges; empty is the
 	// process's own.
 	HostNetNS string
+	// Programs filters ports by iptables, ip6tables and ebtables also where the
+	// kernel's nf_tables could do it (firewall.Ports), which is slower.
+	Programs bool
 	// Metadata answers what guests ask at 169.254.169.254, port 80. RemoteAddr
 	// is that of the guest, which has an address in a network of that place or
 	// would not get the answer: the address is the place's own, so a request

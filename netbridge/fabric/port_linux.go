@@ -26,7 +26,7 @@ func (f *Fabric) SetGroup(ctx context.Context, g Group) error {
 	if g.Absent {
 		delete(f.groups, g.ID)
 		four, six := f.setName(g.ID, false), f.setName(g.ID, true)
-		err = firewall.DropSets(s.ns, f.setPrefix(), func(name string) bool { return name != four && name != six })
+		err = f.filters(s).DropSets(s.ns, f.setPrefix(), func(name string) bool { return name != four && name != six })
 	} else {
 		gone := slices.DeleteFunc(slices.Clone(f.groups[g.ID]), func(m netip.Prefix) bool { return slices.Contains(g.Members, m) })
 		f.groups[g.ID] = g.Members
@@ -47,7 +47,7 @@ func (f *Fabric) fillSets(s *session, ids []string) error {
 		for _, id := range ids {
 			sets[f.setName(id, v6)] = f.groups[id]
 		}
-		if err := firewall.Sets(s.ns, v6, sets); err != nil {
+		if err := f.filters(s).Sets(s.ns, v6, sets); err != nil {
 			return err
 		}
 	}
@@ -114,8 +114,9 @@ func (f *Fabric) setPorts(ctx context.Context, s *session, ports []Port) error {
 			c.Gone = append(c.Gone, old.port)
 			lost = append(lost, f.lost(old, nil)...)
 			delete(f.ports, p.ID)
+			delete(f.marks, old.port.Mark)
 		default:
-			now := filtered{p.Network, f.filter(p)}
+			now := filtered{p.Network, f.wanted(p)}
 			f.ports[p.ID] = now
 			if c.Fill = append(c.Fill, now.port); !known {
 				c.Added = append(c.Added, now.port)
@@ -136,10 +137,10 @@ func (f *Fabric) setPorts(ctx context.Context, s *session, ports []Port) error {
 	return firewall.Cut(s.ns, lost)
 }
 
-// change is firewall.Filter, after whose failure everything is looked at again.
+// change changes the filter; a failure everything is looked at again.
 func (f *Fabric) change(ctx context.Context, s *session, c firewall.Change) error {
 	f.looked = false
-	if err := firewall.Filter(ctx, s.ns, c); err != nil {
+	if err := f.filters(s).Filter(ctx, s.ns, c); err != nil {
 		return err
 	}
 	f.looked = len(c.All) > 0 || !c.Fresh
@@ -187,9 +188,9 @@ func (p Port) groups() []string {
 	return slices.Sorted(maps.Keys(ids))
 }
 
-// filter is the port in the firewall's words.
-func (f *Fabric) filter(p Port) firewall.Port {
-	out := firewall.Port{ID: p.ID, Device: p.Device, Down: p.Down, Open: p.Open}
+// wanted is the port in the firewall's words.
+func (f *Fabric) wanted(p Port) firewall.Port {
+	out := firewall.Port{ID: p.ID, Device: p.Device, Down: p.Down, Open: p.Open, Mark: f.portMark(p.ID)}
 	for _, src := range p.Sources {
 		out.Sources = append(out.Sources, firewall.Source(src))
 	}
@@ -224,13 +225,13 @@ func (f *Fabric) syncPorts(ctx context.Context, groups []Group, ports []Port) er
 		return err
 	}
 	defer done()
-	f.groups, f.ports = map[string][]netip.Prefix{}, map[string]filtered{}
+	f.groups, f.ports, f.marks = map[string][]netip.Prefix{}, map[string]filtered{}, map[uint32]string{}
 	for _, g := range groups {
 		f.groups[g.ID] = g.Members
 	}
 	needed := map[string]bool{}
 	for _, p := range ports {
-		f.ports[p.ID] = filtered{p.Network, f.filter(p)}
+		f.ports[p.ID] = filtered{p.Network, f.wanted(p)}
 		for _, g := range p.groups() {
 			needed[g] = true
 		}
@@ -249,5 +250,5 @@ func (f *Fabric) syncPorts(ctx context.Context, groups []Group, ports []Port) er
 	for id := range needed {
 		names[f.setName(id, false)], names[f.setName(id, true)] = true, true
 	}
-	return firewall.DropSets(s.ns, f.setPrefix(), func(name string) bool { return names[name] })
+	return f.filters(s).DropSets(s.ns, f.setPrefix(), func(name string) bool { return names[name] })
 }

@@ -339,5 +339,5 @@ func (h *host) filters() string {
 		}
 		return nil
 	}))
-	return w.String()
+	return w.String() + h.tables()
 }

@@ -112,15 +112,15 @@ func (f *Fabric) mendPorts(ctx context.Context, s *session, found *firewall.Foun
 		return err
 	}
 	c := firewall.Change{Dispatch: f.chain("sg", ""), All: f.allPorts()}
-	if found.Filters(c, f.memory) {
-		return nil
+	if ok, err := f.filters(s).Holds(ctx, s.ns, found, c, f.memory); ok || err != nil {
+		return err
 	}
 	c.Fresh, c.Fill = true, c.All
 	if err := f.change(ctx, s, c); err != nil {
 		return err
 	}
 	if found, err := firewall.Look(ctx, s.ns); err == nil {
-		found.Filters(c, f.memory) // known from now on
+		_, _ = f.filters(s).Holds(ctx, s.ns, found, c, f.memory) // known from now on
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ func (h *host) all() string {
 			}
 		}
 	}
+	w.WriteString(h.tables())
 	w.WriteString(h.run("ipset", "-s", "save"))
 	links, err := h.conn(h.ns).List()
 	h.ok(err)
@@ -84,6 +85,7 @@ func (h *host) strangerRules() {
 }
 
 func TestRepair(t *testing.T) {
+	t.Setenv(programs, "yes")
 	h := newHost(t)
 	h.strangers()
 	before := h.all()
@@ -185,6 +187,7 @@ func TestRepair(t *testing.T) {
 
 // A change that was cut off may have left a second jump; nothing is left of either.
 func TestNothingIsLeftOfAJumpThatIsThereTwice(t *testing.T) {
+	t.Setenv(programs, "yes")
 	h := newHost(t)
 	h.ok(h.fabric.SetNetwork(t.Context(), public()))
 	h.tenant(11)

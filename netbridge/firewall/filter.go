@@ -27,6 +27,8 @@ type Port struct {
 	// further, ARP included.
 	Sources []Source
 	Rules   []Rule
+	// Mark is the port's alone: see MarkOf.
+	Mark uint32
 }
 
 // Source is a pair of addresses that frames may come from.

@@ -1,10 +1,12 @@
 // Package firewall keeps chains of iptables as they should be, in one network
-// namespace.
+// namespace, and filters devices that are in bridges there (Ports).
 //
 // A chain is desired state: its rules, and the built-in chain that jumps to it.
 // Only chains of that name and the one jump to each are ever touched. Only
 // netbridge/fabric uses it. It runs iptables, ip6tables and ebtables, with their
-// -save and -restore: whichever back end these stand for.
+// -save and -restore: whichever back end these stand for. Ports of instances are
+// filtered by nf_tables through netlink where the kernel has what that needs,
+// and by these programs elsewhere.
 package firewall
 
 import (

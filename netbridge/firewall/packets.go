@@ -103,17 +103,7 @@ const (
 func (p Port) neighbours(pass, drop func(...string)) {
 	kind := func(t string) []string { return []string{"-p", "ipv6-icmp", "-m", "icmp6", "--icmpv6-type", t} }
 	nobody := []string{"-s", "::/128"}
-	var own []netip.Prefix
-	for _, src := range p.Sources {
-		if src.Address.Addr().Is6() {
-			own = append(own, src.Address.Masked())
-		}
-		if local, ok := linkLocal(src.MAC); ok {
-			own = append(own, netip.PrefixFrom(netip.MustParseAddr(local), 128))
-		}
-	}
-	slices.SortFunc(own, netip.Prefix.Compare)
-	for _, a := range slices.Compact(own) {
+	for _, a := range p.neighbourhood() {
 		target := []string{"-m", "u32", "--u32", targetIn(a)}
 		pass(slices.Concat(kind(neighbourAdvert), target)...)
 		pass(slices.Concat(nobody, kind(neighbourSolicit), target)...)
@@ -124,6 +114,21 @@ func (p Port) neighbours(pass, drop func(...string)) {
 	drop(nobody...)
 	drop(kind(routerAdvert)...)
 	drop(kind(redirect)...)
+}
+
+// neighbourhood are the addresses of IPv6 that a guest may call its own.
+func (p Port) neighbourhood() []netip.Prefix {
+	var own []netip.Prefix
+	for _, src := range p.Sources {
+		if src.Address.Addr().Is6() {
+			own = append(own, src.Address.Masked())
+		}
+		if local, ok := linkLocal(src.MAC); ok {
+			own = append(own, netip.PrefixFrom(netip.MustParseAddr(local), 128))
+		}
+	}
+	slices.SortFunc(own, netip.Prefix.Compare)
+	return slices.Compact(own)
 }
 
 // targetIn matches messages without extension headers whose target is in a
