@@ -88,7 +88,7 @@ func (f *Fabric) zone(id string) uint16 {
 
 // portMark is the number of a port's packets while they are filtered.
 func (f *Fabric) portMark(id string) uint32 {
-	n := firewall.MarkOf(id, func(n uint32) bool { has, taken := f.marks[n]; return taken && has != id })
+	n := firewall.MarkOf(f.o.Cloud+":"+id, func(n uint32) bool { has, taken := f.marks[n]; return taken && has != id })
 	f.marks[n] = id
 	return n
 }

@@ -190,6 +190,30 @@ func TestFromProgramsToTables(t *testing.T) {
 	}
 }
 
+// TestTwoCloudsFilterTheirOwn: each has rules for its own devices, and neither
+// undoes the other's.
+func TestTwoCloudsFilterTheirOwn(t *testing.T) {
+	h := newHost(t)
+	gs := h.guests(2)
+	h.serve(gs[1].ns, gs[1].ip+":82")
+	other := h.cloud("two")
+	device := fabric.Port{ID: "99999999-dddd-0000-0000-000000000000", Device: "tap99999999-dd", Network: "two"}
+	for _, all := range []fabric.World{{Ports: []fabric.Port{device}}, {}} {
+		h.ok(other.Sync(t.Context(), all))
+		h.refused("nothing is let in", gs[0].ns, gs[1].ip+":82")
+		gs[0].port.Rules = nil
+		h.ok(h.fabric.SetPorts(t.Context(), gs[0].port))
+		gs[1].port.Open = true
+		h.ok(h.fabric.SetPorts(t.Context(), gs[1].port))
+		h.refused("nothing may go out", gs[0].ns, gs[1].ip+":82")
+		gs[0].port.Open = true
+		h.ok(h.fabric.SetPorts(t.Context(), gs[0].port))
+		h.seenAs("open", gs[0].ns, gs[1].ip+":80", gs[0].ip)
+		gs[0].port.Open, gs[1].port.Open = false, false
+		h.ok(h.fabric.SetPorts(t.Context(), gs[1].port))
+	}
+}
+
 // TestFiveHundredRules: a port may have them, and what none of them allows is
 // refused.
 func TestFiveHundredRules(t *testing.T) {

@@ -87,16 +87,19 @@ func (p Port) frameRules() []words {
 	return rules
 }
 
-// packetRules is the filter of one direction, of both IP versions. What returns
-// passes.
+// packetRules is the filter of one direction, of both IP versions: what returns
+// passes. The packet's mark has done its work.
 func (p Port) packetRules(ingress bool) []words {
-	switch {
-	case p.Down:
-		return []words{verdict(expr.VerdictDrop)}
-	case p.Open:
-		return nil
+	r := &rules{list: []words{setMark(0)}}
+	if p.Open {
+		return r.list
 	}
-	r := &rules{}
+	// What belongs to a connection passes. Cut ends connections.
+	r.pass(state(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED))
+	if p.Down {
+		r.drop()
+		return r.list
+	}
 	for _, v6 := range []bool{false, true} {
 		r.version = version(v6)
 		if v6 && !ingress {

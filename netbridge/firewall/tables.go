@@ -30,7 +30,7 @@ import (
 // A frame gets its port's mark where the address that it comes from is checked.
 // The mark leads the packet to the port's rules, first thing after its
 // connection is known, and is taken away there; so it is towards a device, where
-// packets are forwarded. Nothing else sees these marks.
+// packets are forwarded. Of others' rules only those of raw tables see a mark.
 //
 // It keeps a connection to one namespace from its first use until Close: the
 // kernel, when one is closed, waits until what was removed through any is gone.
@@ -42,18 +42,19 @@ type tabled struct {
 	socket *netlink.Conn
 }
 
-// MarkOf is a mark for a port: taken says which ones are others' already.
+// MarkOf is a mark for a port: taken says which ones are others' already. The id
+// names the cloud, too: those of several clouds on one host are to be different.
 func MarkOf(id string, taken func(mark uint32) bool) uint32 {
 	sum := sha256.Sum256([]byte(id))
 	for n := binary.BigEndian.Uint32(sum[:]); ; n++ {
-		if mark := ownMarks | n&^uint32(marksMask); mark != ownMarks && !taken(mark) {
+		if mark := n | ownMark; !taken(mark) {
 			return mark
 		}
 	}
 }
 
-// Marks of ports have the bits of ownMarks where marksMask has some.
-const ownMarks, marksMask = 0x67a00000, 0xfff00000
+// ownMark is in each mark of ours: people use small ones.
+const ownMark = 1 << 31
 
 // Names of maps: from device to a chain of frames, from device to a mark, and
 // from a mark to chains of packets.
@@ -161,7 +162,7 @@ func Probe(ns *os.File) error {
 	defer func() { _ = t.Close() }()
 	all := netip.MustParsePrefix("10.0.0.0/8")
 	p := Port{
-		ID: "gantry-probe", Device: "gantry-probe", Mark: ownMarks | 1, Sources: []Source{{MAC: "fa:16:3e:00:00:01", Address: all}},
+		ID: "gantry-probe", Device: "gantry-probe", Mark: ownMark, Sources: []Source{{MAC: "fa:16:3e:00:00:01", Address: all}},
 		Rules: []Rule{{First: -1, Last: -1, Set: "set"}, {Protocol: udp, First: 1, Last: 2, Remote: all}},
 	}
 	err := t.change(ns, func(x *transaction) error {
@@ -312,20 +313,8 @@ func hookRules() map[string][]words {
 			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register},
 		}},
 	}
-	mark := &expr.Meta{Key: expr.MetaKeyMARK, Register: register}
 	for _, name := range []string{egressMap, ingressMap} {
-		out[name] = []words{
-			{
-				mark,
-				&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(marksMask), Xor: make([]byte, 4)},
-				&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: binaryutil.NativeEndian.PutUint32(ownMarks)},
-				&expr.Verdict{Kind: expr.VerdictReturn},
-			},
-			// What belongs to a connection passes. Cut ends connections.
-			all(state(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), setMark(0), verdict(expr.VerdictReturn)),
-			lookup(mark, name, true),
-			setMark(0),
-		}
+		out[name] = []words{lookup(&expr.Meta{Key: expr.MetaKeyMARK, Register: register}, name, true)}
 	}
 	return out
 }
@@ -395,12 +384,12 @@ func (x *transaction) members(ports []Port, change func(*nftables.Set, []nftable
 // elements of a port, in the order of maps.
 func (p Port) elements() []nftables.SetElement {
 	mark := binaryutil.NativeEndian.PutUint32(p.Mark)
-	jump := func(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictJump, Chain: chain} }
+	to := func(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }
 	return []nftables.SetElement{
-		{Key: device(p.Device), VerdictData: jump(p.egress())},
+		{Key: device(p.Device), VerdictData: to(p.egress())},
 		{Key: device(p.Device), Val: mark},
-		{Key: mark, VerdictData: jump(p.egress())},
-		{Key: mark, VerdictData: jump(p.ingress())},
+		{Key: mark, VerdictData: to(p.egress())},
+		{Key: mark, VerdictData: to(p.ingress())},
 	}
 }
 
