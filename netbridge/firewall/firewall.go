@@ -5,8 +5,7 @@
 // Only chains of that name and the one jump to each are ever touched. Only
 // netbridge/fabric uses it. It runs iptables, ip6tables and ebtables, with their
 // -save and -restore: whichever back end these stand for. Ports of instances are
-// filtered by nf_tables through netlink where the kernel has what that needs,
-// and by these programs elsewhere.
+// filtered by these, too, or by nf_tables through netlink (Pick).
 package firewall
 
 import (

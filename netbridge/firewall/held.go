@@ -3,12 +3,18 @@ package firewall
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 // Holds implements Ports.
@@ -17,14 +23,47 @@ func (t *tabled) Holds(_ context.Context, ns *os.File, _ *Found, c Change, m Mem
 		return true, nil
 	}
 	ok := false
-	err := t.with(ns, func(x *transaction) (err error) {
-		ok, err = x.holds(c, m)
+	err := t.with(ns, func(x *transaction) error {
+		now, err := t.generation()
+		if err != nil {
+			return err
+		}
+		// Nobody has changed anything in this namespace since it was looked at.
+		if t.held != 0 && now == t.held {
+			ok = true
+			return nil
+		}
+		t.held = 0
+		if ok, err = x.holds(c, m); ok {
+			t.held = now
+		}
 		return err
 	})
 	if !ok {
 		clear(m)
 	}
 	return ok, err
+}
+
+// generation is the number of the last change of anybody's; mu is held.
+func (t *tabled) generation() (uint32, error) {
+	found, err := t.socket.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request}, Data: make([]byte, 4),
+	})
+	if err != nil || len(found) == 0 || len(found[0].Data) < 4 {
+		return 0, fmt.Errorf("generation of rules: %w", errors.Join(err, errdefs.ErrUnavailable))
+	}
+	d, err := netlink.NewAttributeDecoder(found[0].Data[4:])
+	if err != nil {
+		return 0, err
+	}
+	d.ByteOrder = binary.BigEndian
+	for d.Next() {
+		if d.Type() == unix.NFTA_GEN_ID {
+			return d.Uint32(), nil
+		}
+	}
+	return 0, d.Err()
 }
 
 func (x *transaction) holds(c Change, m Memory) (bool, error) {

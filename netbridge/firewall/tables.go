@@ -40,6 +40,7 @@ type tabled struct {
 	mu     sync.Mutex // held over a change; guards what follows
 	conn   *nftables.Conn
 	socket *netlink.Conn
+	held   uint32 // the generation of rules at which all was found to hold; 0: none
 }
 
 // MarkOf is a mark for a port: taken says which ones are others' already. The id
