@@ -71,6 +71,7 @@ func TestThePackage(t *testing.T) {
 		"/usr/share/zsh/vendor-completions/_gantry":            "-rw-r--r--",
 		"/usr/share/fish/vendor_completions.d/gantry.fish":     "-rw-r--r--",
 		"/usr/share/man/man1/gantry.1.gz":                      "-rw-r--r--",
+		"/usr/share/man/man1/gantry-host.1.gz":                 "lrwxrwxrwx",
 		"/usr/share/man/man5/gantry.conf.5.gz":                 "-rw-r--r--",
 		"/usr/share/man/man8/gantry-runtime.8.gz":              "-rw-r--r--",
 		"/usr/share/doc/gantry/copyright":                      "-rw-r--r--",
