@@ -172,7 +172,9 @@ type Glance struct {
 
 // Compute is [compute].
 type Compute struct {
-	BuildFailureThreshold int `key:"consecutive_build_service_disable_threshold" default:"10" doc:"0 stops counting failed builds"`
+	BuildFailureThreshold int    `key:"consecutive_build_service_disable_threshold" default:"10" doc:"0 stops counting failed builds"`
+	CPUDedicatedSet       string `key:"cpu_dedicated_set" doc:"processors that instances with hw:cpu_policy=dedicated have alone, as 4-12,^8,15"`
+	CPUSharedSet          string `key:"cpu_shared_set" doc:"processors that all other instances float over; without either set that is all, with only cpu_dedicated_set none"`
 }
 
 // ImageCache is [image_cache].

@@ -243,6 +243,9 @@ type Flavor struct {
 	// EphemeralGB (GiB) and SwapMB (MiB) are extra disks.
 	EphemeralGB, SwapMB int64
 	ExtraSpecs          map[string]string
+	// Processors are those of the host that the instance alone has, ascending,
+	// as many as VCPUs; none lets it float over the shared ones.
+	Processors []int
 }
 
 // Image is what the request says of the image to boot.
@@ -404,9 +407,27 @@ type Resources struct {
 	// OwnTraits are those of which the driver alone decides, beyond what each
 	// compute service decides: they are taken away where they are not in Traits.
 	OwnTraits []string
-	Uptime    time.Duration
+	// Cells are the host's memory nodes with the processors that the operator has
+	// set aside for instances; nil where instances float over all VCPUs.
+	Cells  []Cell
+	Uptime time.Duration
 	// LoadAverage over 1, 5 and 15 minutes.
 	LoadAverage [3]float64
+}
+
+// Cell is one memory node and those of its processors that instances may have,
+// by the kernel's numbers, ascending.
+type Cell struct {
+	ID int64
+	// Socket is the package of all its processors, -1 where they are of several.
+	Socket   int64
+	MemoryMB int64 // MiB
+	PageKB   int64 // KiB
+	// Shared are floated over, Dedicated given to one instance each. No processor
+	// is both.
+	Shared, Dedicated []int
+	// Siblings are the cores, each with its threads among Shared and Dedicated.
+	Siblings [][]int
 }
 
 // HVSpec is one kind of guest that can run here (nova/objects/hv_spec.py).
@@ -436,4 +457,7 @@ type Capabilities struct {
 	Rescue, Suspend bool
 	// CrashDump is CrashDumper, Quiesce Quiescer.
 	CrashDump, Quiesce bool
+	// Processors: Flavor.Processors is heeded. Without it such a flavor is
+	// errdefs.ErrInvalid.
+	Processors bool
 }

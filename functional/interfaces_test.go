@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/attachinterfaces"
@@ -228,4 +229,53 @@ func TestFunctionalInterfacesComeAndGo(t *testing.T) {
 	}
 	c.openstack(t, c.demo, "server", "remove", "port", id, p.ID)
 	c.agree(t, id, 0)
+}
+
+// TestFunctionalCrashInTheMiddleOfAnInterface: a kill while a port comes or goes
+// ends with what Neutron says, on all sides.
+func TestFunctionalCrashInTheMiddleOfAnInterface(t *testing.T) {
+	c := the
+	hot, _ := c.hotNetwork(t, "cut", "10.89.0.0/24")
+	id := c.active(t, bootOpts{})
+	// cut asks for what the service dies of; nobody answers.
+	cut := func(point string, ask func(context.Context)) {
+		t.Helper()
+		c.restart(t, false, "gantry.failpoints="+point+"=kill")
+		ctx, cancel := context.WithCancel(t.Context())
+		var asked sync.WaitGroup
+		asked.Go(func() { ask(ctx) })
+		c.startAfter(t, point)
+		cancel()
+		asked.Wait()
+	}
+	second := func() string {
+		for _, port := range c.portsOf(t, id) {
+			if port.NetworkID == hot {
+				return port.ID
+			}
+		}
+		t.Fatal("no port in the second network")
+		return ""
+	}
+	attach := func(ctx context.Context) {
+		attachinterfaces.Create(ctx, c.demo.compute, id, attachinterfaces.CreateOpts{NetworkID: hot})
+	}
+	for _, row := range []struct{ come, goes string }{
+		{"compute.attach.bound", "compute.detach.unplugged"},
+		{"interfaces.plugged", "interfaces.begin"},
+		{"compute.attach.plugged", ""},
+	} {
+		cut(row.come, attach)
+		c.agree(t, id, 2)
+		port := second()
+		if row.goes != "" {
+			cut(row.goes, func(ctx context.Context) { attachinterfaces.Delete(ctx, c.demo.compute, id, port) })
+			c.agree(t, id, 2)
+		}
+		c.openstack(t, c.demo, "server", "remove", "port", id, port)
+		c.agree(t, id, 1)
+		if s := c.server(t, id); s.Status != "ACTIVE" || s.TaskState != "" {
+			t.Errorf("after %s: %s %s", row.come, s.Status, s.TaskState)
+		}
+	}
 }

@@ -4,6 +4,7 @@ package functional
 
 import (
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 )
@@ -125,4 +127,58 @@ func TestMove(t *testing.T) {
 	if now := addresses(); !slices.Equal(now, before) {
 		t.Errorf("addresses %v, were %v", now, before)
 	}
+}
+
+// TestMoveCutOff: a kill of either service in the middle of a move ends with the
+// server where it was, and Placement knows it.
+func TestMoveCutOff(t *testing.T) {
+	c := the
+	s := c.secondHost(t)
+	id := c.active(t, bootOpts{network: "none"})
+	c.guest(t, id, "echo written here > /root/kept")
+	migrate := func() {
+		t.Helper()
+		actAs(t, c.admin, id, map[string]any{"migrate": map[string]any{"host": s.host}})
+	}
+	back := func(t *testing.T) {
+		t.Helper()
+		eventually(t, bootLimit, "the server is what it was", func() bool {
+			now := c.server(t, id)
+			return now.Status == "ACTIVE" && now.TaskState == "" && now.Host == host && now.PowerState == servers.RUNNING
+		})
+		if got := c.guest(t, id, "cat /root/kept"); got != "written here" {
+			t.Errorf("its disk: %q", got)
+		}
+		eventually(t, bootLimit, "nothing is left there", func() bool {
+			return len(c.files(s.host, id)) == 0 && c.memoryUsed(t) == 64 && c.memoryOn(t, s.host+".test") == 0
+		})
+	}
+	t.Run("there", func(t *testing.T) {
+		if err := s.end(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		s.launch(t, "gantry.failpoints=move.disk=kill")
+		migrate()
+		ended := make(chan error, 1)
+		go func() { ended <- s.cmd.Wait() }()
+		select {
+		case <-ended:
+		case <-time.After(bootLimit):
+			t.Fatal("the second host was not killed")
+		}
+		s.launch(t)
+		back(t)
+	})
+	t.Run("here", func(t *testing.T) {
+		const point = "compute.resize_instance.departed"
+		c.restart(t, false, "gantry.failpoints="+point+"=kill")
+		migrate()
+		c.startAfter(t, point)
+		// the key of a server that did not come goes by its age
+		expected := filepath.Join(s.engine(), "migrations", id+".in")
+		if err := os.Remove(expected); err != nil {
+			t.Errorf("the second host did not expect it: %v", err)
+		}
+		back(t)
+	})
 }

@@ -135,6 +135,12 @@ func (c *cloud) memoryUsed(t *testing.T) int {
 // memoryOn is what everybody holds on a host (MiB).
 func (c *cloud) memoryOn(t *testing.T, node string) int {
 	t.Helper()
+	return c.usedOn(t, node, "MEMORY_MB")
+}
+
+// usedOn is what everybody holds of a resource class on a host.
+func (c *cloud) usedOn(t *testing.T, node, class string) int {
+	t.Helper()
 	var list struct {
 		Providers []struct {
 			UUID string `json:"uuid"`
@@ -157,5 +163,5 @@ func (c *cloud) memoryOn(t *testing.T, node string) int {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	return use.Usages["MEMORY_MB"]
+	return use.Usages[class]
 }

@@ -147,7 +147,10 @@ func (b *build) attempt(ctx context.Context) (err error) {
 // times until here; as nothing but these saves touches the row meanwhile, one
 // compare-and-swap from the scheduler's state to spawning is the same.
 func (b *build) claim(ctx context.Context, steps *undo.Stack) error {
-	release, err := b.m.dep.Tracker.Claim(ctx, b.rc, b.inst, ClaimRequest{Node: b.args.node, Limits: b.args.limits})
+	release, err := b.m.dep.Tracker.Claim(ctx, b.rc, b.inst, ClaimRequest{
+		Node: b.args.node, Limits: b.args.limits,
+		Took: func(topology *objects.Object) { b.inst.Set("numa_topology", topology) },
+	})
 	if err != nil {
 		return judged(reschedule, fmt.Errorf("claim for %s on node %s: %w", b.uuid(), b.args.node, err))
 	}

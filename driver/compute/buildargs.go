@@ -221,7 +221,9 @@ func (m *Manager) spawnRequest(o *op, img driver.Image, net driver.NetworkSource
 	}
 }
 
-func flavorOf(inst *objects.Object) driver.Flavor { return flavorFrom(inst.Object("flavor")) }
+func flavorOf(inst *objects.Object) driver.Flavor {
+	return pinned(flavorFrom(inst.Object("flavor")), inst.Object("numa_topology"))
+}
 
 // credentials are what an image may be read or written with for the user.
 func credentials(rc messaging.RequestContext) driver.Credentials {

@@ -141,6 +141,7 @@ func (v *move) comeBack(ctx context.Context) error {
 		old = o.inst.Object("flavor")
 	}
 	fields := sized(old, map[string]any{"host": m.opt.Host, "node": v.mig.SourceNode()})
+	v.settleProcessors("old", fields)
 	if err := m.save(ctx, o.rc, o.inst, fields, Expect{TaskState: []string{taskResizeReverting}}); err != nil {
 		return err
 	}
@@ -155,7 +156,7 @@ func (v *move) comeBack(ctx context.Context) error {
 		return fmt.Errorf("network of %s: %w", o.uuid(), err)
 	}
 	err = v.driver.FinishRevertMigration(ctx, driver.RevertMigrationRequest{
-		UUID: driver.InstanceUUID(o.uuid()), Flavor: flavorFrom(old), VIFs: vifs, PowerOn: v.wasRunning(), Off: m.patience(o.inst, true),
+		UUID: driver.InstanceUUID(o.uuid()), Flavor: pinned(flavorFrom(old), v.topology("old")), VIFs: vifs, PowerOn: v.wasRunning(), Off: m.patience(o.inst, true),
 	})
 	if err != nil {
 		return fmt.Errorf("finish revert of %s: %w", o.uuid(), err)

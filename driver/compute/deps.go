@@ -76,6 +76,9 @@ type ClaimRequest struct {
 	Node string
 	// Limits is the scheduler's limits argument, null or a dictionary.
 	Limits json.RawMessage
+	// Took, if not nil, is given the InstanceNUMATopology of an instance that
+	// gets processors of its own, before the claim returns. It is for the row.
+	Took func(topology *objects.Object)
 }
 
 // Tracker is the resource tracker.

@@ -22,7 +22,7 @@ type evacuation struct {
 	node   string
 	limits json.RawMessage
 	// host and hostNode are what the row names before.
-	host, hostNode any
+	host, hostNode, topology any
 	// ours says that the row names this host, written by us.
 	ours bool
 }
@@ -119,7 +119,14 @@ func (e *evacuation) run(ctx context.Context) (err error) {
 // claim reserves the room and makes the row ours.
 func (e *evacuation) claim(ctx context.Context, steps *undo.Stack) error {
 	m, o := e.m, e.op
-	release, err := m.dep.Tracker.Claim(ctx, o.rc, o.inst, ClaimRequest{Node: e.node, Limits: orNull(e.limits)})
+	if err := m.loadProcessors(ctx, o); err != nil {
+		return err
+	}
+	e.topology = o.inst.Get("numa_topology")
+	release, err := m.dep.Tracker.Claim(ctx, o.rc, o.inst, ClaimRequest{
+		Node: e.node, Limits: orNull(e.limits),
+		Took: func(topology *objects.Object) { o.inst.Set("numa_topology", topology) },
+	})
 	if err != nil {
 		return fmt.Errorf("claim for %s on node %s: %w", o.uuid(), e.node, err)
 	}
@@ -152,6 +159,9 @@ func (e *evacuation) giveUp(ctx context.Context, cause error) error {
 		return err
 	}
 	back := map[string]any{"host": e.host, "node": e.hostNode, "task_state": nil}
+	if e.topology != nil {
+		back["numa_topology"] = e.topology
+	}
 	saved := e.m.save(ctx, e.rc, e.inst, back, Expect{TaskState: []string{taskRebuildSpawning}})
 	if gone(saved) || stale(saved) {
 		saved = nil

@@ -47,7 +47,7 @@ func (m *Manager) moveOf(ctx context.Context, o *op) (*move, error) {
 	if v.driver, ok = m.dep.Driver.(driver.Migrator); !ok || m.dep.Peers == nil || !m.dep.Driver.Capabilities().Resize {
 		return v, notSupported("Resizing an instance")
 	}
-	return v, m.load(ctx, o, "flavor", "old_flavor", "new_flavor", "system_metadata")
+	return v, m.load(ctx, o, "flavor", "old_flavor", "new_flavor", "system_metadata", "numa_topology", "migration_context")
 }
 
 // load reads joined fields that the instance came without.
@@ -59,7 +59,7 @@ func (m *Manager) load(ctx context.Context, o *op, fields ...string) error {
 		}
 		if row == nil {
 			var err error
-			if row, err = m.dep.Conductor.GetInstance(ctx, o.rc, o.uuid(), "metadata", "system_metadata", "flavor"); err != nil {
+			if row, err = m.dep.Conductor.GetInstance(ctx, o.rc, o.uuid(), "metadata", "system_metadata", "flavor", "numa_topology", "migration_context"); err != nil {
 				return err
 			}
 		}

@@ -23,6 +23,8 @@ type prepare struct {
 	clean   bool
 	filters map[string]any
 	limits  json.RawMessage
+	// topology is of the claim.
+	topology *objects.Object
 }
 
 // prepResize claims the room and has the host of the instance begin. What is
@@ -106,7 +108,9 @@ func (p *prepare) run(ctx context.Context) (err error) {
 		}
 	}()
 	p.inst.Set("new_flavor", p.flavor)
-	release, err := p.m.dep.Tracker.ClaimMove(ctx, p.rc, p.inst, p.mig.Object, ClaimRequest{Node: p.node, Limits: p.limits})
+	release, err := p.m.dep.Tracker.ClaimMove(ctx, p.rc, p.inst, p.mig.Object, ClaimRequest{
+		Node: p.node, Limits: p.limits, Took: func(topology *objects.Object) { p.topology = topology },
+	})
 	if err != nil {
 		return fmt.Errorf("claim for resize of %s on node %s: %w", p.uuid(), p.node, err)
 	}
@@ -143,16 +147,17 @@ func (p *prepare) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// context is the MigrationContext: there are no topologies and devices that
-// change with a move.
+// context is the MigrationContext: there are no devices that change with a move.
 func (p *prepare) context() *objects.Object {
 	c := objects.New("MigrationContext")
 	c.Set("instance_uuid", p.uuid())
 	c.Set("migration_id", p.mig.ID())
-	for _, what := range []string{"numa_topology", "pci_devices", "pci_requests", "resources"} {
+	for _, what := range []string{"pci_devices", "pci_requests", "resources"} {
 		c.Set("new_"+what, nil)
 		c.Set("old_"+what, nil)
 	}
+	c.Set("new_numa_topology", p.topology)
+	c.Set("old_numa_topology", p.inst.Object("numa_topology"))
 	return c
 }
 

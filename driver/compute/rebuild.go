@@ -151,6 +151,9 @@ func (r *rebuild) prepare(ctx context.Context) (driver.SpawnRequest, error) {
 	if r.vifs, err = r.m.network(ctx, r.op); err != nil {
 		return none, err
 	}
+	if err := r.m.loadProcessors(ctx, r.op); err != nil {
+		return none, err
+	}
 	net := func(context.Context) (objects.NetworkInfo, error) { return r.vifs, nil }
 	req := r.m.spawnRequest(r.op, img, networkFunc(net))
 	req.AdminPassword, req.Files = r.args.password, r.args.files

@@ -53,6 +53,9 @@ func (m *Manager) rescue(ctx context.Context, o *op, r driver.Rescuer) error {
 	if err != nil {
 		return notRescuable(o, err)
 	}
+	if err := m.loadProcessors(ctx, o); err != nil {
+		return err
+	}
 	req := driver.RescueRequest{
 		SpawnRequest: m.spawnRequest(o, img, networkFunc(func(context.Context) (objects.NetworkInfo, error) { return vifs, nil })),
 		Off:          m.patience(o.inst, clean),

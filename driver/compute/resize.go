@@ -61,7 +61,7 @@ func (v *move) send(ctx context.Context) error {
 		}
 	}
 	info, err := v.driver.MigrateDiskAndPowerOff(ctx, driver.MigrateRequest{
-		UUID: driver.InstanceUUID(o.uuid()), Peer: peer, Old: flavorFrom(o.inst.Object("flavor")), New: flavorFrom(flavor), Off: m.patience(o.inst, clean),
+		UUID: driver.InstanceUUID(o.uuid()), Peer: peer, Old: flavorOf(o.inst), New: pinned(flavorFrom(flavor), v.topology("new")), Off: m.patience(o.inst, clean),
 	})
 	if err != nil {
 		return resizeError(fmt.Errorf("migrate disk of %s: %w", o.uuid(), err))
@@ -94,7 +94,7 @@ func (v *move) send(ctx context.Context) error {
 // its allocation. cause, which may be nil, is returned.
 func (v *move) stayHere(ctx context.Context, cause error) error {
 	err := v.driver.FinishRevertMigration(ctx, driver.RevertMigrationRequest{
-		UUID: driver.InstanceUUID(v.uuid()), Flavor: flavorFrom(v.inst.Object("flavor")), VIFs: cachedNetwork(v.inst),
+		UUID: driver.InstanceUUID(v.uuid()), Flavor: flavorOf(v.inst), VIFs: cachedNetwork(v.inst),
 		PowerOn: v.wasRunning(), Off: v.m.patience(v.inst, true),
 	})
 	if err != nil {
@@ -142,6 +142,7 @@ func (v *move) arriveHere(ctx context.Context) error {
 	if v.mig.Int("old_instance_type_id") != v.mig.Int("new_instance_type_id") && o.inst.Object("new_flavor") != nil {
 		fields = sized(o.inst.Object("new_flavor"), fields)
 	}
+	v.settleProcessors("new", fields)
 	if err := m.save(ctx, o.rc, o.inst, fields, Expect{TaskState: []string{taskResizeMigrated, taskResizeFinish}}); err != nil {
 		return err
 	}
@@ -157,7 +158,7 @@ func (v *move) arriveHere(ctx context.Context) error {
 		return m.dep.Ports.Allocate(ctx, o.rc, AllocateRequest{Instance: o.inst.Clone(), Rebind: true})
 	}))
 	err := v.driver.FinishMigration(ctx, driver.FinishMigrationRequest{
-		SpawnRequest: req, Moved: v.moved(), DiskInfo: info, Old: flavorFrom(o.inst.Object("old_flavor")),
+		SpawnRequest: req, Moved: v.moved(), DiskInfo: info, Old: pinned(flavorFrom(o.inst.Object("old_flavor")), v.topology("old")),
 		PowerOn: v.wasRunning(), Off: m.patience(o.inst, true),
 	})
 	if err != nil {

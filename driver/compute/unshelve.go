@@ -112,7 +112,10 @@ func (u *unshelve) run(ctx context.Context) (err error) {
 // claim reserves the room and makes the row ours, in one save.
 func (u *unshelve) claim(ctx context.Context, steps *undo.Stack) error {
 	m, o := u.m, u.op
-	release, err := m.dep.Tracker.Claim(ctx, o.rc, o.inst, ClaimRequest{Node: u.node, Limits: u.limits})
+	release, err := m.dep.Tracker.Claim(ctx, o.rc, o.inst, ClaimRequest{
+		Node: u.node, Limits: u.limits,
+		Took: func(topology *objects.Object) { o.inst.Set("numa_topology", topology) },
+	})
 	if err != nil {
 		return fmt.Errorf("claim for %s on node %s: %w", o.uuid(), u.node, err)
 	}

@@ -97,6 +97,7 @@ func Run(t *testing.T, h Harness) {
 		{"suspended instances end", testSuspendEnds},
 		{"crash dump", testCrashDump},
 		{"quiesce", testQuiesce},
+		{"processors of its own", testProcessors},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

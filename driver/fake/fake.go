@@ -217,7 +217,7 @@ func (d *Driver) Boots(uuid driver.InstanceUUID) int {
 
 // Capabilities names everything.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: true, ConfigDrive: true, Rescue: true, Suspend: true, CrashDump: true, Quiesce: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: true, ConfigDrive: true, Rescue: true, Suspend: true, CrashDump: true, Quiesce: true, Processors: true}
 }
 
 // Resources describes a middling host.
@@ -227,8 +227,24 @@ func (d *Driver) Resources(context.Context) (driver.Resources, error) {
 		HypervisorType: "fake", HypervisorVersion: 1000000,
 		Supported: []driver.HVSpec{{Arch: "x86_64", HVType: "fake", VMMode: "exe"}},
 		Traits:    []string{"COMPUTE_NET_ATTACH_INTERFACE", "COMPUTE_NET_ATTACH_INTERFACE_WITH_TAG"},
+		Cells:     cells(),
 		Uptime:    26*time.Hour + 3*time.Minute, LoadAverage: [3]float64{0.25, 0.5, 0.75},
 	}, nil
+}
+
+// given are the processors that are given to one instance each, beside the 64
+// that the others share.
+func given() []int { return []int{64, 65} }
+
+func cells() []driver.Cell {
+	c := driver.Cell{Socket: -1, MemoryMB: 256 << 10, PageKB: 4, Dedicated: given()}
+	for cpu := range 66 {
+		if cpu < 64 {
+			c.Shared = append(c.Shared, cpu)
+		}
+		c.Siblings = append(c.Siblings, []int{cpu})
+	}
+	return []driver.Cell{c}
 }
 
 // Instances lists the instances in order.

@@ -3,6 +3,7 @@ package fake
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/objects"
@@ -77,6 +78,9 @@ func refuse(req driver.SpawnRequest) error {
 	if req.Image.DiskFormat == BadFormat {
 		err := fmt.Errorf("spawn %s: disk format %s: %w", req.UUID, BadFormat, errdefs.ErrInvalid)
 		return errdefs.WithPublic(err, "Image format "+BadFormat+" cannot be booted.")
+	}
+	if own := req.Flavor.Processors; len(own) > 0 && (int64(len(own)) != req.Flavor.VCPUs || !slices.Contains(given(), own[0])) {
+		return fmt.Errorf("spawn %s: processors %v for %d VCPUs: %w", req.UUID, own, req.Flavor.VCPUs, errdefs.ErrInvalid)
 	}
 	if req.Flavor.MemoryMB > 256<<10 {
 		return fmt.Errorf("spawn %s: %d MiB: %w", req.UUID, req.Flavor.MemoryMB, errdefs.ErrExhausted)

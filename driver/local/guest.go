@@ -42,6 +42,8 @@ func guestFor(req driver.SpawnRequest, img engine.ImageInfo) (guest, error) {
 		MemoryMB: req.Flavor.MemoryMB,
 		Image:    imageRef(req.Image),
 		Drive:    req.Drive != nil,
+
+		Processors: req.Flavor.Processors,
 	}
 	var err error
 	if g.Env, err = environment(img, req.Metadata); err != nil {

@@ -49,6 +49,9 @@ func (d *Driver) limitsFor(f driver.Flavor) (cgroup.Limits, error) {
 	}
 	l.CPUQuota = vcpus * min(quota, l.CPUPeriod)
 	l.BlockIO = spec.blockIO(d.opts.StorePath)
+	if spec.err == nil {
+		l.CPUSet, spec.err = d.processorsFor(f)
+	}
 	return l, spec.err
 }
 
@@ -153,8 +156,14 @@ func possible(f driver.Flavor) error {
 		switch {
 		case key == "hw:mem_page_size" && value != "small" && value != "any":
 			what = "pages of a certain size"
-		case key == "hw:cpu_policy" && value != "shared":
-			what = "processors of its own"
+		case key == "hw:cpu_policy" && value == "mixed":
+			what = "processors of its own beside shared ones"
+		case key == "hw:emulator_threads_policy" && value == "isolate":
+			what = "a processor for its emulator"
+		case key == "hw:cpu_realtime" && isTrue(value):
+			what = "processors in real time"
+		case key == "hw:numa_nodes" && strings.TrimSpace(value) != "1":
+			what = "several memory nodes"
 		case strings.HasPrefix(key, "quota:vif_") && !isTraffic(key):
 			what = "limits of network interfaces of another kind"
 		case strings.HasPrefix(key, "quota:disk_total_"):

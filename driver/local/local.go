@@ -82,6 +82,10 @@ type Options struct {
 	SnapshotFormat SnapshotFormat
 	// Suspend is how guests are put aside.
 	Suspend SuspendMode
+	// Dedicated are the processors that are given to one instance each, Shared
+	// those that the others float over; see ParseProcessors. Without both they
+	// float over all.
+	Dedicated, Shared []int
 	// CrashDumpBytes is what the crash dumps of all instances may take; 0 keeps
 	// none.
 	CrashDumpBytes int64
@@ -135,7 +139,7 @@ func New(ctx context.Context, opts Options) *Driver {
 
 // Capabilities of the driver.
 func (d *Driver) Capabilities() driver.Capabilities {
-	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: d.opts.MoveAddress != "", ConfigDrive: true, Rescue: true, Suspend: true, CrashDump: true, Quiesce: true}
+	return driver.Capabilities{Recover: true, Snapshot: true, Pause: true, Console: true, Diagnostics: true, Events: true, CacheImages: true, Prepare: true, SetPassword: true, ConsoleStream: true, AttachInterface: true, GuestReboot: true, Resize: true, Migrate: d.opts.MoveAddress != "", ConfigDrive: true, Rescue: true, Suspend: true, CrashDump: true, Quiesce: true, Processors: len(d.opts.Dedicated) > 0}
 }
 
 // guest is what a start of an instance needs besides its network. It is kept
@@ -163,6 +167,8 @@ type guest struct {
 	Suspended *suspension `json:"suspended,omitempty"`
 	// Arrived: it came from another host, whole, and may never have run here.
 	Arrived bool `json:"arrived,omitempty"`
+	// Processors are its own; see driver.Flavor.
+	Processors []int `json:"processors,omitempty"`
 }
 
 const guestLabel = "gantry.guest"

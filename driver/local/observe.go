@@ -59,6 +59,7 @@ func (d *Driver) Recover(ctx context.Context) ([]driver.InstanceUUID, error) {
 		}
 		d.opts.Log.Warn().Str(logging.Instance, owner).Msg("links of an unknown instance removed")
 	}
+	d.followShared(ctx, states)
 	d.recoverReboots(ctx, states)
 	return here, nil
 }

@@ -58,7 +58,7 @@ func (d *Driver) MigrateDiskAndPowerOff(ctx context.Context, req driver.MigrateR
 		return "", fmt.Errorf("migrate %s: %w", req.UUID, err)
 	}
 	need, err := changeTo(req.Old, req.New)
-	if err == nil {
+	if err == nil && req.Peer == "" { // else they are the other host's
 		_, err = d.limitsFor(req.New)
 	}
 	if err != nil {
@@ -158,7 +158,7 @@ func (d *Driver) limitsChange(ctx context.Context, s engine.State, f driver.Flav
 	if g.Traffic, err = trafficOf(f); err != nil {
 		return engine.LimitsChange{}, err
 	}
-	g.VCPUs, g.MemoryMB = f.VCPUs, f.MemoryMB
+	g.VCPUs, g.MemoryMB, g.Processors = f.VCPUs, f.MemoryMB, f.Processors
 	limits, err := d.limitsFor(f)
 	if err != nil {
 		return engine.LimitsChange{}, err

@@ -42,6 +42,13 @@ func (d *Driver) Resources(ctx context.Context) (driver.Resources, error) {
 		HypervisorVersion: hypervisorVersion,
 		Supported:         supported(),
 	}
+	var err error
+	if res.Cells, err = cellsOf("/", d.opts.Dedicated, d.opts.Shared); err != nil {
+		return res, err
+	}
+	if res.Cells != nil {
+		res.VCPUs = int64(len(d.opts.Dedicated) + len(d.opts.Shared))
+	}
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return res, fmt.Errorf("read host memory: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gantry-project/gantry/config"
 	"github.com/gantry-project/gantry/driver/local"
+	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/netbridge"
 	"github.com/gantry-project/gantry/netbridge/ovs"
 )
@@ -50,6 +51,13 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 	}
 	h.closes = append(h.closes, func() error { h.engine.close(); return nil })
 
+	dedicated, shared, err := local.ParseProcessors(cfg.Compute.CPUDedicatedSet, cfg.Compute.CPUSharedSet)
+	if err == nil && len(dedicated)+len(shared) > 0 && cfg.Default.ReservedHostCPUs != 0 {
+		err = fmt.Errorf("reserved_host_cpus cannot be set beside them: %w", errdefs.ErrInvalid)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("[compute] cpu_dedicated_set, cpu_shared_set: %w", err)
+	}
 	node, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("name of this host: %w", err)
@@ -69,6 +77,8 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 		Suspend:        local.SuspendMode(cfg.Gantry.Suspend),
 		SnapshotFormat: local.SnapshotFormat(cfg.Gantry.SnapshotFormat),
 		MoveAddress:    moves,
+		Dedicated:      dedicated,
+		Shared:         shared,
 		OnImage:        m.image,
 	})
 	return h, nil

@@ -14,11 +14,13 @@ import (
 
 // Claim implements compute.Tracker.
 func (t *Tracker) Claim(ctx context.Context, _ messaging.RequestContext, inst *objects.Object, req compute.ClaimRequest) (func(context.Context), error) {
-	return t.claim(ctx, inst.String("uuid"), inst.String("uuid"), usageOf(inst), req)
+	return t.claim(ctx, inst, inst.Object("flavor"), inst.String("uuid"), usageOf(inst), req)
 }
 
-// claim reserves what is wanted for an instance under a key of the account.
-func (t *Tracker) claim(ctx context.Context, uuid, key string, want usage, req compute.ClaimRequest) (func(context.Context), error) {
+// claim reserves what is wanted for an instance with a flavor under a key of the
+// account.
+func (t *Tracker) claim(ctx context.Context, inst, flavor *objects.Object, key string, want usage, req compute.ClaimRequest) (func(context.Context), error) {
+	uuid := inst.String("uuid")
 	if node := t.Node(); req.Node != "" && req.Node != node {
 		return nil, fmt.Errorf("claim for instance %s: node %q is not of this host: %w", uuid, req.Node, errdefs.ErrInvalid)
 	}
@@ -39,6 +41,14 @@ func (t *Tracker) claim(ctx context.Context, uuid, key string, want usage, req c
 	}
 	if err := fit(want, t.resources, others, lim); err != nil {
 		return nil, fmt.Errorf("instance %s: %w", uuid, err)
+	}
+	want.pins = ""
+	topology, err := t.pin(key, inst, flavor, &want)
+	if err != nil {
+		return nil, fmt.Errorf("instance %s: %w", uuid, err)
+	}
+	if topology != nil && req.Took != nil {
+		req.Took(topology)
 	}
 	t.used[key] = want
 	t.claims[key] = struct{}{}
@@ -85,6 +95,9 @@ func (t *Tracker) count(inst *objects.Object) {
 	t.mu.Lock()
 	_, claimed := t.claims[uuid]
 	before, known := t.used[uuid]
+	if !inst.Has("numa_topology") {
+		now.pins = before.pins
+	}
 	if inst.Has("host") && inst.String("host") != t.opts.Host && !claimed {
 		t.mu.Unlock()
 		if known {

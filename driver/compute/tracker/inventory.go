@@ -1,6 +1,8 @@
 package tracker
 
 import (
+	"maps"
+
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/placement"
 )
@@ -24,6 +26,17 @@ func wanted(o Options, id string, r driver.Resources, disabled bool) placement.W
 		if inv.Total > 0 {
 			w.Inventories[class] = inv
 		}
+	}
+	if len(r.Cells) > 0 { // as libvirt's driver has it: of the sets, and no processor of its own is given twice
+		var shared, dedicated int64
+		for _, c := range r.Cells {
+			shared, dedicated = shared+int64(len(c.Shared)), dedicated+int64(len(c.Dedicated))
+		}
+		vcpu := w.Inventories["VCPU"]
+		vcpu.Total = shared
+		w.Inventories["VCPU"] = vcpu
+		w.Inventories["PCPU"] = placement.Inventory{Total: dedicated, AllocationRatio: 1}
+		maps.DeleteFunc(w.Inventories, func(_ string, inv placement.Inventory) bool { return inv.Total == 0 })
 	}
 	if disabled {
 		w.Traits = append(w.Traits, placement.TraitDisabled)

@@ -16,7 +16,8 @@ import (
 
 // ClaimMove implements compute.Mover.
 func (t *Tracker) ClaimMove(ctx context.Context, _ messaging.RequestContext, inst, migration *objects.Object, req compute.ClaimRequest) (func(context.Context), error) {
-	return t.claim(ctx, inst.String("uuid"), migration.String("uuid"), sizedUsage(inst, inst.Object("new_flavor")), req)
+	flavor := inst.Object("new_flavor")
+	return t.claim(ctx, inst, flavor, migration.String("uuid"), sizedUsage(inst, flavor, "new"), req)
 }
 
 // CountMove implements compute.Mover.
@@ -32,6 +33,9 @@ func (t *Tracker) CountMove(inst, migration *objects.Object) {
 		return
 	}
 	t.mu.Lock()
+	if !inst.Has("migration_context") {
+		use.pins = t.used[migration.String("uuid")].pins
+	}
 	t.used[migration.String("uuid")] = use
 	t.mu.Unlock()
 	t.touch()
@@ -54,12 +58,13 @@ func (t *Tracker) Leave(ctx context.Context, _ messaging.RequestContext, inst *o
 	return t.deps.Reporter.RemoveProvider(ctx, inst.String("uuid"), t.NodeUUID())
 }
 
-// sizedUsage is what a move of the instance takes with a flavor.
-func sizedUsage(inst, flavor *objects.Object) usage {
+// sizedUsage is what a move of the instance takes with the flavor of one side.
+func sizedUsage(inst, flavor *objects.Object, side string) usage {
 	as := inst.Clone()
 	as.SetClean("flavor", flavor)
 	u := usageOf(as)
 	u.move = true
+	u.pins = listOf(topologyOf(inst, side).Processors())
 	return u
 }
 
@@ -76,24 +81,25 @@ func moveUsage(host string, inst, migration *objects.Object) (usage, bool) {
 		return usage{}, false
 	}
 	from, to, here := m.SourceCompute() == host, m.DestCompute() == host, inst.String("host") == host
-	other := inst.Object("new_flavor")
+	side := "new"
 	if arrived := inst.String("vm_state") == "resized" || inst.String("task_state") == "resize_finish"; arrived {
-		other = inst.Object("old_flavor")
+		side = "old"
 	}
 	switch {
 	case from && to, from && !here:
 	case to && !here:
-		other = inst.Object("new_flavor")
+		side = "new"
 	default:
 		return usage{}, false // the instance itself is all there is
 	}
 	if from && !to {
-		other = inst.Object("old_flavor")
+		side = "old"
 	}
+	other := inst.Object(side + "_flavor")
 	if other == nil {
 		return usage{}, false
 	}
-	return sizedUsage(inst, other), true
+	return sizedUsage(inst, other, side), true
 }
 
 // moves reads what is under way to or from the node.
@@ -126,7 +132,7 @@ func (t *Tracker) movingInstance(ctx context.Context, rc messaging.RequestContex
 			return inst, nil
 		}
 	}
-	return t.deps.Conductor.GetInstance(ctx, rc, id, "flavor")
+	return t.deps.Conductor.GetInstance(ctx, rc, id, "flavor", "numa_topology", "migration_context")
 }
 
 // countMoves adds what a survey has found to the account.

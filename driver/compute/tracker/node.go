@@ -34,7 +34,7 @@ func nodeFields(o Options, s snapshot, isNew bool) map[string]any {
 		"hypervisor_version":   r.HypervisorVersion,
 		"cpu_info":             r.CPUInfo,
 		"stats":                stats,
-		"numa_topology":        nil,
+		"numa_topology":        numaTopology(r.Cells, s.used),
 		"supported_hv_specs":   hvSpecs(r.Supported),
 	}
 	ratios(o, fields, isNew)

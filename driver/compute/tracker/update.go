@@ -48,7 +48,7 @@ func (t *Tracker) survey(ctx context.Context) error {
 		return fmt.Errorf("node name changed from %q to %q while running: %w", node, r.Node, errdefs.ErrConflict)
 	}
 	t.beginList()
-	list, err := t.deps.Conductor.InstancesByNode(ctx, messaging.AdminContext(), t.opts.Host, r.Node, "flavor")
+	list, err := t.deps.Conductor.InstancesByNode(ctx, messaging.AdminContext(), t.opts.Host, r.Node, "flavor", "numa_topology", "migration_context")
 	if err != nil {
 		t.endList(nil, false)
 		return fmt.Errorf("list instances: %w", err)

@@ -12,6 +12,8 @@ type usage struct {
 	vmState, taskState, os, project string
 	// move says that it is none of an instance but of its move.
 	move bool
+	// pins are the processors that it alone has.
+	pins cpuList
 }
 
 // usageOf reads an instance. A root disk on a volume takes nothing here.
@@ -27,6 +29,7 @@ func usageOf(inst *objects.Object) usage {
 		size = inst // the row repeats the flavor's sizes, swap excepted
 	}
 	u.vcpus, u.memoryMB = size.Int("vcpus"), size.Int("memory_mb")
+	u.pins = pinsOf(inst)
 	u.diskMB = size.Int("ephemeral_gb")*1024 + size.Int("swap")
 	if inst.String("image_ref") != "" {
 		u.diskMB += size.Int("root_gb") * 1024
