@@ -168,6 +168,7 @@ type Glance struct {
 	Auth
 	APIServers []string `key:"api_servers" doc:"image service endpoints, when not from the catalog"`
 	NumRetries int      `key:"num_retries" default:"3" doc:"tries after a failed download"`
+	Verify     bool     `key:"verify_glance_signatures" default:"false" doc:"boot only images whose signatures are verified: gantry verifies none, and so boots none"`
 }
 
 // Compute is [compute].

@@ -258,6 +258,8 @@ type tracker struct {
 	err         error
 	failed      []bool
 	enabled     bool
+	// own are processors that claims give, one each.
+	own []int
 }
 
 func (x *tracker) allocate(uuidOf string) {
@@ -292,6 +294,10 @@ func (x *tracker) Claim(_ context.Context, _ messaging.RequestContext, inst *obj
 	}
 	id := inst.String("uuid")
 	x.claims[id] = true
+	if len(x.own) > 0 && req.Took != nil {
+		req.Took(objects.NewPinned(id, 0, 64, x.own[:1], "").Wire())
+		x.own = x.own[1:]
+	}
 	return func(context.Context) {
 		x.mu.Lock()
 		defer x.mu.Unlock()

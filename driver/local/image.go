@@ -22,6 +22,19 @@ func imageRef(img driver.Image) string {
 	return img.ID + ":" + hash
 }
 
+// verify refuses what the operator wants verified. Nova's own refuses an image
+// without a signature too (nova/image/glance.py, _get_verifier).
+func (d *Driver) verify(img driver.Image) error {
+	if !d.opts.RefuseImages {
+		return nil
+	}
+	public := "The image has no signature, which this cloud demands."
+	if img.Properties["img_signature"] != "" {
+		public = "The image's signature cannot be verified by this host, which this cloud demands."
+	}
+	return errdefs.WithPublic(fmt.Errorf("image %s: [glance] verify_glance_signatures is set, and signatures are not verified here: %w", img.ID, errdefs.ErrUnsupported), public)
+}
+
 // ensureImage returns the imported image, fetching it when it is not here.
 // Simultaneous requests share one download.
 func (d *Driver) ensureImage(ctx context.Context, cred driver.Credentials, img driver.Image) (engine.ImageInfo, error) {

@@ -89,6 +89,9 @@ type Options struct {
 	// CrashDumpBytes is what the crash dumps of all instances may take; 0 keeps
 	// none.
 	CrashDumpBytes int64
+	// RefuseImages refuses every image: the operator wants their signatures
+	// verified, and nobody does.
+	RefuseImages bool
 	// OnImage is told of each image that was needed, whether it was here; nil for
 	// nobody.
 	OnImage func(hit bool)

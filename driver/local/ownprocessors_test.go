@@ -1,6 +1,7 @@
 package local_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/gantry-project/gantry/driver/drivertest"
 	"github.com/gantry-project/gantry/driver/local"
 	"github.com/gantry-project/gantry/engine"
+	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 // runsOn waits until the guest's first process may run on these processors and
@@ -100,4 +102,28 @@ func TestProcessorsOfItsOwn(t *testing.T) {
 	if s := must(r.engine.State(ctx, engine.ContainerID(floats.UUID)))(t); s.Limits.CPUSet != "" {
 		t.Errorf("without sets it is kept to %q", s.Limits.CPUSet)
 	}
+}
+
+// TestUnverifiedImages: where signatures are to be verified nothing boots, and
+// the image is not even fetched.
+func TestUnverifiedImages(t *testing.T) {
+	r := newRig(t)
+	r.refuse = true
+	r.end()
+	r.open(t)
+	before := r.residue(t)
+	for _, tt := range []struct{ signature, says string }{{"", "has no signature"}, {"c2lnbmVk", "cannot be verified"}} {
+		req := request()
+		req.UUID, req.Network, req.Events = drivertest.NewUUID(), drivertest.Ready(nil), &drivertest.Events{}
+		req.Image.Properties = map[string]string{"img_signature": tt.signature}
+		for what, err := range map[string]error{"Spawn": r.driver.Spawn(t.Context(), req), "Prepare": r.driver.Prepare(t.Context(), req)} {
+			if !errors.Is(err, errdefs.ErrUnsupported) || !strings.Contains(errdefs.PublicText(err, ""), tt.says) {
+				t.Errorf("%s with signature %q: %v", what, tt.signature, err)
+			}
+		}
+	}
+	if n := r.images.opens.Load(); n != 0 {
+		t.Errorf("%d images were fetched", n)
+	}
+	asBefore(t, r, before)
 }

@@ -83,6 +83,8 @@ type rig struct {
 	dumps   int64
 	// given away, and floated over, from the next life on
 	dedicated, shared []int
+	// refuse: no image is good
+	refuse bool
 
 	plugger netbridge.Plugger
 	engine  *engine.Engine
@@ -135,7 +137,7 @@ func (r *rig) open(t testing.TB) {
 	r.end = func() { cancel(); check(t, <-served); stop() }
 	r.driver = local.New(life, local.Options{
 		Engine: r.engine, Network: r.plugger, Images: r.images, Node: "node", StorePath: r.host.Root,
-		MoveAddress: r.moves, ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, SnapshotFormat: r.format, InjectPassword: r.inject, Suspend: r.suspend, CrashDumpBytes: r.dumps, Dedicated: r.dedicated, Shared: r.shared, Log: zerolog.Nop(),
+		MoveAddress: r.moves, ConsoleBytes: 1 << 16, PidsPerVCPU: 1024, StartGrace: r.grace, SnapshotFormat: r.format, InjectPassword: r.inject, Suspend: r.suspend, CrashDumpBytes: r.dumps, Dedicated: r.dedicated, Shared: r.shared, RefuseImages: r.refuse, Log: zerolog.Nop(),
 	})
 	go func() { served <- r.driver.ServeMoves(life, l) }()
 }

@@ -106,6 +106,9 @@ func (d *Driver) plan(ctx context.Context, req driver.SpawnRequest) (guest, engi
 		return guest{}, engine.ImageInfo{}, errdefs.WithPublic(fmt.Errorf("flavor %s: %w", req.Flavor.Name, err),
 			"The flavor asks for a runtime that this host does not have.")
 	}
+	if err := d.verify(req.Image); err != nil {
+		return guest{}, engine.ImageInfo{}, err
+	}
 	img, err := d.ensureImage(ctx, req.Credentials, req.Image)
 	if err != nil {
 		return guest{}, img, err

@@ -79,6 +79,7 @@ func openHost(ctx context.Context, cfg *config.Config, images local.ImageSource,
 		MoveAddress:    moves,
 		Dedicated:      dedicated,
 		Shared:         shared,
+		RefuseImages:   cfg.Glance.Verify,
 		OnImage:        m.image,
 	})
 	return h, nil
