@@ -262,7 +262,6 @@ func TestFunctionalCrashInTheMiddleOfAnInterface(t *testing.T) {
 	}
 	for _, row := range []struct{ come, goes string }{
 		{"compute.attach.bound", "compute.detach.unplugged"},
-		{"interfaces.plugged", "interfaces.begin"},
 		{"compute.attach.plugged", ""},
 	} {
 		cut(row.come, attach)

@@ -75,9 +75,10 @@ func (c *cloud) migrate(t *testing.T, id, to string) {
 // back, and goes for good.
 func TestMove(t *testing.T) {
 	c := the
+	id := c.active(t, bootOpts{}) // before there is another host to choose
 	s := c.secondHost(t)
+	t.Cleanup(func() { c.remove(t, id) }) // before that host goes
 	s.agent(t)
-	id := c.active(t, bootOpts{})
 	addresses := func() []string { return slices.Sorted(maps.Keys(c.agree(t, id, 1))) }
 	placement := func(what string, here, there int) {
 		t.Helper()
@@ -133,8 +134,9 @@ func TestMove(t *testing.T) {
 // server where it was, and Placement knows it.
 func TestMoveCutOff(t *testing.T) {
 	c := the
+	id := c.active(t, bootOpts{network: "none"}) // before there is another host to choose
 	s := c.secondHost(t)
-	id := c.active(t, bootOpts{network: "none"})
+	t.Cleanup(func() { c.remove(t, id) }) // before that host goes
 	c.guest(t, id, "echo written here > /root/kept")
 	migrate := func() {
 		t.Helper()
