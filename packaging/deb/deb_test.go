@@ -145,7 +145,7 @@ func (h host) script(name string, args ...string) (string, error) {
 		h.t.Fatal(err)
 	}
 	moved := string(text)
-	for _, top := range []string{"/etc/gantry", "/var/lib/gantry", "/run/systemd/system"} {
+	for _, top := range []string{"/etc/gantry", "/var/lib/gantry", "/run/gantry", "/run/systemd/system"} {
 		moved = strings.ReplaceAll(moved, top, h.dir+top)
 	}
 	cmd := exec.Command("sh", append([]string{"-c", moved, name}, args...)...)
