@@ -319,7 +319,6 @@ const runDir = "/run/gantry"
 // cloudFabric is the networks of a cloud, with who answers guests there.
 func cloudFabric(state string, o fabric.Options) *fabric.Fabric {
 	o.Cloud, o.Dir = cloudName(state), filepath.Join(runDir, cloudName(state))
-	o.Programs = true // until the functional tests have all run with the kernel's tables
 	return fabric.New(o)
 }
 
