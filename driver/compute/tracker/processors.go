@@ -33,6 +33,16 @@ func (l cpuList) cpus() []int {
 	return cpus
 }
 
+// takenOf are all processors that are an instance's own.
+func takenOf(used map[string]usage) cpuList {
+	var cpus []int
+	for _, u := range used {
+		cpus = append(cpus, u.pins.cpus()...)
+	}
+	slices.Sort(cpus)
+	return listOf(slices.Compact(cpus))
+}
+
 // pinsOf is what an instance has for itself. One on its way to here has what it
 // had where it was until it arrives, and here what it will have.
 func pinsOf(inst *objects.Object) cpuList {

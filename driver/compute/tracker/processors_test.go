@@ -1,10 +1,14 @@
 package tracker
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/gantry-project/gantry/driver"
 	"github.com/gantry-project/gantry/driver/compute"
@@ -209,4 +213,45 @@ func TestWish(t *testing.T) {
 			t.Errorf("%v %v: %d %q %v", tt.specs, tt.image, n, thread, err)
 		}
 	}
+}
+
+// The scheduler goes by the record, so a processor that is taken or free is
+// there without the wait that collects other changes.
+func TestProcessorsAreToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud()
+		tr := started(t, c, pinning())
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- tr.Run(ctx) }()
+		began := time.Now()
+		plain := c.add(instance("p", "", "building"), tr.NodeUUID())
+		if _, err := tr.Claim(ctx, admin, plain, compute.ClaimRequest{Node: "cmp1"}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // Run collects
+		before := c.saved()
+		inst := c.add(withSpecs(instance("a", "cmp1", "active"), dedicated), tr.NodeUUID())
+		if _, err := take(t, tr, inst); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := c.saved() - before; n != 1 || !strings.Contains(c.row(t).String("numa_topology"), `"pinned_cpus":[2]`) {
+			t.Errorf("taken: %d saves, %s", n, c.row(t).String("numa_topology"))
+		}
+		if err := tr.Drop(ctx, admin, inst); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if n := c.saved() - before; n != 2 || !strings.Contains(c.row(t).String("numa_topology"), `"pinned_cpus":[]`) {
+			t.Errorf("free: %d saves, %s", n, c.row(t).String("numa_topology"))
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("waited %s", waited)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -65,6 +65,7 @@ type Tracker struct {
 	id        string              // guarded by mu; UUID of node and provider
 	resources driver.Resources    // guarded by mu; as the last survey found them
 	used      map[string]usage    // guarded by mu; by instance UUID
+	told      cpuList             // guarded by mu; processors of instances' own that the record says are taken
 	claims    map[string]struct{} // guarded by mu; of used, those that no list has shown yet
 	dropped   map[string]struct{} // guarded by mu; forgotten while a list is being read, nil otherwise
 	failed    int                 // guarded by mu; consecutive failed builds
@@ -142,7 +143,8 @@ func (t *Tracker) BuildEnded(_ context.Context, _ string, failed bool) {
 
 // Run writes changes of usage to the compute node record until ctx ends, and
 // returns nil. Changes are collected for SaveDelay, so that a burst of builds
-// costs one write. What cannot be written waits for the next change or survey.
+// costs one write; those of processors of an instance's own are written at once.
+// What cannot be written waits for the next change or survey.
 func (t *Tracker) Run(ctx context.Context) error {
 	for {
 		select {
@@ -150,17 +152,37 @@ func (t *Tracker) Run(ctx context.Context) error {
 			return nil
 		case <-t.changed:
 		}
-		timer := time.NewTimer(t.opts.SaveDelay)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if t.collect(ctx) != nil {
 			return nil
-		case <-timer.C:
 		}
 		if err := t.saveNode(ctx); err != nil && ctx.Err() == nil {
 			t.log.Warn().Err(err).Msg("compute node record is not up to date until the next survey")
 		}
 	}
+}
+
+// collect waits for more changes, and no longer once processors are others:
+// for memory and disk the scheduler goes by placement, for those by the record.
+func (t *Tracker) collect(ctx context.Context) error {
+	timer := time.NewTimer(t.opts.SaveDelay)
+	defer timer.Stop()
+	for !t.repinned() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return nil
+		case <-t.changed:
+		}
+	}
+	return nil
+}
+
+// repinned tells whether others than the record says are taken.
+func (t *Tracker) repinned() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return takenOf(t.used) != t.told
 }
 
 // touch asks Run to write.
@@ -202,8 +224,10 @@ func (t *Tracker) saveNodeHeld(ctx context.Context) error {
 	if t.row == nil {
 		return fmt.Errorf("save compute node: no record yet: %w", errdefs.ErrConflict)
 	}
-	apply(t.row, nodeFields(t.opts, t.view(), false))
+	v := t.view()
+	apply(t.row, nodeFields(t.opts, v, false))
 	if len(t.row.Changes()) == 0 {
+		t.noteTold(v)
 		return nil
 	}
 	err := t.deps.Conductor.SaveComputeNode(ctx, messaging.AdminContext(), t.row)
@@ -214,7 +238,15 @@ func (t *Tracker) saveNodeHeld(ctx context.Context) error {
 		return fmt.Errorf("save compute node %s: %w", t.row.String("uuid"), err)
 	}
 	t.row.ResetChanges()
+	t.noteTold(v)
 	return nil
+}
+
+// noteTold keeps which processors the record says are taken.
+func (t *Tracker) noteTold(v snapshot) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.told = takenOf(v.used)
 }
 
 // syncProvider makes placement agree.
