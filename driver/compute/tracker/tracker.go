@@ -152,7 +152,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 			return nil
 		case <-t.changed:
 		}
-		if t.collect(ctx) != nil {
+		if !t.collect(ctx) {
 			return nil
 		}
 		if err := t.saveNode(ctx); err != nil && ctx.Err() == nil {
@@ -163,19 +163,20 @@ func (t *Tracker) Run(ctx context.Context) error {
 
 // collect waits for more changes, and no longer once processors are others:
 // for memory and disk the scheduler goes by placement, for those by the record.
-func (t *Tracker) collect(ctx context.Context) error {
+// It reports false when ctx has ended.
+func (t *Tracker) collect(ctx context.Context) bool {
 	timer := time.NewTimer(t.opts.SaveDelay)
 	defer timer.Stop()
 	for !t.repinned() {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return false
 		case <-timer.C:
-			return nil
+			return true
 		case <-t.changed:
 		}
 	}
-	return nil
+	return true
 }
 
 // repinned tells whether others than the record says are taken.
