@@ -36,7 +36,8 @@ func (m *Manager) notifyWith(ctx context.Context, rc messaging.RequestContext, i
 	}
 }
 
-// notifyVersioned tells of an event that has a versioned form only.
+// notifyVersioned tells of an event in its versioned form alone, which is all
+// that some have.
 func (m *Manager) notifyVersioned(ctx context.Context, rc messaging.RequestContext, inst *objects.Object, p messaging.Priority, name notification.Name, v notification.More) {
 	if !enabled(m.dep.Versioned) {
 		return

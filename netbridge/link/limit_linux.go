@@ -105,15 +105,7 @@ func (c *Conn) DeleteLimit(index int) error {
 // (Documentation/networking/ifb of Linux). errdefs.ErrAlreadyExists when the
 // name is taken.
 func (c *Conn) AddIFB(name string) error {
-	c.writes("add ifb")
-	req := c.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("ifb"))
-	req.AddData(info)
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return classify("add ifb "+name, err)
+	return c.addKind("ifb", name, func(*nl.RtAttr) {})
 }
 
 // Redirect leads what a device receives to another one first, 0 to none.

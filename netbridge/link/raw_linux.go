@@ -53,18 +53,26 @@ func (c *Conn) AddVeth(v Veth) error {
 // AddBridge makes a bridge without spanning tree and without forward delay,
 // down. errdefs.ErrAlreadyExists when the name is taken.
 func (c *Conn) AddBridge(name string) error {
-	c.writes("add bridge")
+	return c.addKind("bridge", name, func(info *nl.RtAttr) {
+		data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+		data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
+		data.AddRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(0))
+	})
+}
+
+// addKind makes a device of a kind of the kernel's, down; fill says what that
+// kind is told.
+func (c *Conn) addKind(kind, name string, fill func(info *nl.RtAttr)) error {
+	c.writes("add " + kind)
 	req := c.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
-	data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
-	data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
-	data.AddRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(0))
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
+	fill(info)
 	req.AddData(info)
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	return classify("add bridge "+name, err)
+	return classify("add "+kind+" "+name, err)
 }
 
 // KeepNothing makes a bridge forget at once where addresses are

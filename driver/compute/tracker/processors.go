@@ -58,7 +58,7 @@ func topologyOf(inst *objects.Object, side string) objects.InstanceNUMATopology 
 	return objects.InstanceNUMATopology{Object: inst.Object("migration_context").Object(side + "_numa_topology")}
 }
 
-// wish is what an instance with the flavor needs of processors of its own: how
+// wishFor is what an instance with the flavor needs of processors of its own: how
 // many, 0 for none, and with which thread policy. errdefs.ErrUnsupported for
 // what no instance gets here.
 func wishFor(inst, flavor *objects.Object) (n int, thread string, err error) {
