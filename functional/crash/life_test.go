@@ -34,10 +34,9 @@ type life struct {
 	tried int // starts, each of which may have said that it is up
 }
 
-// live lives the n-th life of a slot.
+// live lives the n-th life of a slot. How long that takes depends on how many
+// wait for a turn and how often they are cut off; only each step is bounded.
 func (c *churn) live(id string, n int) {
-	ctx, cancel := context.WithTimeout(c.t.Context(), 3*patience)
-	defer cancel()
 	l := &life{churn: c, id: id}
 	for _, step := range []struct {
 		what string
@@ -52,16 +51,20 @@ func (c *churn) live(id string, n int) {
 		if c.failed.Load() {
 			return
 		}
-		if err := c.turn(ctx, step.do); err != nil {
+		if err := c.turn(step.do); err != nil {
 			c.failed.Store(true)
 			c.t.Errorf("%s %s: %v", step.what, id, err)
 		}
 	}
 }
 
-func (c *churn) turn(ctx context.Context, do func(context.Context) error) error {
+// turn waits for its turn and does a step, which has the time of several
+// requests as it may be cut off several times.
+func (c *churn) turn(do func(context.Context) error) error {
 	c.turns <- struct{}{}
 	defer func() { <-c.turns }()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 5*patience)
+	defer cancel()
 	return do(ctx)
 }
 
