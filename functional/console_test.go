@@ -58,7 +58,7 @@ func tryConsole(t *testing.T, address string) (net.Conn, error) {
 	u.Scheme = "ws"
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	t.Cleanup(cancel)
-	ws, _, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{Subprotocols: []string{"binary"}})
+	ws, _, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{Subprotocols: []string{"binary"}}) //nolint:bodyclose // the library has closed it
 	if err != nil {
 		return nil, err
 	}

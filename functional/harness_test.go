@@ -292,9 +292,9 @@ func (c *cloud) stopKeeper(engine string) error {
 	if _, err := fmt.Sscan(string(raw), &pid); err != nil {
 		return err
 	}
-	cmd, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !bytes.Contains(cmd, []byte(engine)) {
-		return nil // it has ended, and its pid may be somebody else's
+	cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // nothing, if it has ended
+	if !bytes.Contains(cmd, []byte(engine)) {
+		return nil // its pid may be somebody else's
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err

@@ -178,9 +178,11 @@ func TestFunctionalInterfacesComeAndGo(t *testing.T) {
 	old.Microversion = "2.43"
 	act := func(body map[string]any) {
 		t.Helper()
-		if _, err := old.Post(t.Context(), old.ServiceURL("servers", id, "action"), body, nil, nil); err != nil {
+		resp, err := old.Post(t.Context(), old.ServiceURL("servers", id, "action"), body, nil, nil)
+		if err != nil {
 			t.Fatal(err)
 		}
+		resp.Body.Close()
 	}
 	act(map[string]any{"addFixedIp": map[string]string{"networkId": hot}})
 	links = c.agree(t, id, 4)

@@ -48,6 +48,9 @@ type Conductor interface {
 	// 255 characters.
 	CreateFault(ctx context.Context, rc messaging.RequestContext, uuid string, code int, message, details string) error
 
+	// GetComputeNode is ComputeNode.get_by_host_and_nodename; the remote
+	// exception ComputeHostNotFound if there is none.
+	GetComputeNode(ctx context.Context, rc messaging.RequestContext, host, node string) (*objects.Object, error)
 	// SaveMigration is Migration.save of the changed fields.
 	SaveMigration(ctx context.Context, rc messaging.RequestContext, migration *objects.Object) error
 	// CleanConsoleAuths is ConsoleAuthToken.clean_console_auths_for_instance.

@@ -147,6 +147,18 @@ func TestMoveFails(t *testing.T) {
 		"unexpected": func(o *other) { o.drv.FailNext(fake.StepExpect, boom) },
 		"no offer":   func(o *other) { o.rig.drv.FailNext(fake.StepMigrate, boom) },
 		"no arrival": func(o *other) { o.drv.FailNext(fake.StepFinish, boom) },
+		"of another hypervisor": func(o *other) {
+			libvirt := objects.ComputeNode{Object: objects.New("ComputeNode")}
+			libvirt.Set("host", host)
+			libvirt.Set("hypervisor_hostname", node)
+			libvirt.SetHypervisor("QEMU", 7002000, "")
+			libvirt.SetTotals(4, 4096, 40)
+			libvirt.SetUsage(objects.Usage{})
+			if err := conductor.New(o.caller, host).CreateComputeNode(o.t.Context(), messaging.AdminContext(), libvirt.Object); err != nil {
+				o.t.Fatal(err)
+			}
+			o.drv.FailNext(fake.StepExpect, boom) // it does not come to that
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := newRig(t, noWait).otherHost()

@@ -95,8 +95,35 @@ func (p *prepare) refuse() error {
 	return nil
 }
 
+// refuseOther refuses an instance of another kind of hypervisor, whose host
+// would hand over what this one cannot take.
+func (p *prepare) refuseOther(ctx context.Context) error {
+	from := p.inst.String("host")
+	if from == p.m.opt.Host {
+		return nil
+	}
+	there, err := p.m.dep.Conductor.GetComputeNode(ctx, p.rc, from, p.inst.String("node"))
+	if messaging.IsRemote(err, "ComputeHostNotFound") {
+		return nil // it has no say in what it is
+	}
+	if err != nil {
+		return err
+	}
+	here, err := p.m.dep.Driver.Resources(ctx)
+	if err != nil {
+		return fmt.Errorf("resources of this host: %w", err)
+	}
+	if kind := there.String("hypervisor_type"); kind != here.HypervisorType {
+		return messaging.NovaError("MigrationError", 500, "Migration error: the server is on a hypervisor of type %s, this host takes those of type %s", kind, here.HypervisorType)
+	}
+	return nil
+}
+
 func (p *prepare) run(ctx context.Context) (err error) {
 	if err := p.refuse(); err != nil {
+		return err
+	}
+	if err := p.refuseOther(ctx); err != nil {
 		return err
 	}
 	before := p.inst.Clone()

@@ -227,10 +227,11 @@ func TestQuotaHoldsUnderParallelCreates(t *testing.T) {
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
-	_, err = admin.Compute.Put(t.Context(), admin.Compute.ServiceURL("os-quota-sets", list[0].ID), map[string]any{"quota_set": map[string]any{"instances": 2}}, nil, &gophercloud.RequestOpts{OkCodes: []int{200}})
+	resp, err := admin.Compute.Put(t.Context(), admin.Compute.ServiceURL("os-quota-sets", list[0].ID), map[string]any{"quota_set": map[string]any{"instances": 2}}, nil, &gophercloud.RequestOpts{OkCodes: []int{200}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	resp.Body.Close()
 	var mu sync.Mutex
 	var made []string
 	refused := 0

@@ -164,6 +164,7 @@ func verbs() []Feature {
 		{"`server migrate` to another host with disk and addresses, confirm, revert", []string{"driver/compute:TestMove.*", "driver/local:TestMove.*", "driver/local:TestConformance/move_to_another_host", "driver/local/courier:Test.*", "functional:TestMove"}, "both hosts on one machine"},
 		{"kill -9 of either host in the middle of a move: the server runs where it was", []string{"driver/compute:TestAbandonMoveOfTwoHosts", "driver/compute/recovery:TestMovesFromHere"}, "not with a real Nova"},
 		{"a resize that nobody confirms is confirmed after `resize_confirm_window`", []string{"driver/compute/periodic:TestConfirmResizes", "driver/compute:TestConfirmMove"}, "not with a real Nova"},
+		{"beside a stock nova-compute: images and flavors go where they belong; no move to a hypervisor of another kind", []string{"driver/compute:TestMoveFails", "functional:TestMixedCloud"}, ""},
 		{"`server evacuate` to this host; the dead host removes its guest when it is back", []string{"driver/compute:TestEvacuate", "driver/compute:TestEvacuateFails", "functional:TestEvacuate"}, "boots from the image again: disks are not shared"},
 		{"kill -9 in the middle of a resize: undone at the next start", []string{"driver/compute:TestAbandonMove", "functional:TestResizeCutOff"}, ""},
 		{"kill -9 in the middle of a confirmation: completed at the next start", []string{"driver/compute:TestConfirmMoveAgain", "driver/compute/recovery:TestMovesFromHere"}, "not with a real Nova"},
