@@ -287,11 +287,15 @@ type SpawnRequest struct {
 	Network        NetworkSource
 	Events         EventWaiter
 	// PublicKey is the key pair's public half in OpenSSH form, or empty.
-	PublicKey     string
+	PublicKey string
+	// AdminPassword may become root's: the implementation says where it does.
 	AdminPassword string
-	UserData      []byte
-	Metadata      map[string]string
-	Files         []File
+	// PasswordSet, unless nil, is called when AdminPassword has become root's:
+	// once at most, and before Spawn returns.
+	PasswordSet func()
+	UserData    []byte
+	Metadata    map[string]string
+	Files       []File
 	// Drive makes the files of the instance's config drive, by their paths from
 	// its top; nil for none. It is called once, when the network is known; all
 	// starts of the instance have these files, as a read-only tree.

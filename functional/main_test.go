@@ -173,8 +173,10 @@ func TestFunctionalDebianBoots(t *testing.T) {
 	img := c.upload(t, "debian", "bare", filepath.Join(c.state, "images/debian.tar"), map[string]string{
 		"os_command_line": `/bin/bash -c "dpkg --list | grep -c ^ii | sed s/^/packages:/; id -u; exec sleep infinity"`,
 	})
-	id := c.active(t, bootOpts{image: img, flavor: "c1.small"})
+	key := c.rsaKey(t, "rsa")
+	id := c.active(t, bootOpts{image: img, flavor: "c1.small", key: "rsa"})
 	c.waitConsole(t, id, "packages:")
+	c.adminPassword(t, id, key)
 }
 
 func TestFunctionalIsolatedAndLimited(t *testing.T) {

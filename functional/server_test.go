@@ -4,6 +4,7 @@ package functional
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -35,6 +36,7 @@ type bootOpts struct {
 	tag                 string // of the interface
 	who                 *clients
 	userData            []byte
+	key                 string // key pair; "" is tenant
 }
 
 // boot creates a server through the API and returns its id; it is deleted at
@@ -62,7 +64,7 @@ func (c *cloud) boot(t *testing.T, o bootOpts) string {
 	} else {
 		opts.Networks = []servers.Network{{UUID: c.networkID(t, *who, o.network), Tag: o.tag}}
 	}
-	s, err := servers.Create(t.Context(), who.compute, keypairs.CreateOptsExt{CreateOptsBuilder: opts, KeyName: "tenant"}, nil).Extract()
+	s, err := servers.Create(t.Context(), who.compute, keypairs.CreateOptsExt{CreateOptsBuilder: opts, KeyName: cmp.Or(o.key, "tenant")}, nil).Extract()
 	if err != nil {
 		t.Fatalf("create server: %v", err)
 	}

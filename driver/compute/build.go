@@ -129,8 +129,8 @@ func (b *build) attempt(ctx context.Context) (err error) {
 	}
 	net := b.allocate(ctx)
 	steps.Push("network", net.undo)
-	if err := b.m.dep.Driver.Spawn(ctx, b.request(net)); err != nil {
-		return fmt.Errorf("spawn %s: %w", b.uuid(), err)
+	if err := b.m.spawn(ctx, b.op, b.request(net)); err != nil {
+		return err
 	}
 	b.vifs = net.vifs
 	steps.Push("guest", func(ctx context.Context) error {

@@ -101,8 +101,8 @@ func (e *evacuation) run(ctx context.Context) (err error) {
 		return m.dep.Ports.Allocate(ctx, o.rc, AllocateRequest{Instance: o.inst.Clone(), Rebind: true})
 	}))
 	req.AdminPassword, req.Files = e.args.password, e.args.files
-	if err := m.dep.Driver.Spawn(ctx, req); err != nil {
-		return fmt.Errorf("spawn %s: %w", e.uuid(), err)
+	if err := m.spawn(ctx, o, req); err != nil {
+		return err
 	}
 	steps.Push("guest", func(ctx context.Context) error { return m.dep.Driver.Destroy(ctx, id) })
 	if err := e.activate(ctx, down); err != nil {

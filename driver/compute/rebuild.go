@@ -119,8 +119,8 @@ func (r *rebuild) run(ctx context.Context) error {
 	if err := r.clear(ctx); err != nil {
 		return err
 	}
-	if err := m.dep.Driver.Spawn(ctx, req); err != nil {
-		return fmt.Errorf("spawn %s: %w", o.uuid(), err)
+	if err := m.spawn(ctx, o, req); err != nil {
+		return err
 	}
 	down := before == vmStopped
 	if r.args.target != nil {

@@ -16,6 +16,12 @@ func testPassword(t *testing.T, e *env) {
 		return
 	}
 	ctx := t.Context()
+	none := e.request(t)
+	none.AdminPassword, none.PasswordSet = "", func() { t.Error("a password was set that nobody has given") }
+	e.spawned = append(e.spawned, none.UUID)
+	if err := e.d.Spawn(ctx, none); err != nil {
+		t.Fatal(err)
+	}
 	wantClass(t, "password of the absent", p.SetPassword(ctx, NewUUID(), "root", "secret"), errdefs.ErrNotFound)
 	req := e.spawn(t)
 	for _, user := range []string{"", "root", "root"} {

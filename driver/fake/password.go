@@ -33,7 +33,7 @@ func (d *Driver) SetPassword(ctx context.Context, uuid driver.InstanceUUID, user
 	return nil
 }
 
-// Password returns root's password as SetPassword has made it.
+// Password returns root's password as Spawn or SetPassword has made it.
 func (d *Driver) Password(uuid driver.InstanceUUID) string {
 	d.host.mu.Lock()
 	defer d.host.mu.Unlock()

@@ -52,10 +52,13 @@ func (d *Driver) Spawn(ctx context.Context, req driver.SpawnRequest) (err error)
 	if err := d.pass(ctx, StepStart); err != nil {
 		return err
 	}
+	if req.AdminPassword != "" && req.PasswordSet != nil {
+		req.PasswordSet()
+	}
 	d.host.mu.Lock()
 	defer d.host.mu.Unlock()
 	i := d.host.instances[req.UUID]
-	i.vifs, i.making = vifs, false
+	i.vifs, i.making, i.password = vifs, false, req.AdminPassword
 	d.host.boot(req.UUID, i)
 	return nil
 }

@@ -56,6 +56,9 @@ func (d *Driver) injectPassword(ctx context.Context, id engine.ContainerID, req 
 		d.opts.Log.Debug().Err(err).Str(logging.Instance, string(req.UUID)).Msg("the image has no place for a password")
 		return nil
 	}
+	if err == nil && req.PasswordSet != nil {
+		req.PasswordSet()
+	}
 	return err
 }
 

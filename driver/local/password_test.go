@@ -56,12 +56,16 @@ func TestInjectPassword(t *testing.T) {
 		r.inject = inject
 		r.open(t)
 		req := request()
-		req.AdminPassword = "of the build"
+		set := 0
+		req.AdminPassword, req.PasswordSet = "of the build", func() { set++ }
 		check(t, r.driver.Spawn(t.Context(), req))
 		hdr, file := r.file(t, req.UUID, "/etc/shadow")
 		digest, err := shacrypt.Decode(strings.Split(file, ":")[1])
 		if matches := err == nil && digest.Match("of the build"); matches != inject || hdr.Mode != 0o640 {
 			t.Errorf("injection %t: %q of mode %o", inject, file, hdr.Mode)
+		}
+		if told := set == 1; told != inject || set > 1 {
+			t.Errorf("injection %t: told %d times", inject, set)
 		}
 		check(t, r.driver.Destroy(t.Context(), req.UUID))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/gantry-project/gantry/driver/metadata"
 	"github.com/gantry-project/gantry/driver/objects"
 	"github.com/gantry-project/gantry/internal/devcloud/cell"
 	"github.com/gantry-project/gantry/internal/devcloud/compute/schema"
@@ -157,17 +158,27 @@ func eventView(r *rest.Request, e *objects.Object, i objects.Instance) map[strin
 	return v
 }
 
-// passwordShow is empty: no guest of this cloud writes one.
+// passwordShow shows what the guest has left at the metadata service, or what
+// its host has set, encrypted for the owner of the key pair.
 func (s *Service) passwordShow(ctx context.Context, r *rest.Request) (*rest.Response, error) {
-	if _, err := s.server(ctx, r); err != nil {
+	i, err := s.server(ctx, r)
+	if err != nil {
 		return nil, err
 	}
-	return rest.OK(map[string]string{"password": ""})
+	return rest.OK(map[string]string{"password": metadata.Password(i)})
 }
 
+// passwordClear forgets it, in any state and task; the guest's stays as it is.
 func (s *Service) passwordClear(ctx context.Context, r *rest.Request) (*rest.Response, error) {
-	if _, err := s.ownServer(ctx, r, "os-server-password:clear"); err != nil {
+	i, err := s.ownServer(ctx, r, "os-server-password:clear")
+	if err != nil {
 		return nil, err
+	}
+	_, err = s.o.Cell.UpdateInstance(ctx, i.UUID(), cell.Expect{}, func(i objects.Instance) error {
+		return metadata.PutPassword(i, "")
+	})
+	if err != nil {
+		return nil, lost(err, i.UUID())
 	}
 	return empty(http.StatusNoContent)
 }
