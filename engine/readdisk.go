@@ -1,10 +1,14 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
+	"os"
 	"runtime"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-project/gantry/engine/disk"
 	"github.com/gantry-project/gantry/engine/disk/filesystem"
@@ -15,32 +19,48 @@ import (
 // host that cannot do that, in this process with a warning for the life of the
 // engine.
 func (e *Engine) readDisk(ctx context.Context, r io.ReaderAt, size int64, format string) (io.ReadCloser, error) {
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	// as much as the host gives: who writes is not to wait for who reads
+	_, _ = unix.FcntlInt(pw.Fd(), unix.F_SETPIPE_SZ, 1<<20)
 	ctx, cancel := context.WithCancel(ctx)
-	pr, pw := io.Pipe()
-	s := &diskStream{PipeReader: pr, cancel: cancel, done: make(chan struct{})}
+	s := &diskStream{pipe: pr, cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
 		lim := e.opts.LayerLimits
-		err := e.convertDisk(ctx, r, size, disk.Options{
+		s.err = e.convertDisk(ctx, r, size, disk.Options{
 			Format: format, Arch: runtime.GOARCH,
 			Limits: filesystem.Limits{Bytes: lim.Bytes, Entries: lim.Entries, Depth: lim.Depth, PathLen: lim.PathLen},
 		}, pw)
-		_ = pw.CloseWithError(err) // never fails
+		s.err = errors.Join(s.err, pw.Close())
 	}()
 	return s, nil
 }
 
 // diskStream is a tar stream while it is made.
 type diskStream struct {
-	*io.PipeReader
+	pipe   *os.File
 	cancel context.CancelFunc
 	done   chan struct{}
+	err    error // of the conversion, when done is closed
+}
+
+// Read implements io.Reader.
+func (s *diskStream) Read(p []byte) (int, error) {
+	n, err := s.pipe.Read(p)
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	<-s.done
+	return n, cmp.Or(s.err, io.EOF)
 }
 
 // Close ends the conversion and waits for its end.
 func (s *diskStream) Close() error {
 	s.cancel()
-	err := s.PipeReader.Close()
+	err := s.pipe.Close()
 	<-s.done
 	return err
 }

@@ -247,13 +247,9 @@ func (c *Child) hand(dir *os.File) error {
 
 // Wait waits for the end of the child and takes its result, which is JSON. The
 // errors of the work come back with their class and text for tenants;
-// errdefs.ErrAborted if ctx ended. after, if not nil, is called when the child
-// has said its result, or says no more.
-func (c *Child) Wait(ctx context.Context, result any, after func()) error {
+// errdefs.ErrAborted if ctx ended.
+func (c *Child) Wait(ctx context.Context, result any) error {
 	rep, rerr := c.reply()
-	if after != nil {
-		after()
-	}
 	werr := c.end(ctx)
 	switch {
 	case ctx.Err() != nil:

@@ -48,9 +48,13 @@ func Apply(ctx context.Context, dir *os.File, r io.Reader, opts Options) (Result
 	if h != nil {
 		r = io.TeeReader(r, h)
 	}
-	p := readahead.New(r)
-	err := a.run(ctx, p)
-	_ = p.Close()          // r and h are not in use any more
+	end := func() error { return nil }
+	if !opts.Ahead {
+		p := readahead.New(r)
+		r, end = p, p.Close
+	}
+	err := a.run(ctx, r)
+	_ = end()              // r and h are not in use any more
 	runtime.KeepAlive(dir) // its descriptor was in use until here
 	if err != nil {
 		return Result{}, err

@@ -67,6 +67,9 @@ type Options struct {
 	// verifies before it returns io.EOF; Apply then does not hash a second
 	// time and returns it as the DiffID.
 	Verified digest.Digest
+	// Ahead says that the reader has bytes before they are asked for, so that
+	// Apply needs no goroutine that reads ahead.
+	Ahead bool
 	// Holes makes holes of zeros in all files, and not only in sparse ones.
 	Holes bool
 	// Opaque, if set, is called with the path of each opaque directory instead

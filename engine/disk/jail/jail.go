@@ -49,28 +49,34 @@ func convert(ctx context.Context, arg json.RawMessage, _ *os.File) (any, error) 
 	return rep, err
 }
 
-// Convert is disk.Convert in a child; r must be a file: it has a method Fd.
-// jail.ErrImpossible, with nothing written, if the host cannot make such a child
-// or r is no file.
+// Convert is disk.Convert in a child; r must be a file: it has a method Fd. Where
+// w is an *os.File the child writes to it. jail.ErrImpossible, with nothing
+// written, if the host cannot make such a child or r is no file.
 func (c *Converter) Convert(ctx context.Context, r io.ReaderAt, size int64, opts disk.Options, w io.Writer) (disk.Report, error) {
 	var rep disk.Report
+	if out, ok := w.(*os.File); ok {
+		child, err := c.start(ctx, r, request{size, opts}, out)
+		if err != nil {
+			return rep, fmt.Errorf("read disk image: %w", err)
+		}
+		err = child.Wait(ctx, &rep)
+		return rep, err
+	}
 	pr, pw, err := os.Pipe()
 	if err != nil {
 		return rep, fmt.Errorf("read disk image: %w", err)
 	}
-	defer pr.Close()
-	child, err := c.start(ctx, r, request{size, opts}, pw)
-	if err = errors.Join(err, pw.Close()); err != nil {
-		return rep, fmt.Errorf("read disk image: %w", err)
+	copied := make(chan error, 1)
+	go func() {
+		_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{pr}, make([]byte, 256<<10))
+		copied <- errors.Join(err, pr.Close())
+	}()
+	rep, err = c.Convert(ctx, r, size, opts, pw)
+	err = errors.Join(err, pw.Close())
+	if cerr := <-copied; cerr != nil && ctx.Err() == nil {
+		return rep, cerr
 	}
-	_, cerr := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{pr}, make([]byte, 256<<10))
-	if cerr != nil {
-		child.Kill() // nobody takes the rest
-	}
-	if err := child.Wait(ctx, &rep, nil); cerr == nil || ctx.Err() != nil {
-		return rep, err
-	}
-	return rep, cerr
+	return rep, err
 }
 
 // fileOf is another descriptor of what has one.

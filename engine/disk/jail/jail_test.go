@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -130,6 +131,18 @@ func TestSameAsWithoutJail(t *testing.T) {
 		free, err := disk.Convert(t.Context(), f, size, disk.Options{Format: name}, &want)
 		if err != nil {
 			t.Fatal(err)
+		}
+		into, err := os.Create(filepath.Join(t.TempDir(), "tar"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		itself, err := convert(t.Context(), f, size, disk.Options{Format: name}, into)
+		if err = errors.Join(err, into.Close()); err != nil {
+			t.Fatal(err)
+		}
+		written, err := os.ReadFile(into.Name())
+		if err != nil || itself != free || !bytes.Equal(written, want.Bytes()) {
+			t.Errorf("%s into a file: %+v with %d bytes, want %+v with %d, %v", name, itself, len(written), free, want.Len(), err)
 		}
 		if rep != free || rep.FileSystem != "ext4" || !bytes.Equal(got.Bytes(), want.Bytes()) || got.Len() == 0 {
 			t.Errorf("%s: %+v with %d bytes, want %+v with %d", name, rep, got.Len(), free, want.Len())

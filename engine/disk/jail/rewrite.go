@@ -94,5 +94,5 @@ func (c *Converter) work(ctx context.Context, name string, arg any, in *os.File,
 	if err = errors.Join(err, out.Close()); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	return child.Wait(ctx, result, nil)
+	return child.Wait(ctx, result)
 }

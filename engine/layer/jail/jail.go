@@ -21,7 +21,6 @@ import (
 
 	"github.com/gantry-project/gantry/engine/jail"
 	"github.com/gantry-project/gantry/engine/layer"
-	"github.com/gantry-project/gantry/internal/errdefs"
 )
 
 // name of the work.
@@ -63,10 +62,13 @@ func unpack(ctx context.Context, arg json.RawMessage, target *os.File) (any, err
 	if err := json.Unmarshal(arg, &limits); err != nil {
 		return nil, fmt.Errorf("limits: %w", err)
 	}
+	stream, err := newTaker(os.Stdin, os.Stdout)
+	if err != nil {
+		return nil, err
+	}
 	var rep result
-	var err error
-	rep.Result, err = layer.Apply(ctx, target, os.Stdin, layer.Options{
-		Limits: limits, Verified: "unused", Opaque: func(path string) { rep.Opaque = append(rep.Opaque, path) },
+	rep.Result, err = layer.Apply(ctx, target, stream, layer.Options{
+		Limits: limits, Verified: "unused", Ahead: true, Opaque: func(path string) { rep.Opaque = append(rep.Opaque, path) },
 	})
 	return rep, err
 }
@@ -93,14 +95,18 @@ func (u *Unpacker) Apply(ctx context.Context, dir *os.File, r io.Reader, opts la
 // the stream comes before what the child made of it.
 func (u *Unpacker) run(ctx context.Context, dir *os.File, r io.Reader, opts layer.Options) (result, digest.Digest, error) {
 	var rep result
-	theirs, ours, err := os.Pipe()
+	b, err := newBelt()
 	if err != nil {
 		return rep, "", fmt.Errorf("unpack layer: %w", err)
 	}
-	defer theirs.Close()
-	c, err := u.jail.Start(ctx, jail.Run{Work: name, Arg: opts.Limits, Dir: dir, Stdin: theirs, FileBytes: opts.Limits.Bytes})
+	defer func() { _ = b.close() }()
+	c, err := u.jail.Start(ctx, jail.Run{Work: name, Arg: opts.Limits, Dir: dir, Stdin: b.memory, Stdout: b.theirs, FileBytes: opts.Limits.Bytes})
 	if err != nil {
-		return rep, "", errors.Join(fmt.Errorf("unpack layer: %w", err), ours.Close())
+		return rep, "", fmt.Errorf("unpack layer: %w", err)
+	}
+	if err := b.handed(); err != nil {
+		c.Kill()
+		return rep, "", errors.Join(fmt.Errorf("unpack layer: %w", err), c.Wait(ctx, &rep))
 	}
 	fed := make(chan error, 1)
 	h := sha256.New()
@@ -108,19 +114,17 @@ func (u *Unpacker) run(ctx context.Context, dir *os.File, r io.Reader, opts laye
 		if opts.Verified == "" {
 			r = io.TeeReader(r, h)
 		}
-		_, err := io.CopyBuffer(struct{ io.Writer }{ours}, struct{ io.Reader }{r}, make([]byte, 256<<10))
-		fed <- errors.Join(err, ours.Close())
+		fed <- errors.Join(b.feed(r), b.ours.Close())
 	}()
-	// a child that is gone reads no more: the feeder ends
-	err = c.Wait(ctx, &rep, func() { _ = theirs.Close() })
+	err = c.Wait(ctx, &rep)
 	ferr := <-fed
 	switch {
-	case ctx.Err() == nil && ferr != nil && !errors.Is(ferr, unix.EPIPE):
+	case ctx.Err() == nil && ferr != nil && !errors.Is(ferr, errGone):
 		return rep, "", fmt.Errorf("unpack layer: %w", ferr)
 	case err != nil:
 		return rep, "", err
 	case ferr != nil:
-		return rep, "", fmt.Errorf("unpack layer: the process that unpacks did not read to the end: %w", errdefs.ErrCorrupt)
+		return rep, "", ferr
 	}
 	return rep, digest.NewDigest(digest.SHA256, h), nil
 }

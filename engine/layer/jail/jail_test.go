@@ -75,12 +75,18 @@ func probe(target *os.File) string {
 	try("owner beyond its ids", unix.Fchown(dir, 70000, 0))
 	_, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	try("socket", err)
+	// the memory that the stream comes in
+	_, err = unix.Pwrite(0, []byte("x"), 0)
+	try("write memory", err)
+	try("shorten memory", unix.Ftruncate(0, 0))
+	_, err = unix.Mmap(0, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	try("map memory to write", err)
 	for name, nr := range map[string]uintptr{
 		"mount": unix.SYS_MOUNT, "unshare": unix.SYS_UNSHARE, "setns": unix.SYS_SETNS, "chroot": unix.SYS_CHROOT, "pivot_root": unix.SYS_PIVOT_ROOT,
 		"execve": unix.SYS_EXECVE, "execveat": unix.SYS_EXECVEAT, "ptrace": unix.SYS_PTRACE, "kill": unix.SYS_KILL, "bpf": unix.SYS_BPF,
 		"keyctl": unix.SYS_KEYCTL, "open_by_handle_at": unix.SYS_OPEN_BY_HANDLE_AT, "ioctl": unix.SYS_IOCTL, "prctl": unix.SYS_PRCTL,
 		"io_uring_setup": unix.SYS_IO_URING_SETUP, "fsopen": unix.SYS_FSOPEN, "process_vm_readv": unix.SYS_PROCESS_VM_READV,
-		"clone3": unix.SYS_CLONE3, "memfd_create": unix.SYS_MEMFD_CREATE, "userfaultfd": unix.SYS_USERFAULTFD, "setuid": unix.SYS_SETUID,
+		"clone3": unix.SYS_CLONE3, "memfd_create": unix.SYS_MEMFD_CREATE, "userfaultfd": unix.SYS_USERFAULTFD, "vmsplice": unix.SYS_VMSPLICE, "setuid": unix.SYS_SETUID,
 		"fork": unix.SYS_CLONE,
 	} {
 		try(name, call(nr))
