@@ -58,7 +58,7 @@ var ours = []struct {
 	{"cmd", []string{"mirror", "internal/roff", "internal/daemon", "internal/errdefs", "config", "engine/runtime", "engine/oci", "engine/api"}, "cmd is flags and exit codes, and the client of the engine's socket; concrete types meet in internal/daemon"},
 	{"config", nil, "config is plain data for cmd, internal/daemon and functional"},
 	{"driver/objects", []string{"driver/objects", "internal/errdefs"}, "versioned objects are a leaf"},
-	{"driver/metadata", []string{"driver/metadata", "driver/objects"}, "documents from rows"},
+	{"driver/metadata", []string{"driver/metadata", "driver/objects", "internal/errdefs"}, "documents from rows"},
 	{"driver/messaging", []string{"driver/messaging", "internal/errdefs", "internal/logging"}, "messaging knows targets and versions, nothing of objects"},
 	{"driver/conductor", []string{"driver/conductor", "driver/messaging", "driver/objects", "internal/errdefs", "internal/logging"}, "a client of the wire"},
 	{"driver/placement", []string{"driver/placement", "internal/openstack", "internal/errdefs", "internal/logging"}, "a REST client"},
