@@ -118,7 +118,7 @@ func (e *Engine) Restore(ctx context.Context, id ContainerID, req RestoreRequest
 	if err != nil {
 		return fmt.Errorf("restore container %s: %w", id, err)
 	}
-	err = e.start(ctx, c, said.Session.User, footing{paths: true}, func(*ground) (process.Spec, error) {
+	err = e.start(ctx, c, said.Session.User, footing{paths: true, nested: said.Session.Nested}, func(*ground) (process.Spec, error) {
 		var capabilities []string
 		if said.Session.System { // it keeps its part of cgroup v2, and sessions their rights
 			capabilities = systemCapabilities

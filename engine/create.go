@@ -44,7 +44,9 @@ func (e *Engine) Run(ctx context.Context, req CreateRequest, start StartRequest)
 		return err
 	}
 	defer unlock()
-	if c, err = e.create(ctx, c, req, e.groupSoon); err != nil {
+	if c, err = e.create(ctx, c, req, func(ctx context.Context, id string, l cgroup.Limits) *grouping {
+		return e.groupSoon(ctx, id, l, start.Nesting)
+	}); err != nil {
 		return err
 	}
 	if err := e.startNow(ctx, c, start); err != nil {
@@ -183,12 +185,13 @@ type grouping struct {
 	err   error
 }
 
-// groupSoon makes a container's control group in the background.
-func (e *Engine) groupSoon(ctx context.Context, id string, limits cgroup.Limits) *grouping {
+// groupSoon makes a container's control group, with the devices of nesting or
+// without, in the background.
+func (e *Engine) groupSoon(ctx context.Context, id string, limits cgroup.Limits, nested bool) *grouping {
 	g := &grouping{made: make(chan struct{})}
 	e.watching.Go(func() {
 		defer close(g.made)
-		g.group, g.err = e.opts.Cgroups.Create(ctx, id, e.limits(limits))
+		g.group, g.err = e.opts.Cgroups.Create(ctx, id, withNesting(e.limits(limits), nested))
 	})
 	return g
 }

@@ -118,6 +118,10 @@ type StartRequest struct {
 	Files      []process.File
 	NoNewPrivs bool
 	Profile    Profile
+	// Nesting lets the container run containers of its own: ProfileSystem, which it
+	// chooses, with what they need (nesting.go). With ProfileInstance it is
+	// errdefs.ErrInvalid.
+	Nesting bool
 	// ConsoleBytes bounds the console log.
 	ConsoleBytes int64
 	// Mounts are made besides those that every container has. Links are symbolic

@@ -264,6 +264,10 @@ func (e *Engine) confine(spec *process.Spec, was store.Session) (err error) {
 		spec.Capabilities = systemCapabilities
 		spec.Seccomp, err = systemFilter()
 	}
+	if was.Nested && err == nil {
+		spec.Capabilities = nestingCapabilities
+		spec.Seccomp, err = nestingFilter()
+	}
 	return err
 }
 

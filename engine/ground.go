@@ -30,10 +30,12 @@ type ground struct {
 }
 
 // footing says what ground a start needs: with paths it has places on the host,
-// and its root may be the disk of another container.
+// and its root may be the disk of another container. For one that is nested the
+// control group has the devices of nesting.
 type footing struct {
-	paths bool
-	over  *container
+	paths  bool
+	over   *container
+	nested bool
 }
 
 func (g *ground) close() { linux.CloseAll([]*os.File{g.user, g.network}) }

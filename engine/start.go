@@ -44,7 +44,7 @@ func (e *Engine) startNow(ctx context.Context, c *container, req StartRequest) e
 	if req.Again && c.exit.Cause != CauseGuestReboot {
 		return fmt.Errorf("start container %s again: it did not ask for that: %w", id, errdefs.ErrConflict)
 	}
-	on := footing{paths: c.rec.Runtime != ""}
+	on := footing{paths: c.rec.Runtime != "", nested: req.Nesting}
 	var err error
 	if req.Over != "" {
 		var release func()
@@ -102,7 +102,7 @@ func (e *Engine) start(ctx context.Context, c *container, user string, foot foot
 	undone.Push("mount", func(ctx context.Context) error { return e.unmount(ctx, id) })
 	// about 1 ms each, and neither needs the other
 	if grouping == nil {
-		grouping = e.groupSoon(ctx, string(id), c.rec.Limits)
+		grouping = e.groupSoon(ctx, string(id), c.rec.Limits, foot.nested)
 	}
 	on, err := lay(ctx, c)
 	group, grouped := grouping.wait()
@@ -141,7 +141,7 @@ func (e *Engine) start(ctx context.Context, c *container, user string, foot foot
 	before := c.rec
 	undone.Push("record", func(context.Context) error { c.rec = before; return nil })
 	c.rec.Args = spec.Args
-	c.rec.Session = store.Session{Env: spec.Env, Cwd: spec.Cwd, User: user, NoNewPrivs: spec.NoNewPrivs, System: isSystem(spec)}
+	c.rec.Session = store.Session{Env: spec.Env, Cwd: spec.Cwd, User: user, NoNewPrivs: spec.NoNewPrivs, System: isSystem(spec), Nested: foot.nested}
 	c.rec.Pid, c.rec.StartTime, c.rec.BootID, c.rec.Started = proc.Pid, proc.StartTime, proc.BootID, time.Now()
 	if err := failpoint.Hit("engine.start.record"); err != nil {
 		return err
@@ -275,7 +275,14 @@ func (e *Engine) spec(c *container, on *ground, req StartRequest) (process.Spec,
 	if !slices.ContainsFunc(spec.Env, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
 		spec.Env = append(slices.Clone(spec.Env), "HOME="+u.Home)
 	}
-	return spec, e.asSystem(&spec, c.rec, on.root, req.Profile)
+	want, err := profileFor(req)
+	if err != nil {
+		return spec, err
+	}
+	if err := e.asSystem(&spec, c.rec, on.root, want); err != nil || !req.Nesting {
+		return spec, err
+	}
+	return spec, nest(&spec)
 }
 
 // executable reports whether the file exists inside the root and may be

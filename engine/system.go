@@ -57,11 +57,15 @@ const maxSubgroups = 4096
 // systemFilter is the filter of ProfileSystem.
 var systemFilter = sync.OnceValues(func() ([]process.SockFilter, error) { return filterFor(systemCapabilities) })
 
-// filterFor compiles the default system call profile for who holds capabilities.
-func filterFor(capabilities []string) ([]process.SockFilter, error) {
+// filterFor compiles the default system call profile for who holds capabilities;
+// calls that are missing are as unknown as those that a kernel does not have.
+func filterFor(capabilities []string, missing ...string) ([]process.SockFilter, error) {
 	profile, err := seccomp.Default(capabilities)
 	if err != nil {
 		return nil, err
+	}
+	for _, name := range missing {
+		profile.Calls[name] = seccomp.Rule{If: profile.Unknown}
 	}
 	code, err := seccomp.Compile(profile, seccomp.Arch(runtime.GOARCH))
 	if err != nil {

@@ -94,9 +94,10 @@ func (e *Engine) Update(ctx context.Context, id ContainerID, change LimitsChange
 		if err != nil {
 			return before, err
 		}
+		nested := c.rec.Session.Nested
 		// also when the first of several files was written and the second not
-		undone.Push("limits", func(ctx context.Context) error { return group.Update(ctx, before) })
-		if err := group.Update(ctx, after); err != nil {
+		undone.Push("limits", func(ctx context.Context) error { return group.Update(ctx, withNesting(before, nested)) })
+		if err := group.Update(ctx, withNesting(after, nested)); err != nil {
 			return before, err
 		}
 	} else if err := after.Validate(); err != nil {

@@ -30,6 +30,7 @@ func (s *startFlags) flags(cmd *cobra.Command) {
 	f.StringVar(&s.entrypoint, "entrypoint", "", "command in the place of the image's entrypoint")
 	f.BoolVar(&s.start.NoNewPrivs, "no-new-privileges", false, "set-user-ID files give nothing")
 	f.StringVar((*string)(&s.start.Profile), "profile", "", "instance, or system for an init that mounts; default: system for systemd")
+	f.BoolVar(&s.start.Nesting, "nesting", false, "containers may run inside; has the system profile")
 	f.Int64Var(&s.start.ConsoleBytes, "console-bytes", 0, "size of the console log to keep; 0 is 1 MiB")
 	f.SetInterspersed(false)
 }

@@ -49,7 +49,7 @@ func guestFor(req driver.SpawnRequest, img engine.ImageInfo) (guest, error) {
 	if g.Env, err = environment(img, req.Metadata); err != nil {
 		return g, err
 	}
-	if g.Profile, err = profileOf(req.Flavor); err != nil {
+	if g.Profile, g.Nesting, err = profileOf(req.Flavor); err != nil {
 		return g, err
 	}
 	if g.Traffic, err = trafficOf(req.Flavor); err != nil {
@@ -82,19 +82,32 @@ func guestFor(req driver.SpawnRequest, img engine.ImageInfo) (guest, error) {
 	return g, nil
 }
 
-// profileProperty names, in a flavor's extra specs, the profile of its
-// instances; without it the program decides (engine.ProfileAuto). Properties of
-// images have no say in it.
-const profileProperty = "gantry:profile"
+// Extra specs of flavors that name the profile of their instances; without them
+// the program decides (engine.ProfileAuto). Properties of images have no say in it.
+const (
+	profileProperty = "gantry:profile"
+	// nestingProperty is engine.StartRequest.Nesting.
+	nestingProperty = "gantry:nesting"
+)
 
-// profileOf is errdefs.ErrInvalid for a profile that does not exist.
-func profileOf(f driver.Flavor) (engine.Profile, error) {
-	p := engine.Profile(f.ExtraSpecs[profileProperty])
+// profileOf is what a flavor asks for; errdefs.ErrInvalid for a profile that does
+// not exist, and for nesting in one that cannot have it.
+func profileOf(f driver.Flavor) (p engine.Profile, nesting bool, err error) {
+	spec := specs{flavor: f}
+	p = engine.Profile(f.ExtraSpecs[profileProperty])
 	if !p.Valid() {
-		return "", errdefs.WithPublic(fmt.Errorf("flavor %s: %s %.64q: %w", f.Name, profileProperty, p, errdefs.ErrInvalid),
-			"The flavor's "+profileProperty+" must be instance or system.")
+		spec.refuse(profileProperty, "instance or system")
 	}
-	return p, nil
+	switch strings.ToLower(f.ExtraSpecs[nestingProperty]) {
+	case "", "false":
+	case "true":
+		if nesting = true; p == engine.ProfileInstance {
+			spec.refuse(profileProperty, "system, or absent, where "+nestingProperty+" is true")
+		}
+	default:
+		spec.refuse(nestingProperty, "true or false")
+	}
+	return p, nesting, spec.err
 }
 
 // hostname is the instance's name made safe: letters, digits, '-' and '.', at

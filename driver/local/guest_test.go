@@ -255,3 +255,38 @@ func TestProfile(t *testing.T) {
 		}
 	}
 }
+
+// TestNesting: the flavor chooses, and nothing else does.
+func TestNesting(t *testing.T) {
+	for name, tc := range map[string]struct {
+		nesting, profile string
+		want, ok         bool
+	}{
+		"nothing":          {"", "", false, true},
+		"not":              {"false", "instance", false, true},
+		"nesting":          {"true", "", true, true},
+		"as Python has it": {"True", "system", true, true},
+		"in an instance":   {"true", "instance", false, false},
+		"a number":         {"1", "", false, false},
+		"no profile":       {"true", "privileged", false, false},
+	} {
+		req := driver.SpawnRequest{Flavor: driver.Flavor{Name: "f", ExtraSpecs: map[string]string{}}}
+		for key, value := range map[string]string{nestingProperty: tc.nesting, profileProperty: tc.profile} {
+			if value != "" {
+				req.Flavor.ExtraSpecs[key] = value
+			}
+		}
+		req.Image.Properties = map[string]string{nestingProperty: "true"}
+		g, err := guestFor(req, engine.ImageInfo{RootFS: true})
+		if !tc.ok {
+			if !errors.Is(err, errdefs.ErrInvalid) || errdefs.PublicText(err, "") == "" {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		start, serr := (&Driver{}).startRequest("", g, nil)
+		if err != nil || serr != nil || start.Nesting != tc.want {
+			t.Errorf("%s: %+v, %v, %v", name, start, err, serr)
+		}
+	}
+}

@@ -155,8 +155,9 @@ type guest struct {
 	Cwd        string     `json:"cwd,omitempty"`
 	User       string     `json:"user,omitempty"`
 	StopSignal int        `json:"stop_signal,omitempty"`
-	// Profile is the flavor's wish.
+	// Profile and Nesting are the flavor's wish.
 	Profile  engine.Profile `json:"profile,omitempty"`
+	Nesting  bool           `json:"nesting,omitempty"`
 	VCPUs    int64          `json:"vcpus"`
 	MemoryMB int64          `json:"memory_mb"`
 	Image    string         `json:"image"`

@@ -98,7 +98,7 @@ func (d *Driver) take(ctx context.Context, req driver.FinishMigrationRequest, un
 	g := info.Guest
 	g.Arrived, g.Own, g.Suspended = true, nil, nil // what a start was put aside as stays where it was
 	g.VCPUs, g.MemoryMB = req.Flavor.VCPUs, req.Flavor.MemoryMB
-	if g.Profile, err = profileOf(req.Flavor); err != nil {
+	if g.Profile, g.Nesting, err = profileOf(req.Flavor); err != nil {
 		return err
 	}
 	if g.Traffic, err = trafficOf(req.Flavor); err != nil {

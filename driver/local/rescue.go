@@ -84,7 +84,7 @@ func (d *Driver) rescue(ctx context.Context, req driver.RescueRequest) error {
 	if err != nil {
 		return err
 	}
-	g.Drive, g.Profile, g.Own = own.Drive, own.Profile, &own
+	g.Drive, g.Profile, g.Nesting, g.Own = own.Drive, own.Profile, own.Nesting, &own
 	var undone undo.Stack
 	if s.Status == engine.StatusRunning || s.Status == engine.StatusPaused {
 		undone.Push("start", func(ctx context.Context) error {

@@ -38,13 +38,15 @@ func changeTo(from, to driver.Flavor) (change, error) {
 	if err := possible(to); err != nil {
 		return change{}, err
 	}
-	if _, err := profileOf(to); err != nil {
+	profile, nesting, err := profileOf(to)
+	if err != nil {
 		return change{}, err
 	}
 	if _, err := trafficOf(to); err != nil {
 		return change{}, err
 	}
-	return change{restart: to.ExtraSpecs[profileProperty] != from.ExtraSpecs[profileProperty]}, nil
+	hadProfile, hadNesting, _ := profileOf(from) // it runs with them, whatever is judged now
+	return change{restart: profile != hadProfile || nesting != hadNesting}, nil
 }
 
 // MigrateDiskAndPowerOff implements driver.Migrator.
@@ -152,7 +154,7 @@ func (d *Driver) limitsChange(ctx context.Context, s engine.State, f driver.Flav
 	if err != nil {
 		return engine.LimitsChange{}, err
 	}
-	if g.Profile, err = profileOf(f); err != nil {
+	if g.Profile, g.Nesting, err = profileOf(f); err != nil {
 		return engine.LimitsChange{}, err
 	}
 	if g.Traffic, err = trafficOf(f); err != nil {

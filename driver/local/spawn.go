@@ -223,7 +223,7 @@ func (d *Driver) start(ctx context.Context, uuid driver.InstanceUUID, g guest, f
 func (d *Driver) startRequest(uuid driver.InstanceUUID, g guest, files []process.File) (engine.StartRequest, error) {
 	req := engine.StartRequest{
 		Hostname: g.Hostname, Args: g.Args, Candidates: g.Candidates, Env: g.Env, Cwd: g.Cwd, User: g.User,
-		Files: files, ConsoleBytes: d.opts.ConsoleBytes, Profile: g.Profile,
+		Files: files, ConsoleBytes: d.opts.ConsoleBytes, Profile: g.Profile, Nesting: g.Nesting,
 	}
 	if g.Own != nil {
 		startOver(&req, uuid)

@@ -105,8 +105,10 @@ type Start struct {
 	User       string   `json:"user,omitempty"`
 	NoNewPrivs bool     `json:"no_new_privs,omitempty"`
 	// Profile is instance, system, or empty: the program decides.
-	Profile      engine.Profile `json:"profile,omitempty"`
-	ConsoleBytes int64          `json:"console_bytes,omitempty"`
+	Profile engine.Profile `json:"profile,omitempty"`
+	// Nesting: containers may run inside.
+	Nesting      bool  `json:"nesting,omitempty"`
+	ConsoleBytes int64 `json:"console_bytes,omitempty"`
 }
 
 // Stop says how to end a container: Signal (0 chooses by what it is) asks, and

@@ -138,7 +138,7 @@ func (s *Server) startRequest(ctx context.Context, ref string, req Start) (engin
 		Hostname: req.Hostname, Args: slices.Concat(entry, args), Env: slices.Concat(c.Env, req.Env),
 		Candidates: [][]string{{"/sbin/init"}, {"/bin/sh"}},
 		Cwd:        cmp.Or(req.Cwd, c.WorkingDir), User: cmp.Or(req.User, c.User),
-		NoNewPrivs: req.NoNewPrivs, Profile: req.Profile, ConsoleBytes: req.ConsoleBytes,
+		NoNewPrivs: req.NoNewPrivs, Profile: req.Profile, Nesting: req.Nesting, ConsoleBytes: req.ConsoleBytes,
 	}
 	if !slices.ContainsFunc(out.Env, func(e string) bool { return len(e) > 5 && e[:5] == "PATH=" }) {
 		out.Env = append(out.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

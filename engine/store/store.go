@@ -131,6 +131,8 @@ type Session struct {
 	NoNewPrivs bool     `json:"no_new_privs,omitempty"`
 	// System: it has the rights of an init in its own user namespace.
 	System bool `json:"system,omitempty"`
+	// Nested: it is a System that may run containers of its own.
+	Nested bool `json:"nested,omitempty"`
 }
 
 // Image is the record of one imported image.

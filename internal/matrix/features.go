@@ -55,6 +55,7 @@ func images() []Feature {
 		{"root file system made by debootstrap", []string{"functional:TestFunctionalDebianBoots"}, "with `os_command_line`; no init in it"},
 		{"command, environment, user, groups and directory of the image", []string{"functional:TestFunctionalTenantsFirstHour"}, ""},
 		{"systemd as first process", []string{"engine:TestSystem", "engine:TestSystemIsChosen", "engine:TestSecuritySystem", "functional/cloud:TestDebianGuest"}, "Debian 12, to `running`"},
+		{"containers inside an instance, for flavors with `gantry:nesting`", []string{"engine:TestNesting", "engine:TestNestingOfAnInstance", "engine:TestSecurityNesting", "driver/local:TestNesting", "functional/cloud:TestNesting"}, "`make debian`, outside CI, runs docker and podman of Debian 12"},
 		{"`reboot` and `poweroff` inside the guest", []string{"driver/local:TestAGuestsReboot", "driver/local:TestAGuestsRebootIsFinished", "driver/local:TestAGuestThatOnlyReboots", "functional/cloud:TestDebianGuest"}, ""},
 		{"processors, memory, uptime, load and disks in `/proc` and `/sys` follow the flavor, and a live resize", []string{"engine/view:TestSource", "engine/view:TestRender", "engine/view/server:TestGuest", "engine/view/server:TestGuestsAreApart", "engine:TestProcessors"}, "not `sysinfo(2)`"},
 		{"what shows them is killed and replaced under readers", []string{"engine/view/server:TestServerIsReplaced", "engine/view/fuse:TestTakeOver", "engine/view/fuse:TestRequestThatKills"}, ""},
