@@ -11,7 +11,7 @@ CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-ovs functional-releases acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-images bench-net install deb clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-ovs functional-releases acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-guest bench-images bench-net install deb clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -93,6 +93,9 @@ bench-cloud: build ## gantry cloud: start, boots, 100 servers at once, memory, a
 
 bench-images: build ## imports and commits of images, beside docker, podman, containerd and tar in one run (root)
 	./functional/bench-images $(abspath $(BIN))
+
+bench-guest: build ## a Debian with systemd from its start to running and to sshd, beside podman and lxc in one run (root)
+	./functional/bench-guest $(abspath $(BIN))
 
 install: build ## install the binaries and the service unit
 	install -D -m 0755 -t $(DESTDIR)/usr/local/bin $(BIN)-host $(BIN)-runtime $(BIN)
