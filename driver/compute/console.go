@@ -28,7 +28,17 @@ func (m *Manager) getConsoleOutput(ctx context.Context, o *op) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("console of %s: %w", o.uuid(), err)
 	}
-	return ascii(string(out)), nil
+	return ascii(tailOf(string(out), lines)), nil
+}
+
+// tailOf counts lines as nova-compute does (ComputeManager._tail_log): the text
+// after the last newline is one too, empty or not. A negative count is all.
+func tailOf(text string, lines int) string {
+	if lines < 0 {
+		return text
+	}
+	parts := strings.Split(text, "\n")
+	return strings.Join(parts[max(len(parts)-lines, 0):], "\n")
 }
 
 // lineCount is a number that old clients send as text.

@@ -257,7 +257,7 @@ func TestReads(t *testing.T) {
 	for _, tc := range []struct {
 		tail any
 		want string
-	}{{nil, "boot 1 of web\nlogin:\ngr??e ?\n"}, {1, "gr??e ?\n"}, {"2", "login:\ngr??e ?\n"}, {0, ""}} {
+	}{{nil, "boot 1 of web\nlogin:\ngr??e ?\n"}, {1, ""}, {"2", "gr??e ?\n"}, {3, "login:\ngr??e ?\n"}, {9, "boot 1 of web\nlogin:\ngr??e ?\n"}, {0, ""}} {
 		var got string
 		if err := r.call(rc, "get_console_output", map[string]any{"instance": r.row(inst), "tail_length": tc.tail}, &got); err != nil || got != tc.want {
 			t.Errorf("console, tail %v = %q, %v, want %q", tc.tail, got, err, tc.want)
