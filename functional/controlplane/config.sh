@@ -148,7 +148,7 @@ workers = $WORKERS
 discover_hosts_in_cells_interval = 5
 [filter_scheduler]
 track_instance_changes = true
-enabled_filters = ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter,NUMATopologyFilter
+enabled_filters = ComputeFilter,ComputeCapabilitiesFilter,ImagePropertiesFilter,ServerGroupAntiAffinityFilter,ServerGroupAffinityFilter,SameHostFilter,DifferentHostFilter,NUMATopologyFilter
 [wsgi]
 api_paste_config = $NOVA_PASTE
 [serial_console]
