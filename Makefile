@@ -11,7 +11,7 @@ CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-ovs functional-releases acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-guest bench-images bench-net install deb clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-ovs functional-releases tempest acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-guest bench-images bench-net install deb clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ functional-ovs: build ## those about networks with Neutron's openvswitch agent a
 
 functional-releases: build ## functional tests against the newest two OpenStack releases of the Python package index; SERIES=2026.1 one of them (root)
 	./functional/controlplane/releases/run $(abspath $(BIN)) $(SERIES)
+
+tempest: build ## Tempest's tests of the compute and image API and of a server's basic operations; ONLY=REGEX those (root, network)
+	./functional/tempest/run $(abspath $(BIN)) '$(ONLY)'
 
 acceptance: build ## gophercloud's acceptance tests against gantry cloud, in namespaces of its own (root)
 	./functional/acceptance/run $(abspath $(BIN))
