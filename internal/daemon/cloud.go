@@ -36,11 +36,7 @@ func newCloud(cfg *config.Config, log zerolog.Logger) (*cloud, error) {
 	c.neutron = neutron.New(network.Service("network", service), neutron.Options{
 		OVSBridge: cfg.Neutron.OVSBridge, ExtensionTTL: cfg.Neutron.ExtensionSyncInterval,
 	}, log)
-	image := cfg.Glance.Auth
-	if image.EndpointOverride == "" && len(cfg.Glance.APIServers) > 0 {
-		image.EndpointOverride = cfg.Glance.APIServers[0]
-	}
-	images, err := c.session("glance", image)
+	images, err := c.session("glance", glanceAuth(cfg))
 	if err != nil {
 		return nil, err
 	}
@@ -52,6 +48,15 @@ func newCloud(cfg *config.Config, log zerolog.Logger) (*cloud, error) {
 	}
 	c.placement = placement.New(resources.Service("placement", nil))
 	return c, nil
+}
+
+// glanceAuth is [glance], with the first of its api_servers as its endpoint.
+func glanceAuth(cfg *config.Config) config.Auth {
+	a := cfg.Glance.Auth
+	if a.EndpointOverride == "" && len(cfg.Glance.APIServers) > 0 {
+		a.EndpointOverride = cfg.Glance.APIServers[0]
+	}
+	return a
 }
 
 func (c *cloud) session(section string, a config.Auth) (*openstack.Session, error) {

@@ -8,7 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 
+	"github.com/gantry-project/gantry/config"
 	"github.com/gantry-project/gantry/engine"
 	"github.com/gantry-project/gantry/engine/cgroup"
 	"github.com/gantry-project/gantry/engine/snapshot"
@@ -17,6 +20,7 @@ import (
 	"github.com/gantry-project/gantry/internal/doctor"
 	"github.com/gantry-project/gantry/internal/errdefs"
 	"github.com/gantry-project/gantry/internal/linux"
+	"github.com/gantry-project/gantry/netbridge/firewall"
 )
 
 // DoctorOptions say what to look at.
@@ -30,6 +34,16 @@ type DoctorOptions struct {
 	// Storage looks at the engine's state instead of the host; no service may
 	// run. Repair mends what can be, Deep compares all digests.
 	Storage, Repair, Deep bool
+	// Config, unless nil, is a service's: what it says of the store counts
+	// instead of the options above, and what the service talks to is asked too.
+	Config *config.Config
+}
+
+// of are the options with what a service's configuration says.
+func (o DoctorOptions) of(cfg *config.Config) DoctorOptions {
+	g := cfg.Gantry
+	o.StorePath, o.Cgroup, o.Snapshotter, o.DiskLimit = g.StorePath, g.CgroupName, g.Snapshotter, g.DiskLimit
+	return o
 }
 
 // DoctorReport is what was found.
@@ -57,28 +71,91 @@ func (r DoctorReport) Healthy() bool {
 // Doctor looks at the host, or at the engine's state. The error is of the
 // looking: errdefs.ErrConflict says that a service has the state.
 func Doctor(ctx context.Context, o DoctorOptions) (DoctorReport, error) {
+	if o.Config != nil {
+		o = o.of(o.Config)
+	}
 	if o.Storage {
 		found, err := checkStorage(ctx, o)
 		return DoctorReport{Storage: found}, err
 	}
 	h := &doctor.Host{
-		Root: "/", Store: o.StorePath, LookPath: exec.LookPath,
+		Root: "/", Store: o.StorePath, LookPath: exec.LookPath, Clock: doctor.KernelClock,
 		Output: func(ctx context.Context, name string, args ...string) ([]byte, error) {
 			return exec.CommandContext(ctx, name, args...).Output()
 		},
 	}
 	checks := append(doctor.Kernel(), doctor.Settings()...)
-	return DoctorReport{Host: doctor.Run(ctx, h, append(checks, engineChecks(o)...))}, nil
+	r := DoctorReport{Host: doctor.Run(ctx, h, append(checks, engineChecks(o)...))}
+	if o.Config != nil {
+		around, done, err := surroundings(o.Config)
+		if err != nil {
+			return r, err
+		}
+		defer done()
+		r.Host = append(r.Host, doctor.Together(ctx, h, around)...)
+	}
+	return r, nil
 }
 
 // engineChecks try what the engine will do.
 func engineChecks(o DoctorOptions) []doctor.Check {
 	return []doctor.Check{
-		{Name: "disks", Costs: "no instance can start from this store", Run: o.checkDisks},
-		{Name: "disk-limits", Costs: unboundedCosts, Run: o.checkDiskLimits},
-		{Name: "guest-view", Costs: "guests see the host's processors, memory, uptime and load", Run: checkView},
-		{Name: "control-groups", Costs: "limits cannot be set; no instance can start", Run: checkGroups},
+		{
+			Name: "disks", Run: o.checkDisks,
+			Costs:  "no instance can start from this store",
+			Remedy: "put [gantry] store_path on ext4, xfs or btrfs",
+		},
+		{
+			Name: "disk-limits", Run: o.checkDiskLimits,
+			Costs:  unboundedCosts,
+			Remedy: unboundedRemedy,
+		},
+		{
+			Name: "guest-view", Run: checkView,
+			Costs:  "guests see the host's processors, memory, uptime and load",
+			Remedy: "modprobe fuse, and its name into /etc/modules-load.d/gantry.conf; or [gantry] guest_view = off",
+		},
+		{
+			Name: "control-groups", Run: checkGroups,
+			Costs:  "limits cannot be set; no instance can start",
+			Remedy: "mount cgroup v2 at /sys/fs/cgroup, writable, as systemd does",
+		},
+		doctor.IDs(store.FirstID, store.IDBlock),
+		{
+			Name: "packet-filter", Run: checkFilter,
+			Costs:  "networks of gantry cloud have no security groups; hosts of a Neutron have its agent for that, which wants programs",
+			Remedy: "a kernel with nf_tables, or iptables, ebtables and ipset with a kernel for them",
+		},
 	}
+}
+
+// checkFilter says by what ports can be filtered.
+func checkFilter(_ context.Context, h *doctor.Host) (doctor.Level, string) {
+	var have, missing []string
+	note := func(name string, err error) {
+		if err == nil {
+			have = append(have, name)
+		} else {
+			missing = append(missing, name)
+		}
+	}
+	ns, err := os.Open("/proc/self/ns/net")
+	if err == nil {
+		err = errors.Join(firewall.Probe(ns), ns.Close())
+	}
+	note("nf_tables", err)
+	for _, name := range []string{"iptables-restore", "ebtables-restore", "ipset"} {
+		_, err := h.LookPath(name)
+		note(name, err)
+	}
+	found := strings.Join(have, ", ")
+	if len(missing) > 0 {
+		found = strings.TrimPrefix(found+"; not "+strings.Join(missing, ", "), "; ")
+	}
+	if slices.Contains(have, "nf_tables") || len(missing) == 1 {
+		return doctor.OK, found
+	}
+	return doctor.Warn, found
 }
 
 // tryDisks opens a store of snapshots beside the engine's, as the service would
@@ -123,17 +200,21 @@ func (o DoctorOptions) checkDiskLimits(ctx context.Context, h *doctor.Host) (doc
 	case d.Name == "btrfs":
 		return doctor.OK, fmt.Sprintf("%s, which the service switches on for the whole file system", snapshot.LimitQgroup)
 	}
-	return doctor.Warn, fmt.Sprintf("none: %s; to have some: %s", c, unboundedRemedy)
+	return doctor.Warn, fmt.Sprintf("none: %s", c)
 }
 
 // checkGroups makes a tree of groups beside that of the engine, and removes it.
 func checkGroups(ctx context.Context, _ *doctor.Host) (doctor.Level, string) {
 	name := fmt.Sprintf("gantry-doctor-%d", os.Getpid())
+	found := ""
 	tree, err := cgroup.New(ctx, cgroup.Options{Name: name})
+	if err == nil {
+		found = tree.Describe() // before the removal: it looks into the tree, which it would make again
+	}
 	if err := errors.Join(err, removeGroupTree(name)); err != nil {
 		return doctor.Fail, err.Error()
 	}
-	return doctor.OK, tree.Describe()
+	return doctor.OK, found
 }
 
 // removeGroupTree removes an empty tree of groups from all hierarchies.

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,12 @@ func TestDoctorOfTheHost(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Dir(root)); err != nil || len(left) != 0 {
 		t.Errorf("it left %v %v", left, err)
+	}
+	// what the description of the groups looks at is not made again by the look
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+		if left, err := filepath.Glob(fmt.Sprintf("%sgantry-doctor-%d", pattern, os.Getpid())); err != nil || len(left) != 0 {
+			t.Errorf("it left %v %v", left, err)
+		}
 	}
 	if (DoctorReport{Host: []doctor.Result{{Level: doctor.Fail}}}).Healthy() {
 		t.Error("healthy without what is needed")

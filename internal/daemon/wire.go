@@ -16,9 +16,22 @@ import (
 
 // openWire connects to the broker of the cell; a broker that is away is waited for.
 func openWire(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*wire, error) {
+	opts, err := brokerOptions(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := amqp.New(ctx, opts)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the message broker: %w", err)
+	}
+	return newWire(transport, cfg, log)
+}
+
+// brokerOptions are what the configuration says of the broker.
+func brokerOptions(cfg *config.Config, log zerolog.Logger) (amqp.Options, error) {
 	url, err := amqp.ParseURL(cfg.Default.TransportURL)
 	if err != nil {
-		return nil, &config.Error{Section: "DEFAULT", Key: "transport_url", Problem: err.Error()}
+		return amqp.Options{}, &config.Error{Section: "DEFAULT", Key: "transport_url", Problem: err.Error()}
 	}
 	r := cfg.Rabbit
 	opts := amqp.DefaultOptions()
@@ -30,11 +43,7 @@ func openWire(ctx context.Context, cfg *config.Config, log zerolog.Logger) (*wir
 	opts.PrefetchCount, opts.HeartbeatTimeout, opts.HeartbeatRate = r.PrefetchCount, r.HeartbeatTimeout, r.HeartbeatRate
 	opts.RetryInterval, opts.RetryBackoff, opts.IntervalMax = r.RetryInterval, r.RetryBackoff, r.IntervalMax
 	opts.ReconnectDelay = r.ReconnectDelay
-	transport, err := amqp.New(ctx, opts)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the message broker: %w", err)
-	}
-	return newWire(transport, cfg, log)
+	return opts, nil
 }
 
 // newWire speaks over a transport, which it closes in the end.

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Level says how bad it is that something is not there.
@@ -34,8 +35,9 @@ const (
 type Check struct {
 	// Name is short and stable: scripts may look for it.
 	Name string
-	// Costs says what is lost where the check does not pass.
-	Costs string
+	// Costs says what is lost where the check does not pass, Remedy what an
+	// operator does about it.
+	Costs, Remedy string
 	// Run looks and says what it found. It ends soon.
 	Run func(ctx context.Context, h *Host) (Level, string)
 }
@@ -45,22 +47,39 @@ type Result struct {
 	Name  string `json:"name"`
 	Level Level  `json:"level"`
 	Found string `json:"found"`
-	// Costs is empty when the level is OK.
-	Costs string `json:"costs,omitempty"`
+	// Costs and Remedy are empty when the level is OK.
+	Costs  string `json:"costs,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
 }
 
 // Run makes all checks in their order.
 func Run(ctx context.Context, h *Host, checks []Check) []Result {
 	out := make([]Result, 0, len(checks))
 	for _, c := range checks {
-		level, found := c.Run(ctx, h)
-		r := Result{Name: c.Name, Level: level, Found: found}
-		if level != OK {
-			r.Costs = c.Costs
-		}
-		out = append(out, r)
+		out = append(out, c.result(ctx, h))
 	}
 	return out
+}
+
+// Together makes all checks at a time, for those that wait for others. Results
+// are in the order of the checks.
+func Together(ctx context.Context, h *Host, checks []Check) []Result {
+	out := make([]Result, len(checks))
+	var all sync.WaitGroup
+	for i, c := range checks {
+		all.Go(func() { out[i] = c.result(ctx, h) })
+	}
+	all.Wait()
+	return out
+}
+
+func (c Check) result(ctx context.Context, h *Host) Result {
+	level, found := c.Run(ctx, h)
+	r := Result{Name: c.Name, Level: level, Found: found}
+	if level != OK {
+		r.Costs, r.Remedy = c.Costs, c.Remedy
+	}
+	return r
 }
 
 // Host is a machine to look at.
@@ -72,6 +91,8 @@ type Host struct {
 	// LookPath finds a program (exec.LookPath), Output runs one.
 	LookPath func(name string) (string, error)
 	Output   func(ctx context.Context, name string, args ...string) ([]byte, error)
+	// Clock tells how the kernel keeps the time (KernelClock).
+	Clock func() (Clock, error)
 }
 
 // read returns a file of the machine without white space around it.

@@ -17,18 +17,18 @@ import (
 // Kernel are the checks of what the engine needs of the kernel.
 func Kernel() []Check {
 	return []Check{
-		{"kernel", "older kernels lack what the isolation relies on; gantry is made for 6.1 and newer", kernelVersion},
-		{"root", "only root can mount, make devices and set up namespaces", isRoot},
-		{"user-namespaces", "each instance has a user namespace of its own; none can start", userNamespaces},
-		{"namespaces", "instances would see the host's processes, networks or names; none can start", namespaces},
-		{"overlay", "layers are not shared: each disk is a whole copy of its image", fileSystem("overlay", Warn)},
-		{"seccomp", "no filter of system calls; no instance can start", seccomp},
-		{"pidfd", "processes cannot be named beyond the reuse of pids; no instance can start", pidfd},
-		{"openat2", "paths inside of a root cannot be resolved safely; no image can be unpacked", openat2},
-		{"cgroup-layout", "limits cannot be set; no instance can start", cgroupLayout},
-		{"cgroup-controllers", "a limit whose controller is missing is refused", cgroupControllers},
-		{"loop-devices", "no limit of a disk by a loop file, where the file system has no quotas", loopDevices},
-		{"criu", "no checkpoint and restore", criu},
+		{"kernel", "older kernels lack what the isolation relies on; gantry is made for 6.1 and newer", "install a newer kernel, for example the distribution's backport", kernelVersion},
+		{"root", "only root can mount, make devices and set up namespaces", "run it as root", isRoot},
+		{"user-namespaces", "each instance has a user namespace of its own; none can start", "sysctl user.max_user_namespaces=65536; a kernel with CONFIG_USER_NS", userNamespaces},
+		{"namespaces", "instances would see the host's processes, networks or names; none can start", "a kernel with all CONFIG_*_NS", namespaces},
+		{"overlay", "layers are not shared: each disk is a whole copy of its image", "modprobe overlay, and its name into /etc/modules-load.d/gantry.conf", fileSystem("overlay", Warn)},
+		{"seccomp", "no filter of system calls; no instance can start", "a kernel with CONFIG_SECCOMP_FILTER", seccomp},
+		{"pidfd", "processes cannot be named beyond the reuse of pids; no instance can start", "a newer kernel, and no filter of system calls around the service", pidfd},
+		{"openat2", "paths inside of a root cannot be resolved safely; no image can be unpacked", "a newer kernel, and no filter of system calls around the service", openat2},
+		{"cgroup-layout", "limits cannot be set; no instance can start", "mount cgroup v2 at /sys/fs/cgroup; systemd does", cgroupLayout},
+		{"cgroup-controllers", "a limit whose controller is missing is refused", "enable the controllers: cgroup_enable=memory on the kernel's command line, cgroup.subtree_control of the root", cgroupControllers},
+		{"loop-devices", "no limit of a disk by a loop file, where the file system has no quotas", "modprobe loop, or a file system with project quotas", loopDevices},
+		{"criu", "no checkpoint and restore", "install criu 4.2 or newer", criu},
 	}
 }
 

@@ -13,13 +13,15 @@ import (
 // operator decides.
 func Settings() []Check {
 	checks := []Check{
-		{"disk-space", "builds and snapshots fail, and below 1 GiB records cannot be written for long", diskSpace},
-		{"disk-inodes", "images cannot be unpacked", diskInodes},
-		{"open-files", "the keeper needs up to 4 descriptors for each instance, so that is how many the host can run", openFiles},
-		{"resource-capability", "hard limits cannot be raised, nor can the kernel be asked to spare the service when memory ends", resourceCapability},
+		{"disk-space", "builds and snapshots fail, and below 1 GiB records cannot be written for long", "remove images that nothing needs (gantry images, [image_cache]), or a larger file system for the store", diskSpace},
+		{"disk-inodes", "images cannot be unpacked", "a file system with more inodes for the store", diskInodes},
+		{"open-files", "the keeper needs up to 4 descriptors for each instance, so that is how many the host can run", "LimitNOFILE=1048576 in the unit, which the delivered one has", openFiles},
+		{"resource-capability", "hard limits cannot be raised, nor can the kernel be asked to spare the service when memory ends", "run the service with CAP_SYS_RESOURCE, which root of a host has and root of a container may not have", resourceCapability},
+		{"clock", "tokens are refused or outlive their time, Nova takes the service for down, certificates are not valid yet", "run chrony, systemd-timesyncd or ntpd with the servers that the controllers have", clockSynchronised},
 	}
+	checks = append(checks, moduleChecks()...)
 	for _, s := range sysctls {
-		checks = append(checks, Check{"sysctl " + s.name, s.costs, s.check})
+		checks = append(checks, Check{"sysctl " + s.name, s.costs, s.remedy(), s.check})
 	}
 	return checks
 }
@@ -76,6 +78,11 @@ func (s sysctl) want() string {
 		return fmt.Sprintf("at least %d", s.least)
 	}
 	return fmt.Sprintf("%d to %d", s.least, s.most)
+}
+
+// remedy sets the nearest good value.
+func (s sysctl) remedy() string {
+	return fmt.Sprintf("sysctl -w %s=%d, and the same line in /etc/sysctl.d/60-gantry.conf", s.name, s.least)
 }
 
 func dotsToSlashes(name string) string {
