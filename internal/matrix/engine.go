@@ -11,6 +11,8 @@ func storage() []Feature {
 		{"limit of the disk by project quota (ext4, xfs)", nil, "tried in a virtual machine only, not in this run: it needs a kernel with quota"},
 		{"a host without limits says so and boots instances all the same", []string{"engine:TestDiskLimit/overlay,_no_limits", "driver/local:TestTheFlavorBoundsTheDisk", "internal/daemon:TestSnapshotsOpen/no_quota"}, ""},
 		{"layers are unpacked in a child without rights", []string{"engine/layer/jail:TestWalls", "engine/layer/jail:TestSameAsWithoutJail", "engine/layer/jail:TestErrors", "engine:TestUnpackElsewhere"}, ""},
+		{"`gantry doctor`: kernel, modules, ids, filters, clock, disks, control groups; a remedy for each line", []string{"internal/doctor:TestWhatIsMissing", "internal/doctor:TestClock", "internal/daemon:TestDoctorOfTheHost"}, ""},
+		{"`gantry doctor --config-file`: broker, Keystone, Placement, Neutron, Glance, clock, agent and record of the host, no secret shown", []string{"internal/daemon:TestDoctorOfAHealthyCloud", "internal/daemon:TestDoctorOfASickCloud", "internal/daemon:TestDoctorOfASilentCloud", "driver/messaging/amqp:TestProbe"}, "against fakes"},
 		{"`gantry doctor --storage` finds what a crash has left, and mends it", []string{"engine:TestTheDoctor", "engine:TestDamagedPack", "internal/daemon:TestDoctorOfTheStorage"}, ""},
 		{"garbage collection by age and size, with leases", []string{"engine:TestCollectByAgeAndSize", "engine:TestLeases", "engine:TestACollectionThatWasCutOff", "engine:TestCollectingDuringChurn"}, ""},
 		{"commit, changes, export of containers and images", []string{"engine:TestCommitCarriesChangesIntoANewImage", "engine:TestChanges", "engine:TestExport", "engine:TestExportImage"}, ""},
