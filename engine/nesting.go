@@ -21,7 +21,8 @@ import (
 //	              without locked mounts on it (mount_too_revealing, fs/namespace.c)
 //	/proc/sys     writable: what is not of the container's own namespaces belongs to
 //	              the host's root, who has no number inside
-//	devices       fuse and net/tun, where the host has them
+//	devices       fuse and net/tun, where the host has them for everybody, as udev's
+//	              rules want it: they are the host's nodes
 //	capabilities  CAP_MKNOD besides
 //	keys          the calls do not exist, instead of being refused: runtimes want a
 //	              session key ring and do without one only of a kernel that has none
@@ -79,11 +80,11 @@ func nest(spec *process.Spec) (err error) {
 	spec.Mounts = append(slices.Clip(spec.Mounts), nestingMounts()...)
 	spec.ReadonlyPaths = slices.DeleteFunc(slices.Clone(spec.ReadonlyPaths), func(p string) bool { return p == "/proc/sys" })
 	for _, d := range nestingDevices() {
-		switch _, err := os.Stat(d.Path); {
+		switch st, err := os.Stat(d.Path); {
 		case errors.Is(err, fs.ErrNotExist): // the host's kernel has it not, or has it as a module that nobody wanted
 		case err != nil:
 			return fmt.Errorf("device %s: %w", d.Path, err)
-		default:
+		case st.Mode()&0o666 == 0o666:
 			spec.Devices = append(slices.Clip(spec.Devices), d)
 		}
 	}

@@ -66,8 +66,12 @@ func attempt(t *testing.T, e *engine.Engine, what string, args []string, want bo
 func TestNesting(t *testing.T) {
 	_, e, done := hostile(t)
 	defer done()
-	devices := map[string]bool{} // by what opens on the host
+	devices := map[string]bool{} // by what everybody may open on the host
 	for _, name := range []string{"/dev/fuse", "/dev/net/tun"} {
+		st, err := os.Stat(name)
+		if err != nil || st.Mode()&0o666 != 0o666 {
+			continue
+		}
 		f, err := os.OpenFile(name, os.O_RDWR, 0)
 		if devices[name] = err == nil; err == nil {
 			check(t, f.Close())
