@@ -11,7 +11,7 @@ CLOUD   ?= /var/lib/gantry-cloud
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-ovs functional-releases tempest acceptance terraform validate crash criu debian bench-boot bench-engine bench-cloud bench-guest bench-images bench-net install deb clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-ovs functional-releases tempest acceptance terraform validate crash criu debian load bench-boot bench-engine bench-cloud bench-guest bench-images bench-net install deb clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -78,6 +78,9 @@ crash: build ## kill service, keeper and guard for 10 minutes among 100 containe
 
 debian: build ## real Debian images: trees, instances, and snapshots that boot under QEMU; SUITES="bookworm trixie" (root, network)
 	./functional/debian/run $(abspath $(BIN)) $(SUITES)
+
+load: build ## nginx, PostgreSQL, Redis and a JVM of Debian under load in instances with limits (root, network)
+	./functional/load/run $(abspath $(BIN))
 
 criu: build ## checkpoint and restore by a real criu, from PATH or a newer Debian suite (root, network)
 	./tools/criu $(abspath $(BIN))
