@@ -46,18 +46,23 @@ func (c *cloud) doctor(t *testing.T, set ...string) (status int, lines map[strin
 // TestFunctionalDoctor asks a real OpenStack beside the service that runs.
 func TestFunctionalDoctor(t *testing.T) {
 	c := the
-	status, lines, said := c.doctor(t)
-	if status != 0 {
-		t.Errorf("status %d: %s", status, said)
-	}
-	for _, name := range []string{"broker", "identity", "clock-offset", "placement", "neutron", "glance", "neutron-agent"} {
-		if lines[name] != "ok" {
-			t.Errorf("%s is %q: %s", name, lines[name], said)
+	// reports of agents and services may be late on a loaded machine
+	eventually(t, bootLimit, "a healthy cloud", func() bool {
+		status, lines, said := c.doctor(t)
+		if status != 0 {
+			t.Logf("status %d: %s", status, said)
+			return false
 		}
-	}
-	if !slices.Contains([]string{"ok", "note"}, lines["nova-service"]) { // Neutron's account need not be Nova's administrator
-		t.Errorf("nova-service is %q: %s", lines["nova-service"], said)
-	}
+		for _, name := range []string{"broker", "identity", "placement", "neutron", "glance", "neutron-agent"} {
+			if lines[name] != "ok" {
+				t.Logf("%s is %q: %s", name, lines[name], said)
+				return false
+			}
+		}
+		// a server of WSGI need not tell the time, nor Neutron's account be Nova's administrator
+		known := []string{"ok", "note"}
+		return slices.Contains(known, lines["nova-service"]) && slices.Contains(known, lines["clock-offset"])
+	})
 	for line, set := range map[string]string{
 		"identity":      "neutron.password=wrong",
 		"broker":        "DEFAULT.transport_url=rabbit://nova:wrong@127.0.0.1:5672/",
