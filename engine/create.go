@@ -91,7 +91,7 @@ func (e *Engine) create(ctx context.Context, c *container, req CreateRequest, gr
 	disk := e.enforceable(req.Disk)
 	c = &container{}
 	if req.Runtime == "" {
-		c.made = e.nursery.NewNamespaces() // while the record is written
+		c.made = e.nursery.TakeNamespaces() // in any case while the record is written
 		undone.Push("namespaces", func(context.Context) error { c.made.Close(); return nil })
 	}
 	if group != nil {
@@ -265,7 +265,7 @@ func (e *Engine) networkOf(c *container) (user, network *os.File, err error) {
 		return nil, network, err
 	}
 	made := e.takeNamespaces(c)
-	defer e.watching.Go(made.Close)
+	defer e.letGo(made)
 	return made.Open(idMaps(c.rec), idMaps(c.rec))
 }
 

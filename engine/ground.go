@@ -90,9 +90,18 @@ func (e *Engine) takeNamespaces(c *container) *process.Namespaces {
 	made := c.made
 	c.made = nil
 	if made == nil {
-		made = e.nursery.NewNamespaces()
+		made = e.nursery.TakeNamespaces()
 	}
 	return made
+}
+
+// letGo lets go of what takeNamespaces has returned, and makes some for the next
+// start: nobody waits for either.
+func (e *Engine) letGo(made *process.Namespaces) {
+	e.watching.Go(func() {
+		made.Close()
+		e.nursery.Spare()
+	})
 }
 
 // startSoon is for how long Create's namespaces wait for a start.

@@ -69,7 +69,7 @@ func (e *Engine) start(ctx context.Context, c *container, user string, foot foot
 		var made *process.Namespaces
 		if !pinned {
 			made = e.takeNamespaces(c) // until they are wanted there is enough to do
-			defer e.watching.Go(made.Close)
+			defer e.letGo(made)
 		}
 		lay = func(ctx context.Context, c *container) (ground, error) { return e.lay(ctx, c, made, foot.over) }
 	}

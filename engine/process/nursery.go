@@ -31,6 +31,8 @@ type Nursery struct {
 	self   *forked  // guarded by mu: nil while there is none
 	conn   int      // guarded by mu: the end of its control socket, with self
 	prog   *Program // guarded by mu: what self runs
+
+	spare spare
 }
 
 // NewNursery returns a nursery without a process yet. Close it.
@@ -42,6 +44,7 @@ func (n *Nursery) Close() {
 	if n == nil {
 		return
 	}
+	n.spare.close()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closed = true
