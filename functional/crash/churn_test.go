@@ -106,11 +106,12 @@ func (h *host) weigh(t *testing.T) weight {
 	}
 }
 
-// settle waits until the engine holds no more than it did.
+// settle waits until the engine holds no more than it did: namespaces for the
+// next start, which it may not have had then, are gone after a minute.
 func (h *host) settle(t *testing.T, before weight) {
 	t.Helper()
 	var now weight
-	until(t, patience, "the engine holds what it did", func() bool {
+	until(t, 3*patience, "the engine holds what it did", func() bool {
 		now = h.weigh(t)
 		t.Log(now)
 		return now.service <= before.service && now.keeper <= before.keeper && now.guard <= before.guard &&
