@@ -61,8 +61,9 @@ type Images interface {
 	PruneImages(ctx context.Context, limits driver.CacheLimits) (driver.Pruned, error)
 }
 
-// Ports refreshes info caches (compute.Ports).
+// Ports refreshes info caches, and binds ports to this host (compute.Ports).
 type Ports interface {
+	Allocate(ctx context.Context, rc messaging.RequestContext, req compute.AllocateRequest) (objects.NetworkInfo, error)
 	Refresh(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) (objects.NetworkInfo, error)
 }
 

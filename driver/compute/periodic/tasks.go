@@ -158,11 +158,21 @@ func (t *tasks) healOne(ctx context.Context, uuid string) (bool, error) {
 	if inst.String("host") != t.set.Host || inst.String("vm_state") == vmBuilding || inst.String("task_state") == taskDeleting {
 		return false, nil
 	}
-	vifs, err := t.Ports.Refresh(ctx, rc, inst)
+	vifs, err := t.network(ctx, rc, inst)
 	if err != nil {
 		return false, fmt.Errorf("refresh network of instance %s: %w", uuid, err)
 	}
 	return true, t.replug(ctx, inst, vifs)
+}
+
+// network reads and saves what Neutron says. While nothing is under way, ports
+// that are found bound to another host, or to none, are this host's again
+// (nova/compute/manager.py, _require_nw_info_update).
+func (t *tasks) network(ctx context.Context, rc messaging.RequestContext, inst *objects.Object) (objects.NetworkInfo, error) {
+	if inst.IsNull("task_state") {
+		return t.Ports.Allocate(ctx, rc, compute.AllocateRequest{Instance: inst, Rebind: true})
+	}
+	return t.Ports.Refresh(ctx, rc, inst)
 }
 
 // replug makes the links of an instance what Neutron says, where something has

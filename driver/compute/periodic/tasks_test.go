@@ -181,6 +181,13 @@ func (w *world) Refresh(_ context.Context, _ messaging.RequestContext, inst *obj
 	return nil, w.do("refresh", inst.String("uuid"))
 }
 
+func (w *world) Allocate(_ context.Context, _ messaging.RequestContext, req compute.AllocateRequest) (objects.NetworkInfo, error) {
+	if !req.Rebind {
+		return nil, errors.New("healing makes no ports")
+	}
+	return nil, w.do("rebind", req.Instance.String("uuid"))
+}
+
 func (w *world) UpdateAvailableResource(context.Context) error { return w.do("survey", "") }
 
 func (w *world) Sync(_ context.Context, _ messaging.RequestContext, uuids []string) {
@@ -257,15 +264,17 @@ func TestHealInfoCacheTakesTurns(t *testing.T) {
 	w.add("building", map[string]any{"vm_state": "building"})
 	w.add("deleting", map[string]any{"task_state": "deleting"})
 	w.add("theirs", map[string]any{"host": "cmp2"})
+	w.add("working", map[string]any{"task_state": "resize_prep"})
 	w.add("b", nil)
 	w.add("c", nil)
 	task := w.task(t, "_heal_instance_info_cache", DefaultSettings("cmp1"))
-	w.expect(t, task, nil, "refresh a")
-	w.fail["refresh b"] = errAway
-	w.expect(t, task, errAway, "refresh b")
+	w.expect(t, task, nil, "rebind a")
+	w.expect(t, task, nil, "refresh working")
+	w.fail["rebind b"] = errAway
+	w.expect(t, task, errAway, "rebind b")
 	w.busy = "c"
 	w.expect(t, task, nil)
-	w.expect(t, task, nil, "refresh a")
+	w.expect(t, task, nil, "rebind a")
 	w.rows = w.rows[:0]
 	w.expect(t, task, nil)
 	w.fail["list"] = errAway
