@@ -91,7 +91,7 @@ func (f *facts) info(ports []port) objects.NetworkInfo {
 // floating addresses of the given ports (none for new ones).
 func (c *Client) gather(ctx context.Context, auth openstack.UserAuth, networks, ports []string) (*facts, error) {
 	f := &facts{
-		networks: map[string]network{}, subnets: map[string]subnet{}, dhcp: map[string]string{},
+		networks: map[string]network{}, subnets: map[string]subnet{}, dhcp: map[string]string{}, metadata: map[string]string{},
 		floating: map[string][]string{}, preserve: map[string]bool{}, bridge: c.opts.OVSBridge,
 	}
 	auth = auth.AsService() // provider attributes and DHCP ports are not for users
@@ -112,10 +112,14 @@ func (c *Client) gather(ctx context.Context, auth openstack.UserAuth, networks, 
 		return err
 	})
 	g.Go(func() error {
-		list, err := c.listPorts(ctx, auth, url.Values{"network_id": networks, "device_owner": {"network:dhcp"}})
+		list, err := c.listPorts(ctx, auth, url.Values{"network_id": networks, "device_owner": {ownerDHCP, ownerDistributed}})
 		for _, p := range list {
+			servers := f.dhcp
+			if p.DeviceOwner == ownerDistributed {
+				servers = f.metadata
+			}
 			for _, ip := range p.FixedIPs {
-				f.dhcp[ip.SubnetID] = ip.Address
+				servers[ip.SubnetID] = ip.Address
 			}
 		}
 		return err

@@ -77,6 +77,36 @@ func TestInfoOrderAndFloating(t *testing.T) {
 	}
 }
 
+// OVN's metadata agent has a port in each network, and no router leads to it.
+func TestInfoMetadataOfOVN(t *testing.T) {
+	const metadata = "169.254.169.254/32"
+	w := newWorld(t, neutron.Options{})
+	first := w.AddSubnet(w.private, "10.5.0.0/24", nil)
+	second := w.AddSubnet(w.private, "10.6.0.0/24", neutrontest.Resource{
+		"host_routes": []any{neutrontest.Resource{"destination": metadata, "nexthop": "10.6.0.9"}},
+	})
+	at := func(last string) []any {
+		return []any{
+			neutrontest.Resource{"subnet_id": first, "ip_address": "10.5.0." + last}, neutrontest.Resource{"subnet_id": second, "ip_address": "10.6.0." + last},
+		}
+	}
+	w.Add("ports", neutrontest.Resource{"network_id": w.private, "tenant_id": project, "device_owner": "network:distributed", "device_id": "ovnmeta-" + w.private, "fixed_ips": at("3")})
+	w.Add("ports", neutrontest.Resource{"network_id": w.private, "tenant_id": project, "device_owner": "compute:nova", "device_id": inst, "fixed_ips": at("50")})
+	info, err := w.client.Info(t.Context(), neutron.InfoRequest{InstanceUUID: inst})
+	if err != nil {
+		t.Fatal(err)
+	}
+	subnets := info[0].Network.Subnets
+	for i, want := range []string{"10.5.0.3", "10.6.0.9"} {
+		if r := subnets[i].Routes; len(r) != 1 || r[0].CIDR != metadata || r[0].Gateway.Address != want {
+			t.Errorf("routes %+v, want one to the metadata service via %s", r, want)
+		}
+		if d := subnets[i].Meta.DHCPServer; d == "10.5.0.3" || d == "10.6.0.3" {
+			t.Errorf("the metadata agent is said to be a DHCP server: %s", d)
+		}
+	}
+}
+
 func TestRefreshPort(t *testing.T) {
 	w := newWorld(t, neutron.Options{})
 	n := neutron.NetworkRequest{NetworkID: w.private}

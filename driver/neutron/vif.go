@@ -3,6 +3,7 @@ package neutron
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 
 	"github.com/gantry-project/gantry/driver/objects"
 )
@@ -17,6 +18,16 @@ const (
 	vnicNormal       = "normal"
 )
 
+// Whose ports serve a network: that of Neutron's DHCP agent, and that of OVN's
+// metadata agent, which is on each host at once (neutron_lib/constants.py).
+const (
+	ownerDHCP        = "network:dhcp"
+	ownerDistributed = "network:distributed"
+)
+
+// metadataCIDR is where guests look for the metadata service.
+const metadataCIDR = "169.254.169.254/32"
+
 // nicNameLen is Nova's NIC_NAME_LEN: device names that it derives are cut to it.
 const nicNameLen = 14
 
@@ -30,6 +41,7 @@ type facts struct {
 	networks map[string]network
 	subnets  map[string]subnet
 	dhcp     map[string]string   // subnet to the address of its DHCP server
+	metadata map[string]string   // subnet to the address of OVN's metadata agent
 	floating map[string][]string // port and fixed address to floating addresses
 	preserve map[string]bool     // ports that the user owns
 	bridge   string              // the integration bridge of this host
@@ -173,6 +185,11 @@ func (f *facts) subnet(s subnet) (objects.VIFSubnet, bool) {
 		v.Routes = append(v.Routes, objects.VIFRoute{
 			CIDR: r.Destination, Gateway: address(r.NextHop, "gateway"), Interface: jsonNull, Meta: jsonEmpty,
 		})
+	}
+	// Stock Nova lacks this one: its guests have it from OVN's DHCP (ovn_client.py,
+	// _get_ovn_dhcpv4_opts), and no router of OVN leads there.
+	if at := f.metadata[s.ID]; at != "" && v.Version == 4 && !slices.ContainsFunc(v.Routes, func(r objects.VIFRoute) bool { return r.CIDR == metadataCIDR }) {
+		v.Routes = append(v.Routes, objects.VIFRoute{CIDR: metadataCIDR, Gateway: address(at, "gateway"), Interface: jsonNull, Meta: jsonEmpty})
 	}
 	if s.IPv6AddressMode != nil {
 		v.Meta.IPv6AddressMode = *s.IPv6AddressMode

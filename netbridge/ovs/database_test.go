@@ -127,10 +127,10 @@ func TestNoAnswer(t *testing.T) {
 	s.Silent = true
 	c := connect(t, s.Connection)
 	c.timeout = time.Millisecond
-	if err := c.probe(t.Context()); !errors.Is(err, errdefs.ErrUnavailable) {
+	if _, err := c.datapaths(t.Context()); !errors.Is(err, errdefs.ErrUnavailable) {
 		t.Errorf("a silent database: %v", err)
 	}
-	if err := connect(t, "unix:"+t.TempDir()+"/none").probe(t.Context()); !errors.Is(err, errdefs.ErrUnavailable) {
+	if _, err := connect(t, "unix:"+t.TempDir()+"/none").datapaths(t.Context()); !errors.Is(err, errdefs.ErrUnavailable) {
 		t.Errorf("no database: %v", err)
 	}
 }

@@ -119,8 +119,15 @@ const userSpace = "netdev"
 
 func (p *plugger) set(ctx context.Context, inner netbridge.Plan, have record, wanted map[string]wish) error {
 	if len(wanted) > 0 {
-		if err := p.database.probe(ctx); err != nil {
+		kinds, err := p.database.datapaths(ctx)
+		if err != nil {
 			return public(err)
+		}
+		for name, w := range wanted {
+			if kind, there := kinds[w.Bridge]; there { // OVN does not say it with the port
+				w.Datapath = kind
+				wanted[name] = w
+			}
 		}
 	}
 	all := maps.Clone(have)

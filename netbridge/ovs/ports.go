@@ -169,10 +169,18 @@ func (c *client) remove(ctx context.Context, name string) error {
 	return nil
 }
 
-// probe asks for nothing but an answer.
-func (c *client) probe(ctx context.Context) error {
-	_, err := c.transact(ctx, op{"op": "select", "table": "Open_vSwitch", "where": []any{}, "columns": []string{"_uuid"}})
-	return err
+// datapaths are those of the bridges that there are, by name.
+func (c *client) datapaths(ctx context.Context) (map[string]string, error) {
+	found, err := c.transact(ctx, op{"op": "select", "table": "Bridge", "where": []any{}, "columns": []string{"name", "datapath_type"}})
+	if err != nil {
+		return nil, err
+	}
+	kinds := map[string]string{}
+	for _, b := range found[0].Rows {
+		name, _ := b["name"].(string)
+		kinds[name], _ = b["datapath_type"].(string)
+	}
+	return kinds, nil
 }
 
 // none fails the transaction with errChanged when a row of that name is there.

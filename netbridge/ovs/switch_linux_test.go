@@ -242,6 +242,24 @@ func TestOpenVSwitch(t *testing.T) {
 	}
 }
 
+// TestBridgeOfAnother: whose datapath a bridge has is what its database says;
+// who bound the port (OVN) may not know it.
+func TestBridgeOfAnother(t *testing.T) {
+	s := startSwitch(t)
+	s.run(t, "ovs-vsctl", "add-br", "br-int", "--", "set", "Bridge", "br-int", "datapath_type=netdev")
+	o := ovs.Options{Connection: s.connection, Dir: t.TempDir(), Timeout: time.Minute, HostNetNS: path(s.ns)}
+	p := newPlugger(t, netbridge.New(netbridge.Options{HostNetNS: path(s.ns)}), o)
+	a, b := newNS(t), newNS(t)
+	for n, ns := range map[int]*os.File{1: a, 2: b} {
+		plan := guest(n, ns, false)
+		plan.Interfaces[0].OVS.Datapath = ""
+		if err := p.Set(t.Context(), plan); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, "one guest reaches the other", func() error { return reach(a, b, netip.MustParseAddr("10.1.0.2")) })
+}
+
 // TestForeignDevice: what has the name of a part of a hybrid port and is
 // somebody else's stays.
 func TestForeignDevice(t *testing.T) {
