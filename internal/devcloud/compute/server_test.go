@@ -40,6 +40,24 @@ func TestServerLives(t *testing.T) {
 	r.hears("terminate_instance")
 }
 
+// What a line break in a name would say to who reads lines (/etc/hosts, a
+// resolver) is not said.
+func TestNoNameHasALineBreak(t *testing.T) {
+	r := newRig(t)
+	f := r.flavor("tiny")
+	path := "/v2.1/servers/" + r.server("demo", "web", f)
+	if got := hostname("web\r\n10.0.0.9 db"); got != "web10-0-0-9-db" {
+		t.Errorf("host name %q", got)
+	}
+	for _, evil := range []string{`web\n10.0.0.9 db`, `web\n`, `\rweb`, `web\u2028x`} {
+		r.ask("demo", "2.93", "PUT", path, `{"server": {"name": "`+evil+`"}}`).is(400)
+		r.ask("demo", "2.93", "PUT", path, `{"server": {"hostname": "`+evil+`"}}`).is(400)
+		r.ask("demo", "2.93", "POST", "/v2.1/servers", `{"server": {"name": "`+evil+`", "flavorRef": "`+f+`", "imageRef": "`+activeImage+`", "networks": "none"}}`).is(400)
+		r.ask("demo", "2.93", "POST", "/v2.1/servers", `{"server": {"name": "a", "hostname": "`+evil+`", "flavorRef": "`+f+`", "imageRef": "`+activeImage+`", "networks": "none"}}`).is(400)
+	}
+	r.ask("demo", "2.93", "GET", path, nil).is(200).has("web", "server", "name").has("web", "server", "OS-EXT-SRV-ATTR:hostname")
+}
+
 func TestASnapshotIsAQueuedImageAndATask(t *testing.T) {
 	r := newRig(t)
 	id := r.server("demo", "a", r.flavor("tiny"))

@@ -48,7 +48,12 @@ func TestAskedForAddresses(t *testing.T) {
 		t.Error(a.message())
 	}
 	c.refused(400, "AllocationOnAutoAddressSubnet", "us", "POST", "/v2.0/ports", obj("port", `"network_id": %q, "fixed_ips": [{"ip_address": "fd00:1::5"}]`, net))
-	c.refused(409, "MacAddressInUse", "us", "POST", "/v2.0/ports", obj("port", `"network_id": %q, "mac_address": "fa:16:3e:01:02:03"`, net))
+	for _, same := range []string{"fa:16:3e:01:02:03", "FA:16:3E:01:02:03"} {
+		c.refused(409, "MacAddressInUse", "us", "POST", "/v2.0/ports", obj("port", `"network_id": %q, "mac_address": %q`, net, same))
+		other := c.id("us", "ports", obj("port", `"network_id": %q`, net))
+		c.refused(409, "MacAddressInUse", "admin", "PUT", "/v2.0/ports/"+other, obj("port", `"mac_address": %q`, same))
+		c.ask("us", "DELETE", "/v2.0/ports/"+other, "")
+	}
 	// a port keeps its own address when it is asked for again
 	p = c.must("us", "PUT", "/v2.0/ports/"+fmt.Sprint(p["id"]), obj("port", `"fixed_ips": [{"ip_address": "10.0.0.77"}, {"subnet_id": %q, "ip_address": "10.0.0.78"}]`, sub))
 	if got := fmt.Sprint(ips(p)); got != "[10.0.0.77 10.0.0.78 fd00:1::f816:3eff:fe01:203]" {
