@@ -8,10 +8,12 @@ PKGS    := ./...
 FUZZ ?= 500x
 STATE   ?= /var/lib/gantry-controlplane
 CLOUD   ?= /var/lib/gantry-cloud
+# what every L2 of Neutron is to hold
+NETWORKS = TestFunctional(NetworkOfAnInstance|Neighbours|PortBoundElsewhere)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-ovs functional-releases tempest acceptance terraform validate crash criu debian load bench-boot bench-engine bench-cloud bench-guest bench-images bench-net install deb clean deps
+.PHONY: help build run openstack stop test check fmt lint unit fuzz functional functional-ovs functional-ovn functional-releases tempest acceptance terraform validate crash criu debian load bench-boot bench-engine bench-cloud bench-guest bench-images bench-net install deb clean deps
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,7 +57,10 @@ functional: build ## functional tests against a real OpenStack in namespaces of 
 	./functional/controlplane/functional $(abspath $(BIN))
 
 functional-ovs: build ## those about networks with Neutron's openvswitch agent and the datapath in user space; OVS_FIREWALL=iptables_hybrid: hybrid ports (root)
-	L2=openvswitch PACKAGES=./functional RUN='$(or $(RUN),TestFunctionalNetworkOfAnInstance)' ./functional/controlplane/functional $(abspath $(BIN))
+	L2=openvswitch PACKAGES=./functional RUN='$(or $(RUN),$(NETWORKS))' ./functional/controlplane/functional $(abspath $(BIN))
+
+functional-ovn: build ## the same with OVN (root)
+	L2=ovn PACKAGES=./functional RUN='$(or $(RUN),$(NETWORKS))' ./functional/controlplane/functional $(abspath $(BIN))
 
 functional-releases: build ## functional tests against the newest two OpenStack releases of the Python package index; SERIES=2026.1 one of them (root)
 	./functional/controlplane/releases/run $(abspath $(BIN)) $(SERIES)

@@ -114,6 +114,27 @@ func (c *cloud) hotNetwork(t *testing.T, name, cidr string) (network, subnet str
 	return n.ID, s.ID
 }
 
+// served is the address at which Neutron serves a network, and the neighbour of
+// each port there: the DHCP server's, or that of OVN's metadata agent.
+func (c *cloud) served(t *testing.T, network string) string {
+	t.Helper()
+	for _, owner := range []string{"network:dhcp", "network:distributed"} {
+		pages, err := ports.List(c.admin.network, ports.ListOpts{NetworkID: network, DeviceOwner: owner}).AllPages(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := ports.ExtractPorts(pages)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) == 1 {
+			return list[0].FixedIPs[0].IPAddress
+		}
+	}
+	t.Fatalf("network %s is not served", network)
+	return ""
+}
+
 // TestFunctionalInterfacesComeAndGo plugs and unplugs by every way that the API
 // has while the guest runs, and asks Neutron, Nova and the guest each time.
 func TestFunctionalInterfacesComeAndGo(t *testing.T) {
@@ -133,17 +154,7 @@ func TestFunctionalInterfacesComeAndGo(t *testing.T) {
 	if second == "" || links[first] != "eth0" {
 		t.Fatalf("interfaces inside: %v", links)
 	}
-	// Neutron's DHCP server is the neighbour there
-	dhcp := ""
-	pages, err := ports.List(c.admin.network, ports.ListOpts{NetworkID: hot, DeviceOwner: "network:dhcp"}).AllPages(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if list, err := ports.ExtractPorts(pages); err != nil || len(list) != 1 {
-		t.Fatalf("DHCP ports: %v %v", list, err)
-	} else {
-		dhcp = list[0].FixedIPs[0].IPAddress
-	}
+	dhcp := c.served(t, hot)
 	eventually(t, bootLimit, "ping over the new interface", func() bool {
 		_, err := c.inside(t, id, "/bin/busybox", "ping", "-c1", "-W1", dhcp)
 		return err == nil

@@ -15,6 +15,8 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/extensions/mtu"
+	"github.com/gophercloud/gophercloud/v2/openstack/networking/v2/networks"
 	"github.com/gophercloud/gophercloud/v2/openstack/placement/v1/resourceproviders"
 )
 
@@ -224,7 +226,11 @@ func TestFunctionalNetworkOfAnInstance(t *testing.T) {
 	id := c.active(t, bootOpts{tag: "front"})
 	addr := c.address(t, id)
 	// the address was there before the first process ran: its first lines show it
-	c.waitConsole(t, id, "guest: eth0 has "+addr+"/24 mtu 1450")
+	var net struct{ mtu.NetworkMTUExt }
+	if err := networks.Get(t.Context(), c.admin.network, c.networkID(t, c.demo, "")).ExtractInto(&net); err != nil || net.MTU == 0 {
+		t.Fatalf("MTU of the network: %d %v", net.MTU, err)
+	}
+	c.waitConsole(t, id, fmt.Sprintf("guest: eth0 has %s/24 mtu %d", addr, net.MTU))
 	c.waitConsole(t, id, "guest: route default via 10.77.0.1")
 	c.waitConsole(t, id, "guest: dns nameserver 10.77.0.")
 	c.waitConsole(t, id, "guest: metadata ok")

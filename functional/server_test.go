@@ -103,7 +103,7 @@ func (c *cloud) nothingOf(t *testing.T, id string) {
 }
 
 // traces lists what the host has of the instance: files, mounts, control
-// groups and links.
+// groups, links and ports of Open vSwitch.
 func (c *cloud) traces(id string) []string {
 	var found []string
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
@@ -126,7 +126,21 @@ func (c *cloud) traces(id string) []string {
 			found = append(found, "link "+strings.TrimSpace(line))
 		}
 	}
-	return found
+	return append(found, c.portsOfSwitch(id)...)
+}
+
+// portsOfSwitch lists what the control plane's Open vSwitch has of the
+// instance; there may be no such switch.
+func (c *cloud) portsOfSwitch(id string) []string {
+	socket := filepath.Join(c.state, "ovs/db.sock")
+	if _, err := os.Stat(socket); err != nil {
+		return nil
+	}
+	out, err := exec.Command("/usr/bin/ovs-vsctl", "--db=unix:"+socket, "--bare", "--columns=name", "find", "Interface", "external_ids:vm-uuid="+id).CombinedOutput()
+	if err != nil {
+		return []string{"switch: " + err.Error() + string(out)}
+	}
+	return strings.Fields(string(out))
 }
 
 // server reads the server as an administrator.
@@ -185,8 +199,9 @@ func (c *cloud) address(t *testing.T, id string) string {
 	return ""
 }
 
-// inRouter runs a command in the namespace of the private network's router,
-// which is where a neighbour's or an outside packet comes from.
+// inRouter runs a command in the namespace of the private network's router, or
+// of OVN's metadata agent there, whose routers have none: that is where a
+// neighbour's or an outside packet comes from.
 func (c *cloud) inRouter(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	list, err := exec.Command("/sbin/ip", "netns", "list").Output()
@@ -195,7 +210,7 @@ func (c *cloud) inRouter(t *testing.T, args ...string) (string, error) {
 	}
 	for line := range strings.Lines(string(list)) {
 		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if !strings.HasPrefix(name, "qrouter-") {
+		if !strings.HasPrefix(name, "qrouter-") && !strings.HasPrefix(name, "ovnmeta-") {
 			continue
 		}
 		addrs, _ := exec.Command("/sbin/ip", "-n", name, "-o", "addr").Output()
@@ -205,7 +220,7 @@ func (c *cloud) inRouter(t *testing.T, args ...string) (string, error) {
 		out, err := exec.CommandContext(t.Context(), "/sbin/ip", append([]string{"netns", "exec", name}, args...)...).CombinedOutput()
 		return string(out), err
 	}
-	t.Fatal("the private network has no router namespace")
+	t.Fatal("the private network has no namespace of a router or of OVN's metadata agent")
 	return "", nil
 }
 

@@ -182,7 +182,7 @@ enabled = true
 base_url = ws://$IP:6083/
 proxyclient_address = $IP
 [os_vif_ovs]
-ovsdb_connection = unix:$STATE/ovs/db.sock
+ovsdb_connection = $OVSDB
 [gantry]
 cgroup = gantry-$(echo "$STATE" | cksum | cut -d' ' -f1)
 X
@@ -199,7 +199,7 @@ state_path = $STATE/neutron
 api_paste_config = /etc/neutron/api-paste.ini
 api_extensions_path =
 core_plugin = ml2
-service_plugins = router
+service_plugins = $([ "$L2" != ovn ] || echo ovn-)router
 api_workers = $WORKERS
 rpc_workers = $WORKERS
 dhcp_agents_per_network = 1
@@ -212,7 +212,11 @@ connection = $DB/neutron
 [experimental]
 linuxbridge = true
 [ovs]
-ovsdb_connection = unix:$STATE/ovs/db.sock
+ovsdb_connection = $OVSDB
+[ovn]
+ovn_nb_connection = $OVNNB
+ovn_sb_connection = $OVNSB
+ovn_metadata_enabled = true
 X
     auth_section nova nova
     auth_section placement placement
@@ -221,14 +225,15 @@ X
 
   cat > "$ETC/neutron/ml2.ini" <<X
 [ml2]
-type_drivers = flat,vxlan,local
-tenant_network_types = vxlan
-mechanism_drivers = $L2$([ "$L2" = openvswitch ] || echo ,l2population)
+type_drivers = flat,$TUNNEL,local
+tenant_network_types = $TUNNEL
+mechanism_drivers = $L2$([ "$L2" != linuxbridge ] || echo ,l2population)
 extension_drivers = port_security
 [ml2_type_flat]
 flat_networks = physnet1
-[ml2_type_vxlan]
+[ml2_type_$TUNNEL]
 vni_ranges = 1:1000
+$([ $TUNNEL != geneve ] || echo max_header_size = 38)
 [securitygroup]
 enable_ipset = true
 X
@@ -252,7 +257,7 @@ X
 datapath_type = netdev
 local_ip = $EXT_GW
 bridge_mappings = physnet1:$EXT_BR
-ovsdb_connection = unix:$STATE/ovs/db.sock
+ovsdb_connection = $OVSDB
 [agent]
 tunnel_types = vxlan
 [securitygroup]

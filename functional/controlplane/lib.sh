@@ -15,10 +15,12 @@ FAKE_HOST=${FAKE_HOST:-fake-1}       # host name of compute-fake
 CTL_HOST=controller                  # host name of the control services
 WORKERS=${WORKERS:-1}
 WITH_NEUTRON=${WITH_NEUTRON:-1}
-# what carries networks: linuxbridge, or openvswitch with its datapath in user space; OVS_FIREWALL=iptables_hybrid makes hybrid ports
+# what carries networks: linuxbridge, or openvswitch or ovn with the switch's datapath in user space; OVS_FIREWALL=iptables_hybrid makes hybrid ports
 L2=${L2:-linuxbridge}
+[ "$L2" = ovn ] && TUNNEL=geneve || TUNNEL=vxlan
 OVS_FIREWALL=${OVS_FIREWALL:-openvswitch}
-export OVS_RUNDIR=$STATE/ovs OVS_DBDIR=$STATE/ovs OVS_SYSCONFDIR=$STATE/ovs OVS_LOGDIR=$STATE/ovs
+OVSDB=unix:$STATE/ovs/db.sock OVNNB=unix:$STATE/ovs/nb.sock OVNSB=unix:$STATE/ovs/sb.sock   # the databases of the switch and of OVN
+export OVS_RUNDIR=$STATE/ovs OVS_DBDIR=$STATE/ovs OVS_SYSCONFDIR=$STATE/ovs OVS_LOGDIR=$STATE/ovs OVN_RUNDIR=$STATE/ovs
 WITH_CINDER=0
 EXT_BR=br-ext EXT_CIDR=172.24.4.0/24 EXT_GW=172.24.4.1
 PRIV_CIDR=10.77.0.0/24
@@ -92,9 +94,14 @@ wait_http() { # wait_http NAME URL [seconds]
 daemons() { # in start order
   echo mariadb rabbitmq memcached keystone placement glance-api nova-conductor nova-scheduler nova-api nova-serialproxy nova-novncproxy
   [ -z "$RELEASE_VENV" ] || echo nova-metadata
-  [ "$WITH_NEUTRON$L2" != 1openvswitch ] || echo ovsdb-server ovs-vswitchd
-  [ "$WITH_NEUTRON" = 1 ] && echo neutron-server neutron-$L2-agent neutron-dhcp-agent neutron-l3-agent neutron-metadata-agent
-  return 0
+  [ "$WITH_NEUTRON" = 1 ] || return 0
+  case $L2 in openvswitch|ovn) echo ovsdb-server ovs-vswitchd ;; esac
+  case $L2 in ovn) echo ovn-nb ovn-sb ovn-northd ovn-controller ;; esac
+  echo neutron-server; agents
+}
+agents() { # Neutron's on this host
+  if [ "$L2" = ovn ]; then echo neutron-ovn-metadata-agent
+  else echo neutron-$L2-agent neutron-dhcp-agent neutron-l3-agent neutron-metadata-agent; fi
 }
 install_packages() { # install_packages NAME...: those that are missing, without starting their services
   local missing policy=/usr/sbin/policy-rc.d made=0
