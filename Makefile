@@ -8,7 +8,7 @@ PKGS    := ./...
 FUZZ ?= 500x
 STATE   ?= /var/lib/gantry-controlplane
 CLOUD   ?= /var/lib/gantry-cloud
-# what every L2 of Neutron is to hold
+# what an L2 of Neutron is to hold
 NETWORKS = TestFunctional(NetworkOfAnInstance|Neighbours|PortBoundElsewhere)
 
 export CGO_ENABLED ?= 0
