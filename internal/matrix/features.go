@@ -87,7 +87,7 @@ func instance() []Feature {
 		{"several ports, addresses of several subnets, IPv6", []string{"driver/neutron:TestAllocateSeveral", "netbridge:TestLinuxSuite.*"}, "not with a real Neutron"},
 		{"ping and TCP through the linuxbridge agent", []string{"functional:TestFunctionalNetworkOfAnInstance"}, ""},
 		{"metadata service", []string{"functional:TestFunctionalNetworkOfAnInstance"}, ""},
-		{"instances reach each other as far as port security, allowed address pairs and security groups say", []string{"functional:TestFunctionalNeighbours"}, "also with OVN by `make functional-ovn`"},
+		{"instances reach each other as far as port security, allowed address pairs and security groups say", []string{"functional:TestFunctionalNeighbours"}, "also with Neutron's openvswitch agent by `make functional-ovs`, and with OVN by `make functional-ovn`"},
 		{"a port that was bound to another host is bound to this one again", []string{"functional:TestFunctionalPortBoundElsewhere", "driver/compute/periodic:TestHealInfoCacheTakesTurns"}, ""},
 		{"a host name with a line break, and one MAC address twice, are refused or made safe", []string{"internal/devcloud/compute:TestNoNameHasALineBreak", "driver/local:TestHostname", "internal/devcloud/network:TestAskedForAddresses", "netbridge:TestValidate"}, ""},
 		{"public key of the key pair in root's authorized_keys", []string{"functional:TestFunctionalKeyAndFilesReachTheGuest"}, ""},
