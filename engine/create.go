@@ -154,11 +154,17 @@ func (e *Engine) diskSoon(ctx context.Context, chain []string, limit snapshot.Li
 	var err error
 	made := make(chan struct{})
 	e.watching.Go(func() {
+		// after made: who removes a layer waits for the disk to have a name
+		defer e.layers.hold(chain...)()
 		defer close(made)
-		release := e.layers.hold(chain...)
-		defer release()
-		if err = e.unpacked(ctx, chain); err == nil {
-			staged, err = stager.Stage(ctx, chain, limit)
+		if err = e.unpacked(ctx, chain); err != nil {
+			return
+		}
+		if staged, err = stager.Stage(ctx, chain, limit); err != nil {
+			return
+		}
+		if err = failpoint.Hit("engine.create.staged"); err != nil {
+			staged.Drop()
 		}
 	})
 	return func(id string) error {

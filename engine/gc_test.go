@@ -246,6 +246,57 @@ func TestImportDuringCollection(t *testing.T) {
 	check(t, e.Delete(t.Context(), "late"))
 }
 
+// A disk that has no name yet keeps layers from being removed. What is removed at
+// that moment, of another image, goes when it has one.
+func TestCollectingWhileADiskIsMade(t *testing.T) {
+	h := enginetest.NewHost(t)
+	e, done := h.Engine(t)
+	defer done()
+	base := enginetest.Busybox(t)
+	check(t, importOCI(t, e, "kept", archive(t, base, oneFile(t, "root/told", "one"))))
+	check(t, importOCI(t, e, "unused", archive(t, base, oneFile(t, "root/told", "two"))))
+	lease, err := e.Lease(t.Context(), engine.LeaseRequest{ID: "kept", TTL: time.Hour, Images: []string{"kept"}})
+	check(t, err)
+	staged, removing := filepath.Join(t.TempDir(), "staged"), filepath.Join(t.TempDir(), "removing")
+	check(t, failpoint.Set("engine.create.staged", "hold:"+staged))
+	check(t, failpoint.Set("engine.collect.layer", "hold:"+removing))
+	var both sync.WaitGroup
+	both.Go(func() {
+		if err := e.Create(t.Context(), engine.CreateRequest{ID: "c", Image: "kept", Limits: limits}); err != nil {
+			t.Error(err)
+		}
+	})
+	await(t, func() bool { _, err := os.Stat(staged); return err == nil })
+	both.Go(func() {
+		if _, err := e.Collect(t.Context(), engine.GCOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	await(t, func() bool { _, err := os.Stat(removing); return err == nil })
+	for _, point := range []string{"engine.collect.layer", "engine.create.staged"} {
+		check(t, failpoint.Set(point, ""))
+	}
+	check(t, errors.Join(os.Remove(removing), os.Remove(staged)))
+	ended := make(chan struct{})
+	go func() {
+		both.Wait()
+		close(ended)
+	}()
+	await(t, func() bool {
+		select {
+		case <-ended:
+			return true
+		default:
+			return false
+		}
+	})
+	if _, err := e.Image(t.Context(), "unused"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("the unused image: %v", err)
+	}
+	check(t, e.Delete(t.Context(), "c"))
+	check(t, e.Release(t.Context(), lease.ID))
+}
+
 // churn is one boot: lease, import, create, commit, delete.
 func churn(ctx context.Context, t *testing.T, e *engine.Engine, id, ref string, data []byte) error {
 	if _, err := e.Lease(ctx, engine.LeaseRequest{ID: id, TTL: time.Minute, Images: []string{ref}}); err != nil {

@@ -202,7 +202,7 @@ func TestQueuesDeleted(t *testing.T) {
 		default:
 		}
 	}
-	if _, err := ch.QueueInspect(s.topic); err != nil {
+	if _, err := ch.QueueDeclarePassive(s.topic, false, false, false, false, nil); err != nil {
 		t.Errorf("shared queue: %v", err)
 	}
 	close(s.gate)

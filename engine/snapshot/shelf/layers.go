@@ -177,6 +177,9 @@ func (s *Shelf) userOf(ctx context.Context, chainID string) (string, error) {
 	for _, key := range keys {
 		chain, err := s.Chain(key)
 		if err != nil {
+			if _, gone := s.Disk(key); errors.Is(gone, errdefs.ErrNotFound) {
+				continue // since it was listed
+			}
 			return "", err
 		}
 		if slices.Contains(chain, chainID) {
