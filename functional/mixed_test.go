@@ -42,24 +42,6 @@ func (c *cloud) stockHost(t *testing.T) string {
 	return name
 }
 
-// trait makes a flavor like c1.tiny that wants the trait in a way of Placement's.
-func (c *cloud) trait(t *testing.T, name, trait, how string) {
-	t.Helper()
-	disk := 1
-	f, err := flavors.Create(t.Context(), c.admin.compute, flavors.CreateOpts{Name: name, RAM: 64, VCPUs: 1, Disk: &disk}).Extract()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := flavors.Delete(context.WithoutCancel(t.Context()), c.admin.compute, f.ID).ExtractErr(); err != nil {
-			t.Errorf("delete flavor: %v", err)
-		}
-	})
-	if _, err := flavors.CreateExtraSpecs(t.Context(), c.admin.compute, f.ID, flavors.ExtraSpecsOpts{"trait:" + trait: how}).Extract(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // on boots a server on the host.
 func (c *cloud) on(t *testing.T, host, name string) string {
 	t.Helper()
@@ -75,8 +57,8 @@ func TestMixedCloud(t *testing.T) {
 	c := the
 	stock := c.stockHost(t)
 	file := filepath.Join(c.state, "images/busybox.tar")
-	c.trait(t, "mixed.container", "CUSTOM_HV_CONTAINER", "required")
-	c.trait(t, "mixed.machine", "CUSTOM_HV_CONTAINER", "forbidden")
+	c.flavorWith(t, "mixed.container", 64, flavors.ExtraSpecsOpts{"trait:CUSTOM_HV_CONTAINER": "required"})
+	c.flavorWith(t, "mixed.machine", 64, flavors.ExtraSpecsOpts{"trait:CUSTOM_HV_CONTAINER": "forbidden"})
 	// what decides, and the host that it decides for
 	for _, tc := range []struct{ what, image, flavor, host string }{
 		{"image for containers", c.upload(t, "mixed-docker", "bare", file, map[string]string{"hypervisor_type": "docker"}), "c1.tiny", host},

@@ -3,7 +3,6 @@
 package functional
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -57,19 +56,7 @@ func (c *cloud) processorsOf(t *testing.T, id string) string {
 // dedicated makes a flavor with one processor of its own.
 func (c *cloud) dedicated(t *testing.T, name string, memory int) {
 	t.Helper()
-	disk := 1
-	f, err := flavors.Create(t.Context(), c.admin.compute, flavors.CreateOpts{Name: name, RAM: memory, VCPUs: 1, Disk: &disk}).Extract()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := flavors.Delete(context.WithoutCancel(t.Context()), c.admin.compute, f.ID).ExtractErr(); err != nil {
-			t.Errorf("delete flavor: %v", err)
-		}
-	})
-	if _, err := flavors.CreateExtraSpecs(t.Context(), c.admin.compute, f.ID, flavors.ExtraSpecsOpts{"hw:cpu_policy": "dedicated"}).Extract(); err != nil {
-		t.Fatal(err)
-	}
+	c.flavorWith(t, name, memory, flavors.ExtraSpecsOpts{"hw:cpu_policy": "dedicated"})
 }
 
 // TestDedicatedProcessors: Nova gives servers processors that nobody else has,

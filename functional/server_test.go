@@ -315,6 +315,25 @@ func (c *cloud) flavorID(t *testing.T, name string) string {
 	return ""
 }
 
+// flavorWith makes a flavor of one VCPU, memory MiB and 1 GiB with these extra
+// specs; it is deleted at the end.
+func (c *cloud) flavorWith(t *testing.T, name string, memory int, specs flavors.ExtraSpecsOpts) {
+	t.Helper()
+	disk := 1
+	f, err := flavors.Create(t.Context(), c.admin.compute, flavors.CreateOpts{Name: name, RAM: memory, VCPUs: 1, Disk: &disk}).Extract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := flavors.Delete(context.WithoutCancel(t.Context()), c.admin.compute, f.ID).ExtractErr(); err != nil {
+			t.Errorf("delete flavor: %v", err)
+		}
+	})
+	if _, err := flavors.CreateExtraSpecs(t.Context(), c.admin.compute, f.ID, specs).Extract(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (c *cloud) networkID(t *testing.T, who clients, name string) string {
 	t.Helper()
 	if name == "" {
